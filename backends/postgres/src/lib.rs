@@ -1,0 +1,1 @@
+//! PostgreSQL as a target: one role per lease.

@@ -1,0 +1,1 @@
+//! The wire: leasehold.v1, generated.

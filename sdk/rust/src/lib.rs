@@ -1,0 +1,1 @@
+//! The Rust SDK: open a task, lease, renew, complete.
