@@ -1,1 +1,22 @@
 //! What may happen: the pure law of Leasehold.
+//!
+//! No runtime, no wire, no SQL, no file, no clock and no randomness: keys, `now` and random bits come in
+//! as arguments, so that every answer can be replayed.
+
+pub mod caller;
+pub mod catalog;
+pub mod cause;
+pub mod id;
+pub mod journal;
+pub mod lease;
+pub mod param;
+pub mod policy;
+pub mod principal;
+pub mod reason;
+pub mod request;
+pub mod revocation;
+pub mod scope;
+pub mod secret;
+pub mod subject;
+pub mod task;
+pub mod time;

@@ -1,0 +1,1 @@
+//! Annotations on policies, checked when they are loaded (RULES R-13).

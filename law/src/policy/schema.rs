@@ -1,0 +1,1 @@
+//! The schema that policies are checked against, generated from the catalog.

@@ -1,0 +1,49 @@
+//! What a decision rests on, by version, so that it can be compared again when it is recorded (RULES R-1).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::caller::CallerId;
+use crate::id::{LeaseId, TaskId};
+use crate::revocation::Selector;
+
+/// Something whose change makes a decision stale.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A task: bumped by scope, deadline and state, never by leases or heartbeats.
+    Task(TaskId),
+    /// A lease: bumped by each of its events.
+    Lease(LeaseId),
+    /// An agent's registration.
+    Agent(CallerId),
+    /// A target, its intents and its grants.
+    Target(String),
+    /// The policy set, with floors and groups.
+    Policy,
+    /// The barrier of one selector.
+    Freeze(Selector),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(id) => write!(f, "task:{id}"),
+            Self::Lease(id) => write!(f, "lease:{id}"),
+            Self::Agent(id) => write!(f, "agent:{id}"),
+            Self::Target(name) => write!(f, "target:{name}"),
+            Self::Policy => f.write_str("policy"),
+            Self::Freeze(selector) => write!(f, "freeze:{selector}"),
+        }
+    }
+}
+
+/// A subject and the version that it must still have when a change is written; 0 if it must not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// What must not have changed.
+    pub subject: Subject,
+    /// The version that was read.
+    pub version: u64,
+}
