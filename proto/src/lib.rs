@@ -1,6 +1,6 @@
 //! The wire: `leasehold.v1`, generated, with clients and servers; and the SPIFFE Workload API.
 //!
-//! The protos in `proto/leasehold/v1` are the reference, with units and bounds; their comments are the docs of
+//! The protos in `leasehold/v1` are the reference, with units and bounds; their comments are the docs of
 //! the types here. Maps are ordered. Messages that carry a secret have a `Debug` that prints the secret's
 //! name and never its value.
 
