@@ -1,0 +1,226 @@
+//! Room 8, make durable: what the ledger writes and what the broker reads, whatever holds it.
+//!
+//! The store knows no backend and no caller. It writes a set of changes whole or not at all, compares versions in
+//! the same transaction (RULES R-1), and chains journal entries in the order in which it commits them.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+use leasehold_law::caller::CallerId;
+use leasehold_law::id::{LeaseId, RevocationId, TaskId};
+use leasehold_law::journal::{ChainHead, Entry};
+use leasehold_law::lease::Lease;
+use leasehold_law::request::RequestId;
+use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::subject::{Guard, Subject};
+use leasehold_law::task::Task;
+use leasehold_law::time::Timestamp;
+
+/// One change. A set of them is written whole or not at all.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A lease as it stands now. Its version must be one more than the stored one, or 1 for a new one; where it is
+    /// not, the whole set is stale.
+    Lease(Box<Lease>),
+    /// A task as it stands now; versions as for leases.
+    Task(Box<Task>),
+    /// A revocation, new or with its barrier lifted.
+    Revocation(Box<Revocation>),
+    /// Gives a subject its next version: an agent, a target, the policy, a barrier.
+    Bump(Subject),
+    /// Remembers the digest of a config subject, so that the next start sees what changed.
+    Digest(Subject, String),
+    /// Remembers a number by name: the clock's high-water mark, the incarnation.
+    Number(&'static str, i64),
+    /// An entry at the end of the journal.
+    Append(Draft),
+}
+
+/// A journal entry before it has its place: its bytes, made once, and the columns that must equal what they say.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// When.
+    pub at: Timestamp,
+    /// The task it belongs to.
+    pub task: Option<TaskId>,
+    /// The lease it belongs to.
+    pub lease: Option<LeaseId>,
+    /// The bytes.
+    pub body: Vec<u8>,
+}
+
+/// What became of a set of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is durable.
+    Committed,
+    /// None of it is written: this subject has another version by now.
+    Stale(Subject),
+    /// None of it is written, and the store says why.
+    Failed(StoreError),
+    /// Nobody knows. Expose nothing, and read again.
+    Unknown(StoreError),
+}
+
+/// Why the store cannot do what it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another broker holds it.
+    #[error("another broker holds the store {0}")]
+    Held(String),
+    /// It is full, read-only or unreachable.
+    #[error("the store cannot be used: {0}")]
+    Unusable(String),
+    /// It was made by a newer version.
+    #[error("the store has schema {found}; this version knows up to {known}: use the newer version")]
+    Newer {
+        /// The schema of the store.
+        found: u32,
+        /// The newest schema that is known.
+        known: u32,
+    },
+    /// A row cannot be read.
+    #[error("a row cannot be read: {0}")]
+    Unreadable(String),
+    /// Too much is waiting to be written.
+    #[error("too much is waiting to be written")]
+    Busy,
+}
+
+/// A row that cannot be read: what its plain columns say is enough to kill what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRow {
+    /// The lease.
+    pub id: String,
+    /// Where.
+    pub target: String,
+    /// The name in the target.
+    pub principal: String,
+    /// What the target knows it by.
+    pub handle: Option<String>,
+    /// What is wrong.
+    pub error: String,
+}
+
+/// A lease that is due, readable or not. One bad row never stops the rest (law 9).
+#[derive(Clone, Debug)]
+pub enum DueLease {
+    /// As it stands.
+    Lease(Box<Lease>),
+    /// Its row cannot be read.
+    Bad(BadRow),
+}
+
+/// Which leases, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseFilter {
+    /// Only this caller's.
+    pub agent: Option<CallerId>,
+    /// Only this task's.
+    pub task: Option<TaskId>,
+    /// Only on this target.
+    pub target: Option<String>,
+    /// Only those that may still exist in their target.
+    pub live: bool,
+    /// Only those that are being revoked after at least one try that failed.
+    pub stuck: bool,
+    /// Only those made at or after this.
+    pub since: Option<Timestamp>,
+    /// Only those made before this one: where the page before ended.
+    pub before: Option<LeaseId>,
+}
+
+/// Which tasks, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Only this caller's.
+    pub agent: Option<CallerId>,
+    /// Only with this reference.
+    pub reference: Option<(String, String)>,
+    /// Only open ones and those that are ending.
+    pub live: bool,
+    /// Only those opened before this one: where the page before ended.
+    pub before: Option<TaskId>,
+}
+
+/// How many there are, for the operator's one screen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Leases that may exist in their target.
+    pub live: u64,
+    /// Of these, those that are being revoked.
+    pub revoking: u64,
+    /// Of these, those with a failed try behind them.
+    pub stuck: u64,
+    /// Tasks that are open.
+    pub open_tasks: u64,
+    /// Tasks that are ending.
+    pub ending_tasks: u64,
+    /// Rows that cannot be read.
+    pub bad_rows: u64,
+}
+
+/// What holds tasks, leases, revocations and the journal.
+///
+/// # Contract
+/// An answer of [`Outcome::Committed`] is on disk. Reads see every set that was acknowledged before they began.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Writes the changes if every guard still holds.
+    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome;
+
+    /// The versions of these subjects, in their order; 0 for one that does not exist.
+    async fn versions(&self, subjects: &[Subject]) -> Result<Vec<u64>, StoreError>;
+    /// The digest that was last remembered for each config subject.
+    async fn digests(&self) -> Result<Vec<(Subject, String)>, StoreError>;
+    /// A number that was remembered by name.
+    async fn number(&self, name: &'static str) -> Result<Option<i64>, StoreError>;
+
+    /// One lease.
+    async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError>;
+    /// The lease with this name in its target.
+    async fn lease_by_principal(&self, principal: &str) -> Result<Option<Lease>, StoreError>;
+    /// The latest attempt of a request under a task (RULES R-5).
+    async fn lease_by_request(&self, task: TaskId, request: &RequestId) -> Result<Option<Lease>, StoreError>;
+    /// Leases, newest first.
+    async fn leases(&self, filter: &LeaseFilter, limit: usize) -> Result<Vec<Lease>, StoreError>;
+    /// Every live lease that a revocation with this selector takes.
+    async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError>;
+    /// Leases that are due at `now`, the longest overdue first.
+    async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError>;
+    /// What targets know the principals by whose leases were revoked at or after `since`, with their target.
+    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
+    /// When the next lease or task is due.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// One task.
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
+    /// The task that a caller opened with this request id.
+    async fn task_by_request(&self, agent: &CallerId, request: &RequestId) -> Result<Option<Task>, StoreError>;
+    /// Tasks, newest first.
+    async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
+    /// Open tasks whose deadline has passed at `now`, and tasks that are ending.
+    async fn due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError>;
+
+    /// One revocation.
+    async fn revocation(&self, id: RevocationId) -> Result<Option<Revocation>, StoreError>;
+    /// Revocations, newest first; only those whose barrier stands, if `freezing`.
+    async fn revocations(&self, freezing: bool, before: Option<RevocationId>, limit: usize)
+    -> Result<Vec<Revocation>, StoreError>;
+    /// The barriers that stand for any of these selectors.
+    async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError>;
+
+    /// Where this broker's chain ends.
+    async fn head(&self) -> Result<ChainHead, StoreError>;
+    /// Entries from `first` on, at most `limit`, in order.
+    async fn entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Entries of a task or of its leases, in order.
+    async fn entries_of_task(&self, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Entries of a lease, in order.
+    async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Entries written between two moments, in order.
+    async fn entries_between(&self, from: Timestamp, to: Timestamp, limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// How many there are.
+    async fn counts(&self) -> Result<Counts, StoreError>;
+}
