@@ -174,7 +174,12 @@ impl Ledger {
     ///
     /// # Errors
     /// Where the law or the store refuses, or a guard no longer holds.
-    pub async fn step(&self, lease: &Lease, step: LeaseEvent, guards: &[Guard]) -> Result<Lease, LedgerError> {
+    pub async fn step(
+        &self,
+        lease: &Lease,
+        step: LeaseEvent,
+        guards: &[Guard],
+    ) -> Result<Lease, LedgerError> {
         let next = lease.apply(&step)?;
         let event = Event::Lease { terms: None, decision: None, step };
         self.put_lease(next, event, Vec::new(), guards.to_vec()).await
@@ -278,7 +283,11 @@ impl Ledger {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub async fn record_lift(&self, revocation: &Revocation, lifted: Lifted) -> Result<Revocation, LedgerError> {
+    pub async fn record_lift(
+        &self,
+        revocation: &Revocation,
+        lifted: Lifted,
+    ) -> Result<Revocation, LedgerError> {
         let next = Revocation { lifted: Some(lifted.clone()), ..revocation.clone() };
         let event = Event::Lifted { id: revocation.id, lifted };
         let barrier = Change::Bump(Subject::Freeze(revocation.selector.clone()));
@@ -292,7 +301,12 @@ impl Ledger {
         event: Event,
         barrier: Option<Change>,
     ) -> Result<(), LedgerError> {
-        let draft = about_nothing(&revocation.id.to_string(), task_of(&revocation.selector), event, self.clock.now())?;
+        let draft = about_nothing(
+            &revocation.id.to_string(),
+            task_of(&revocation.selector),
+            event,
+            self.clock.now(),
+        )?;
         let changes = [Change::Revocation(Box::new(revocation.clone())), Change::Append(draft)];
         self.commit(changes.into_iter().chain(barrier).collect(), Vec::new()).await
     }
@@ -318,7 +332,11 @@ impl Ledger {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub async fn note_broker(&self, what: &str, details: BTreeMap<String, String>) -> Result<(), LedgerError> {
+    pub async fn note_broker(
+        &self,
+        what: &str,
+        details: BTreeMap<String, String>,
+    ) -> Result<(), LedgerError> {
         self.note("broker", Event::Broker { what: what.to_owned(), details }).await
     }
 
@@ -330,9 +348,9 @@ impl Ledger {
         let details = changed.iter().map(|(subject, digest)| (subject.to_string(), digest.clone())).collect();
         let event = Event::Broker { what: "configured".to_owned(), details };
         let draft = about_nothing("config", None, event, self.clock.now())?;
-        let changes = changed.into_iter().flat_map(|(subject, digest)| {
-            [Change::Bump(subject.clone()), Change::Digest(subject, digest)]
-        });
+        let changes = changed
+            .into_iter()
+            .flat_map(|(subject, digest)| [Change::Bump(subject.clone()), Change::Digest(subject, digest)]);
         self.commit(changes.chain([Change::Append(draft)]).collect(), Vec::new()).await
     }
 

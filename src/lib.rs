@@ -2,7 +2,10 @@
 //!
 //! The rooms, in the order in which a request meets them; ARCHITECTURE.md is the map.
 
+pub mod broker;
 pub mod clock;
 pub mod entropy;
 pub mod ledger;
+pub mod registry;
 pub mod store;
+pub mod vault_door;

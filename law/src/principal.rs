@@ -57,6 +57,14 @@ impl PrincipalName {
         (mac == mac_chars(suffix, key)).then_some(lease)
     }
 
+    /// A name from a row that cannot be read otherwise, if it has the form of one.
+    #[must_use]
+    pub fn stored(name: &str) -> Option<Self> {
+        let chars = PREFIX.len() + ID_CHARS + MAC_CHARS;
+        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        (name.starts_with(PREFIX) && name.len() == chars && plain).then(|| Self(name.to_owned()))
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -69,7 +77,8 @@ fn mac_chars(suffix: &str, key: &InstallationKey) -> String {
     let mut context = hmac::Context::with_key(&key.0);
     context.update(MAC_CONTEXT);
     context.update(suffix.as_bytes());
-    let head = context.sign().as_ref().iter().take(8).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    let head =
+        context.sign().as_ref().iter().take(8).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
     base32hex(head >> 14, MAC_CHARS)
 }
 

@@ -176,7 +176,9 @@ impl LeaseState {
                 self.start_revoking(event, *cause, *at, handle.as_ref())
             }
             LeaseEvent::RevokeTried { .. } => self.note_try(event),
-            LeaseEvent::Revoked { proof, at } => self.finish_revoking(event, *proof, *at),
+            LeaseEvent::Revoked { proof, at, handle } => {
+                self.finish_revoking(event, *proof, *at, handle.as_ref())
+            }
             LeaseEvent::LeftResidual { until, reached } => self.leave_residual(event, *until, *reached),
             LeaseEvent::Lapsed { at } => match self {
                 Self::Residual { cause, .. } => Ok(Self::Lapsed { cause: *cause, at: *at }),
@@ -216,12 +218,16 @@ impl LeaseState {
         match self {
             Self::Minting { mint_by, expires_at, .. } => begin(&minted.cloned(), *expires_at, Some(*mint_by)),
             Self::Active { handle, expires_at } => begin(handle, *expires_at, None),
-            Self::Renewing { handle, expires_at, until, .. } => begin(handle, (*until).max(*expires_at), None),
+            Self::Renewing { handle, expires_at, until, .. } => {
+                begin(handle, (*until).max(*expires_at), None)
+            }
             Self::Revoking { handle, expires_at, progress } if cause.rank() > progress.cause.rank() => {
                 let progress = Progress { cause, next_try: at, ..progress.clone() };
                 Ok(Self::Revoking { handle: handle.clone(), expires_at: *expires_at, progress })
             }
-            Self::Revoked { handle, at: died, .. } if cause == Cause::Resurrected => begin(handle, *died, None),
+            Self::Revoked { handle, at: died, .. } if cause == Cause::Resurrected => {
+                begin(handle, *died, None)
+            }
             _ => self.illegal(event),
         }
     }
@@ -230,8 +236,9 @@ impl LeaseState {
         match (self, event) {
             (
                 Self::Revoking { handle, expires_at, progress },
-                LeaseEvent::RevokeTried { reached, sessions, error, next_try },
+                LeaseEvent::RevokeTried { reached, sessions, error, next_try, handle: found },
             ) => {
+                let handle = found.as_ref().or(handle.as_ref()).cloned();
                 let progress = Progress {
                     reached: progress.reached.max(*reached),
                     sessions: *sessions,
@@ -240,17 +247,24 @@ impl LeaseState {
                     next_try: *next_try,
                     ..progress.clone()
                 };
-                Ok(Self::Revoking { handle: handle.clone(), expires_at: *expires_at, progress })
+                Ok(Self::Revoking { handle, expires_at: *expires_at, progress })
             }
             _ => self.illegal(event),
         }
     }
 
-    fn finish_revoking(&self, event: &LeaseEvent, proof: Proof, at: Timestamp) -> Step {
+    fn finish_revoking(
+        &self,
+        event: &LeaseEvent,
+        proof: Proof,
+        at: Timestamp,
+        found: Option<&String>,
+    ) -> Step {
         match self {
             Self::Revoking { handle, progress: Progress { cause, .. }, .. }
             | Self::Residual { handle, cause, .. } => {
-                Ok(Self::Revoked { handle: handle.clone(), cause: *cause, proof, at })
+                let handle = found.or(handle.as_ref()).cloned();
+                Ok(Self::Revoked { handle, cause: *cause, proof, at })
             }
             _ => self.illegal(event),
         }
