@@ -5,6 +5,7 @@ pub mod approvers;
 mod conjunct;
 pub mod engine;
 mod facts;
+mod fault;
 mod load;
 mod names;
 pub mod permit;

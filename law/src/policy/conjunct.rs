@@ -5,6 +5,7 @@ use std::str::FromStr;
 use cedar_policy::pst::{BinaryOp, Clause, Expr, UnaryOp};
 use cedar_policy::{Entities, EvalResult, Expression, Request, eval_expression};
 
+use super::fault::CedarError;
 use super::words::Words;
 
 /// One of the conditions that must all hold for a policy to apply.
@@ -27,7 +28,7 @@ impl Conjunct {
 ///
 /// # Errors
 /// Where Cedar does not read back what it printed, which would be its fault.
-pub(super) fn split(clauses: &[Clause]) -> Result<Vec<Conjunct>, cedar_policy::ParseErrors> {
+pub(super) fn split(clauses: &[Clause]) -> Result<Vec<Conjunct>, CedarError> {
     let mut parts = Vec::new();
     for clause in clauses {
         match clause {
@@ -51,7 +52,10 @@ fn collect<'a>(expr: &'a Expr, holds: bool, parts: &mut Vec<(&'a Expr, bool)>) {
     }
 }
 
-fn conjunct(expr: &Expr, holds: bool) -> Result<Conjunct, cedar_policy::ParseErrors> {
+fn conjunct(expr: &Expr, holds: bool) -> Result<Conjunct, CedarError> {
     let text = if holds { expr.to_string() } else { format!("!({expr})") };
-    Ok(Conjunct { expression: Expression::from_str(&text)?, words: Words::of(expr, holds) })
+    Ok(Conjunct {
+        expression: Expression::from_str(&text).map_err(CedarError::of)?,
+        words: Words::of(expr, holds),
+    })
 }

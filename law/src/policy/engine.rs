@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use cedar_policy::{
-    AuthorizationError, Authorizer, Decision as Effect, Entities, PolicyId, PolicySet, PolicySetError,
-    Request, Schema,
+    AuthorizationError, Authorizer, Decision as Effect, Entities, PolicyId, PolicySet, Request, Schema,
 };
 use ring::digest;
 use serde::Serialize;
 
 use super::approvers::Approvers;
 use super::conjunct::Conjunct;
-use super::facts::{self, FactError};
+use super::facts;
+use super::fault::CedarError;
 use super::load::{Loaded, fault, load};
 use super::rule::{Rule, names, takes_in};
 use super::source::{PolicyProblem, PolicySource};
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// `None` where the catalog does not know the pair.
-    fn case<'a>(&'a self, question: &'a Question<'a>) -> Option<Result<Case<'a>, FactError>> {
+    fn case<'a>(&'a self, question: &'a Question<'a>) -> Option<Result<Case<'a>, CedarError>> {
         let intent = self.catalog.intents.get(&question.pair.intent)?;
         let target = self.catalog.targets.get(&question.pair.target)?;
         let slice = self.slices.get(&intent.name)?;
@@ -111,7 +111,11 @@ impl Engine {
     }
 
     /// The prepared entities, unless the agent's registration changed since they were made.
-    fn entities_for(&self, question: &Question<'_>, target: &Target) -> Result<Cow<'_, Entities>, FactError> {
+    fn entities_for(
+        &self,
+        question: &Question<'_>,
+        target: &Target,
+    ) -> Result<Cow<'_, Entities>, CedarError> {
         if self.catalog.agents.get(&question.agent.id) == Some(question.agent) {
             return Ok(Cow::Borrowed(&self.entities));
         }
@@ -124,7 +128,7 @@ impl Engine {
                 .map(|request| self.judge_whole(case, &request)),
             None => self.judge_scopes(case),
         };
-        judged.unwrap_or_else(|FactError { .. }| policy_error(Vec::new()))
+        judged.unwrap_or_else(|_: CedarError| policy_error(Vec::new()))
     }
 
     fn judge_whole(&self, case: &Case<'_>, request: &Request) -> Judgement {
@@ -143,7 +147,7 @@ impl Engine {
     }
 
     /// Required parameters are not fixed yet: only a forbid without conditions is sure to hold.
-    fn judge_scopes(&self, case: &Case<'_>) -> Result<Judgement, FactError> {
+    fn judge_scopes(&self, case: &Case<'_>) -> Result<Judgement, CedarError> {
         let matching = self.in_scope(case, &facts::bare_request(case.question)?);
         let (permits, forbids): (Vec<_>, Vec<_>) = matching.into_iter().partition(|rule| rule.is_permit());
         let forbids: Vec<_> = forbids.into_iter().filter(|rule| rule.is_unconditional()).collect();
@@ -204,15 +208,16 @@ impl Engine {
 }
 
 impl Slice {
-    fn of<'a>(rules: impl Iterator<Item = &'a Rule> + Clone) -> Result<Self, PolicySetError> {
+    fn of<'a>(rules: impl Iterator<Item = &'a Rule> + Clone) -> Result<Self, CedarError> {
         Ok(Self {
-            policies: PolicySet::from_policies(rules.clone().map(|rule| rule.policy.clone()))?,
-            scopes: PolicySet::from_policies(rules.map(|rule| rule.scope.clone()))?,
+            policies: PolicySet::from_policies(rules.clone().map(|rule| rule.policy.clone()))
+                .map_err(CedarError::of)?,
+            scopes: PolicySet::from_policies(rules.map(|rule| rule.scope.clone())).map_err(CedarError::of)?,
         })
     }
 }
 
-fn slices(catalog: &Catalog, rules: &[Rule]) -> Result<BTreeMap<String, Slice>, PolicySetError> {
+fn slices(catalog: &Catalog, rules: &[Rule]) -> Result<BTreeMap<String, Slice>, CedarError> {
     let slice = |intent: &Intent| {
         let rules = rules.iter().filter(|rule| takes_in(&rule.policy, intent));
         Ok((intent.name.clone(), Slice::of(rules)?))

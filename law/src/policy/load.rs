@@ -10,6 +10,7 @@ use cedar_policy::{
 use miette::Diagnostic;
 
 use super::annotation::{self, GRANT_PREFIX, Terms};
+use super::fault::CedarError;
 use super::names::{Names, did_you_mean};
 use super::rule::{Rule, takes_in};
 use super::schema::schema_text;
@@ -196,11 +197,16 @@ fn rules(drafts: &[Draft<'_>], catalog: &Catalog) -> Result<Vec<Rule>, PolicyPro
 }
 
 /// The permit that a grant's `allow` stands for: one for each group, all under the grant's name.
-fn grant_rule(grant: &Grant, group: &str) -> Result<Rule, super::rule::RuleError> {
+fn grant_rule(grant: &Grant, group: &str) -> Result<Rule, CedarError> {
     let id = format!("{GRANT_PREFIX}{}", grant.pair);
     let text = format!(
         "permit (principal in AgentGroup::{group:?}, action == Action::{:?}, resource == Target::{:?});",
         grant.pair.intent, grant.pair.target
     );
-    Rule::new(&id, &format!("{id}/{group}"), &Policy::parse(None, text)?, Terms::default())
+    Rule::new(
+        &id,
+        &format!("{id}/{group}"),
+        &Policy::parse(None, text).map_err(CedarError::of)?,
+        Terms::default(),
+    )
 }

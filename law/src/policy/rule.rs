@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use cedar_policy::{ActionConstraint, Effect, ParseErrors, Policy, PolicyId, pst};
+use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId};
 
 use super::annotation::{DEFAULT_APPROVERS, DEFAULT_TIMEOUT, Terms};
 use super::conjunct::{Conjunct, split};
+use super::fault::CedarError;
 use super::names::class_action;
 use super::words::FURTHER;
 use super::{ApprovalNeed, Near, Question};
@@ -23,20 +24,11 @@ pub(super) struct Rule {
     terms: Terms,
 }
 
-/// Why a policy that Cedar parsed makes no rule; a fault of ours or Cedar's, never of the policy.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RuleError {
-    #[error(transparent)]
-    Tree(#[from] pst::PstConstructionError),
-    #[error(transparent)]
-    Text(#[from] ParseErrors),
-}
-
 impl Rule {
     /// `key` tells policies apart in Cedar's answers; it is the id, but for grants with several groups.
-    pub(super) fn new(id: &str, key: &str, policy: &Policy, terms: Terms) -> Result<Self, RuleError> {
+    pub(super) fn new(id: &str, key: &str, policy: &Policy, terms: Terms) -> Result<Self, CedarError> {
         let key = PolicyId::new(key);
-        let tree = policy.to_pst()?;
+        let tree = policy.to_pst().map_err(CedarError::of)?;
         let body = tree.body();
         let scope = format!(
             "permit (principal {}, action {}, resource {});",
@@ -44,7 +36,7 @@ impl Rule {
         );
         Ok(Self {
             id: id.to_owned(),
-            scope: Policy::parse(Some(key.clone()), scope)?,
+            scope: Policy::parse(Some(key.clone()), scope).map_err(CedarError::of)?,
             conjuncts: split(body.clauses())?,
             policy: policy.new_id(key),
             terms,

@@ -141,6 +141,21 @@ fn every_problem_is_reported_at_once_with_its_line() {
 }
 
 #[test]
+fn a_policy_may_look_at_incidents() {
+    let text = r#"
+        @id("purge-needs-owner-and-oncall")
+        @approvers("1 of target-owner and 1 of group:oncall") @timeout("5m")
+        permit (principal in AgentGroup::"soc", action in Action::"class:irreversible", resource)
+        when { context has incident && context.incident.open && context.incident.severity <= 2 };
+        @id("hand-over")
+        forbid (principal, action, resource) when { context has on_behalf_of && context.on_behalf_of == Person::"ben" };
+        @id("before")
+        forbid (principal, action, resource) when { context.now < datetime("2026-01-01") || context.approvals.contains("x") };
+    "#;
+    assert_eq!(problems(text), [""; 0]);
+}
+
+#[test]
 fn a_class_without_intents_is_no_mistake() {
     let mut catalog = catalog();
     catalog.intents.retain(|_, intent| intent.name == "orders.fix");

@@ -1,0 +1,13 @@
+use leasehold_law::id::DecisionId;
+use leasehold_law::policy::Permit;
+use leasehold_law::scope::Pair;
+
+fn made_up(decision: DecisionId, pair: Pair) -> Permit {
+    Permit::new(decision, pair, false, Vec::new())
+}
+
+fn assembled(decision: DecisionId, pair: Pair) -> Permit {
+    Permit { decision, pair, renewal: false, guards: Vec::new() }
+}
+
+fn main() {}
