@@ -92,7 +92,7 @@ pub enum Denial {
     },
     /// A policy failed on it, so that the whole answer denies.
     PolicyError {
-        /// The policies that failed.
+        /// The policies that failed; none where the facts themselves did not fit the schema.
         policies: Vec<String>,
     },
 }

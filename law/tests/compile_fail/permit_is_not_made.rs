@@ -6,8 +6,4 @@ fn made_up(decision: DecisionId, pair: Pair) -> Permit {
     Permit::new(decision, pair, false, Vec::new())
 }
 
-fn assembled(decision: DecisionId, pair: Pair) -> Permit {
-    Permit { decision, pair, renewal: false, guards: Vec::new() }
-}
-
 fn main() {}
