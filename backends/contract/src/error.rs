@@ -40,11 +40,9 @@ impl BackendError {
     pub const fn outcome_unknown(&self) -> bool {
         match self {
             Self::Transient { .. } => true,
-            Self::Refused { .. }
-            | Self::BadRecipe(_)
-            | Self::Conflict(_)
-            | Self::Absent
-            | Self::TooLate => false,
+            Self::Refused { .. } | Self::BadRecipe(_) | Self::Conflict(_) | Self::Absent | Self::TooLate => {
+                false
+            }
         }
     }
 }
