@@ -1,9 +1,17 @@
 //! Policy: what is asked of it, and what it answers. Default deny, and an error denies (law 4).
 
 pub mod annotation;
+pub mod approvers;
+mod conjunct;
 pub mod engine;
+mod facts;
+mod load;
+mod names;
 pub mod permit;
+mod rule;
 pub mod schema;
+pub mod source;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +21,9 @@ use crate::param::Params;
 use crate::scope::Pair;
 use crate::subject::Guard;
 use crate::time::{Span, Timestamp};
-pub use engine::{Engine, PolicyProblem, PolicySource};
+pub use engine::Engine;
 pub use permit::{IssueOrder, MintTerms, Permit, RenewOrder, RenewTerms};
+pub use source::{PolicyProblem, PolicySource};
 
 /// What is asked, with every fact that policy may see.
 #[derive(Clone, Debug)]
