@@ -232,7 +232,11 @@ impl Backend for MemoryBackend {
     }
 
     async fn claim(&self, claim: &Claim) -> Result<(), BackendError> {
-        self.call(Call::Claim, None, |target| Ok(target.claim(claim))).await
+        let write = |target: &MemoryTarget| {
+            target.claim(claim);
+            Ok(())
+        };
+        self.call(Call::Claim, None, write).await
     }
 
     async fn setup(&self, _grants: &[GrantView<'_>]) -> Result<Vec<Statement>, BackendError> {

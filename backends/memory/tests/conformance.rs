@@ -1,14 +1,15 @@
 //! The suite, in the same process, for a target of each grade.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use leasehold_backend::conformance::{Failure, Harness, LateLogin, LateMint, Session};
+use leasehold_backend::conformance::{Failure, Harness, LateLogin, LateMint, Session, run};
 use leasehold_backend::{Backend, BackendError, Credential, Entropy, Findable, Issued};
 use leasehold_law::catalog::Recipe;
-use leasehold_law::lease::Grade;
+use leasehold_law::lease::{Grade, Reached, Sessions};
 use leasehold_law::policy::IssueOrder;
 use leasehold_law::principal::PrincipalName;
 use leasehold_law::time::Span;
@@ -136,4 +137,109 @@ mod poorest {
     }
 
     leasehold_backend::conformance!(async { poorest() });
+}
+
+/// What a script makes of calls, seen from both sides.
+mod faults {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_late_mint_lands_when_it_is_told_to_unless_its_time_is_over() {
+        let harness = InProcess::new(Settings::default());
+        harness.target.faults.add(Rule::times(Call::Issue, 2, Fault::late()));
+        let outcome = run(&harness, async |bench| {
+            let order = bench.order(Span::from_mins(1)).await?;
+            assert!(bench.backend.issue(&order).await.unwrap_err().outcome_unknown());
+            assert!(bench.backend.lookup(order.principal()).await?.is_none());
+            assert_eq!(harness.target.land(), Ok(1));
+            assert!(bench.backend.lookup(order.principal()).await?.is_some());
+            let second = bench.order(Span::from_mins(1)).await?;
+            assert!(bench.backend.issue(&second).await.is_err());
+            harness.pass(Span::from_mins(1)).await;
+            assert_eq!(harness.target.land(), Err(BackendError::TooLate));
+            assert_eq!(harness.target.land(), Ok(0));
+            Ok(())
+        });
+        outcome.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_revocation_that_stops_half_way_keeps_what_it_reached() {
+        let harness = InProcess::new(Settings::default());
+        let outcome = run(&harness, async |bench| {
+            let leased = bench.issue().await?;
+            let session = harness.connect(&leased.issued.credential).await?.unwrap();
+            let stop = Fault::StopAt(Reached::Disabled, Sessions::Reaping);
+            harness.target.faults.add(Rule::once(Call::Revoke, stop).on(leased.principal().as_str()));
+            let report = bench.revoke(leased.revocation()).await?;
+            assert_eq!((report.reached, report.sessions), (Reached::Disabled, Sessions::Reaping));
+            assert!(session.works().await && report.error.is_some());
+            assert!(harness.target.login(leased.principal().as_str(), b"any").is_none());
+            bench.kill(leased.revocation()).await?;
+            assert!(!session.works().await);
+            Ok(())
+        });
+        outcome.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_target_that_is_down_changes_nothing_and_one_bad_name_stops_no_other() {
+        let harness = InProcess::new(Settings::default());
+        let outcome = run(&harness, async |bench| {
+            let (stuck, other) = (bench.issue().await?, bench.issue().await?);
+            harness
+                .target
+                .faults
+                .add(Rule::always(Call::Revoke, Fault::down()).on(stuck.principal().as_str()));
+            let reports = bench.backend.revoke(&[stuck.revocation(), other.revocation()]).await;
+            let reached: Vec<_> = reports.iter().map(|report| report.reached).collect();
+            assert_eq!(reached, [Reached::None, Reached::Removed]);
+            assert_eq!(harness.target.accounts().len(), 1);
+            harness.target.faults.clear();
+            Ok(())
+        });
+        outcome.await.unwrap();
+        assert!(harness.target.accounts().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_held_comes_after_the_deed() {
+        let harness = InProcess::new(Settings::default());
+        let gate = Gate::default();
+        harness.target.faults.add(Rule::once(Call::Issue, Fault::HoldAnswer(gate.clone())));
+        let outcome = run(&harness, async |bench| {
+            let order = bench.order(Span::from_mins(1)).await?;
+            let backend = bench.backend.clone();
+            let call = tokio::spawn(async move { backend.issue(&order).await });
+            gate.arrival().await;
+            assert!(!call.is_finished() && harness.target.accounts().len() == 1);
+            gate.open();
+            assert!(call.await.unwrap().is_ok());
+            Ok(())
+        });
+        outcome.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_target_s_clock_can_be_wrong() {
+        let harness = InProcess::new(Settings::default());
+        harness.target.set_clock_offset(-90_000);
+        let health = harness.backend().health(&[]).await.unwrap();
+        assert_eq!(health.target_now, harness.clock.now().shifted(-90_000));
+    }
+
+    #[tokio::test]
+    async fn a_coarse_target_ends_sessions_when_its_window_is_over() {
+        let harness = InProcess::new(Settings::of(Grade::Coarse));
+        let outcome = run(&harness, async |bench| {
+            let leased = bench.issue().await?;
+            let session = harness.connect(&leased.issued.credential).await?.unwrap();
+            bench.revoke(leased.revocation()).await?;
+            assert!(session.works().await);
+            harness.pass(bench.backend.capabilities().window).await;
+            assert!(!session.works().await);
+            Ok(())
+        });
+        outcome.await.unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! The backend that speaks to the service.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,28 +62,30 @@ impl HttpBackend {
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err(refused("the token is not the service's")),
-            other => return Err(self.transient(other)),
+            other => return Err(self.transient(&other)),
         }
         let body = self.body(response).await?;
-        serde_json::from_slice(&body).map_err(|error| self.transient(error)).flatten()
+        serde_json::from_slice(&body).map_err(|error| self.transient(&error)).flatten()
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, BackendError> {
-        request.send().await.map_err(|error| self.transient(error.without_url()))
+        request.send().await.map_err(|error| self.transient(&error.without_url()))
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, BackendError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.transient(error.without_url()))? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.transient(&error.without_url()))?
+        {
             if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(self.transient("an answer that is too long"));
+                return Err(self.transient(&"an answer that is too long"));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    fn transient(&self, what: impl ToString) -> BackendError {
+    fn transient(&self, what: &dyn fmt::Display) -> BackendError {
         BackendError::Transient { target: self.target.clone(), what: what.to_string() }
     }
 }
@@ -137,7 +140,7 @@ impl Backend for HttpBackend {
         match response.status() {
             StatusCode::OK => Ok(Alive::Alive),
             StatusCode::UNAUTHORIZED => Ok(Alive::Refused),
-            other => Err(self.transient(other)),
+            other => Err(self.transient(&other)),
         }
     }
 
