@@ -70,6 +70,7 @@ pub async fn a_prefix_is_taken_literally(bench: &Bench<'_>) -> Outcome {
     let tail = name.get(2..).unwrap_or_default();
     for (prefix, expect) in [
         (name.to_owned(), 1),
+        (tail.to_owned(), 0),
         (format!("l_{tail}"), 0),
         (format!("%{tail}"), 0),
         (format!("l%{tail}"), 0),
