@@ -14,6 +14,8 @@ mod refusal;
 pub mod spiffe;
 pub mod unix;
 
+#[cfg(test)]
+mod tests;
 
 pub use connection::Connection;
 pub use refusal::{RefusalCount, RefusalReason, Refusals};

@@ -175,13 +175,7 @@ impl DevCa {
     ///
     /// # Errors
     /// [`DevError::Certificate`] where the path does not fit into a certificate.
-    pub fn sign(
-        &self,
-        path: &str,
-        shape: Shape,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> Result<DevSvid, DevError> {
+    pub fn sign(&self, path: &str, shape: Shape, now: Timestamp, ttl: Duration) -> Result<DevSvid, DevError> {
         self.sign_id(&format!("spiffe://{}{path}", self.trust_domain), shape, now, ttl)
     }
 
@@ -251,11 +245,7 @@ fn names(id: &str, shape: Shape) -> Result<Vec<SanType>, DevError> {
         Shape::SpiffeAndHttps => vec![uri(id)?, uri("https://leasehold.test/")?],
         Shape::NoUri => vec![SanType::DnsName("localhost".try_into()?)],
         Shape::NoPath => vec![uri(&domain())?],
-        Shape::Good
-        | Shape::Expired
-        | Shape::NotYetValid
-        | Shape::NoBasicConstraints
-        | Shape::NoKeyUsage => {
+        Shape::Good | Shape::Expired | Shape::NotYetValid | Shape::NoBasicConstraints | Shape::NoKeyUsage => {
             vec![uri(id)?]
         }
     })

@@ -15,11 +15,7 @@ use super::{
     ca::{DevCa, DevSvid, Shape},
     workload_api::{self, Material},
 };
-use crate::identity::{
-    Now,
-    listener::bind_unix,
-    unix::Access,
-};
+use crate::identity::{Now, listener::bind_unix, unix::Access};
 
 /// Lifetime of a dev SVID where nothing else is asked for.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(600);
@@ -51,6 +47,11 @@ impl DevTrustDomain {
     /// Its certificate authority.
     pub fn ca(&self) -> &DevCa {
         &self.ca
+    }
+
+    /// The folder of its key and sockets.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Serves `spiffe://<trust domain><path>` on `<dir>/<name>.sock` for as long as the answer is held.
@@ -93,7 +94,10 @@ pub struct DevIdentity {
 
 impl fmt::Debug for DevIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevIdentity").field("id", &self.id).field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("DevIdentity")
+            .field("id", &self.id)
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +175,8 @@ impl Shared {
     fn new(domain: &DevTrustDomain, path: &str) -> Result<Self, DevError> {
         let bundle = domain.ca.certificate().to_vec();
         let trust_domain = format!("spiffe://{}", domain.ca.trust_domain());
-        let empty = Material { issued: true, svids: vec![], trust_domain, bundle, federated: BTreeMap::new() };
+        let empty =
+            Material { issued: true, svids: vec![], trust_domain, bundle, federated: BTreeMap::new() };
         let shared = Self {
             ca: domain.ca.clone(),
             ttl: domain.ttl,

@@ -120,10 +120,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         self.updates(request.metadata(), x509_bundles)
     }
 
-    async fn fetch_jwtsvid(
-        &self,
-        _: Request<JwtsvidRequest>,
-    ) -> Result<Response<JwtsvidResponse>, Status> {
+    async fn fetch_jwtsvid(&self, _: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
         Err(no_jwt())
     }
 
@@ -139,5 +136,60 @@ impl SpiffeWorkloadApi for WorkloadApi {
         _: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
         Err(no_jwt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    fn api() -> (watch::Sender<Material>, WorkloadApi) {
+        let federated = BTreeMap::from([("spiffe://partner.example".to_owned(), vec![2])]);
+        let trust_domain = "spiffe://t.leasehold.test".to_owned();
+        let (tx, material) = watch::channel(Material {
+            issued: true,
+            svids: vec![],
+            trust_domain,
+            bundle: vec![1],
+            federated,
+        });
+        (tx, WorkloadApi { material })
+    }
+
+    fn with_header<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(SECURITY_HEADER, "true".parse().unwrap());
+        request
+    }
+
+    #[tokio::test]
+    async fn requests_without_the_security_header_are_refused() {
+        let (_tx, api) = api();
+        let svids = api.fetch_x509svid(Request::new(X509svidRequest {})).await.map(drop);
+        let bundles = api.fetch_x509_bundles(Request::new(X509BundlesRequest {})).await.map(drop);
+        for answer in [svids, bundles] {
+            assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
+        }
+    }
+
+    #[tokio::test]
+    async fn bundles_are_streamed_until_the_identity_is_withdrawn() {
+        let (tx, api) = api();
+        let answer = api.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap();
+        let mut stream = answer.into_inner();
+        let bundles = stream.next().await.unwrap().unwrap().bundles;
+        assert_eq!((bundles["spiffe://t.leasehold.test"][0], bundles["spiffe://partner.example"][0]), (1, 2));
+        tx.send_modify(|material| material.issued = false);
+        let end = stream.next().await.unwrap().unwrap_err();
+        assert_eq!((end.code(), end.message()), (Code::PermissionDenied, "no identity issued"));
+    }
+
+    #[tokio::test]
+    async fn jwt_svids_are_not_served() {
+        let (_tx, api) = api();
+        let answer = api.fetch_jwtsvid(with_header(JwtsvidRequest::default())).await;
+        assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
     }
 }

@@ -136,7 +136,10 @@ pub struct Entrance {
 
 impl fmt::Debug for Entrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entrance").field("door", &self.door).field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Entrance")
+            .field("door", &self.door)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -248,7 +251,8 @@ impl Entrance {
     }
 
     fn slot(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        let full = |_| Refused::new(RefusalReason::TooManyConnections, "the bound on open connections is reached");
+        let full =
+            |_| Refused::new(RefusalReason::TooManyConnections, "the bound on open connections is reached");
         self.slots.clone().try_acquire_owned().map_err(full)
     }
 

@@ -175,7 +175,8 @@ fn reason_of_svid(error: &spiffe_rustls::Error) -> RefusalReason {
     use spiffe_rustls::Error as E;
     if matches!(error, E::NoBundle(_) | E::TrustDomainNotAllowed(_) | E::UnauthorizedSpiffeId(_)) {
         RefusalReason::UnknownIssuer
-    } else if matches!(error, E::CertParse(_) | E::MissingSpiffeId | E::MultipleSpiffeIds | E::InvalidLeaf(_)) {
+    } else if matches!(error, E::CertParse(_) | E::MissingSpiffeId | E::MultipleSpiffeIds | E::InvalidLeaf(_))
+    {
         RefusalReason::NotASvid
     } else {
         RefusalReason::Other

@@ -1,6 +1,11 @@
 //! The broker's own SVID and trust bundles, live from a Workload API, and the proof of a peer's SVID.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ::spiffe::{
     X509Source, X509Svid,
@@ -8,7 +13,10 @@ use ::spiffe::{
     workload_api::{WorkloadApiClient, WorkloadApiError},
     x509_source::{SvidPicker, X509SourceError},
 };
-use leasehold_law::{caller::SpiffeId, time::Timestamp};
+use leasehold_law::{
+    caller::{CallerIdError, SpiffeId},
+    time::Timestamp,
+};
 use rustls::{ProtocolVersion, pki_types::CertificateDer};
 use spiffe_rustls::{TerminalSourcePolicy, TlsStatus, TrustDomainPolicy};
 use tokio::{
@@ -23,6 +31,7 @@ use super::refusal::{RefusalReason, Refused};
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// SVIDs that live longer are warned about (RULES R-25); SPIRE dates them back by some seconds.
 const LONG_LIFE_SECONDS: i64 = 3600 + 60;
+const WARNED_PEERS: usize = 1024;
 
 /// Trust domains made by `leasehold dev` for trying things out: anybody who can read a file is anybody in them.
 pub fn is_dev_trust_domain(name: &str) -> bool {
@@ -152,18 +161,24 @@ impl SpiffeIdentity {
     pub fn server_tls(&self) -> Result<ServerTls, SpiffeError> {
         let dev_trust = self.dev_trust;
         // Who may do what is for the registry and the authority table. Here only: which trust domains count at all.
-        let authorizer = move |peer: &::spiffe::SpiffeId| {
-            dev_trust || !is_dev_trust_domain(peer.trust_domain().as_str())
-        };
+        let authorizer = move |peer: &::spiffe::SpiffeId| is_welcome(peer, dev_trust);
         let (config, status) = spiffe_rustls::mtls_server(self.source.clone())
             .authorize(authorizer)
             .trust_domain_policy(TrustDomainPolicy::AnyInBundleSet)
             .terminal_source_policy(TerminalSourcePolicy::FailClosed)
             .with_alpn_protocols([b"h2"])
             .build_with_status()
-            .map_err(|error| SpiffeError::Unusable { endpoint: "x509 source".into(), reason: error.to_string() })?;
-        Ok(ServerTls { acceptor: TlsAcceptor::from(Arc::new(config)), status })
+            .map_err(|error| SpiffeError::Unusable {
+                endpoint: "x509 source".into(),
+                reason: error.to_string(),
+            })?;
+        Ok(ServerTls { acceptor: TlsAcceptor::from(Arc::new(config)), status, warned: Warned::default() })
     }
+}
+
+/// A federated dev trust domain counts no more than one's own.
+fn is_welcome(peer: &::spiffe::SpiffeId, dev_trust: bool) -> bool {
+    dev_trust || !is_dev_trust_domain(peer.trust_domain().as_str())
 }
 
 /// Picks the broker's SVID where several match: SPIRE sorts them by entry id, which says nothing.
@@ -211,7 +226,8 @@ async fn look_for(
     endpoint: Endpoint,
     id: &::spiffe::SpiffeId,
 ) -> Result<(), SpiffeError> {
-    let client = WorkloadApiClient::connect(endpoint).await.map_err(|error| no_socket(settings, &full(&error)))?;
+    let client =
+        WorkloadApiClient::connect(endpoint).await.map_err(|error| no_socket(settings, &full(&error)))?;
     let context = client.fetch_x509_context().await.map_err(|error| api_error(settings, &error))?;
     if context.svids().iter().any(|svid| svid.spiffe_id() == id) {
         return Ok(());
@@ -249,8 +265,10 @@ fn full(error: &dyn std::error::Error) -> String {
 
 fn warn_of_long_life(source: &X509Source) {
     let Ok(svid) = source.svid() else { return };
-    if let Ok(life) = Life::of(svid.leaf().as_bytes()) {
-        life.warn_if_long(&svid.spiffe_id());
+    if let Ok(life) = Life::of(svid.leaf().as_bytes())
+        && life.is_long()
+    {
+        warn_of(svid.spiffe_id(), life);
     }
 }
 
@@ -264,16 +282,34 @@ struct Life {
 impl Life {
     fn of(der: &[u8]) -> Result<Self, Refused> {
         let not_a_svid = |error: &dyn fmt::Display| Refused::new(RefusalReason::NotASvid, error.to_string());
-        let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|error| not_a_svid(&error))?;
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(der).map_err(|error| not_a_svid(&error))?;
         let validity = certificate.validity();
         Ok(Self { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
     }
 
-    fn warn_if_long(self, id: &dyn fmt::Display) {
-        let seconds = self.not_after.saturating_sub(self.not_before);
-        if seconds > LONG_LIFE_SECONDS {
-            tracing::warn!(%id, seconds, "this SVID lives over an hour: a stolen key is good as long");
-        }
+    fn seconds(self) -> i64 {
+        self.not_after.saturating_sub(self.not_before)
+    }
+
+    fn is_long(self) -> bool {
+        self.seconds() > LONG_LIFE_SECONDS
+    }
+}
+
+fn warn_of(id: &::spiffe::SpiffeId, life: Life) {
+    let seconds = life.seconds();
+    tracing::warn!(%id, seconds, "this SVID lives over an hour: a stolen key is good as long");
+}
+
+/// Peers already warned about: each once, and no more of them than fit.
+#[derive(Clone, Default)]
+struct Warned(Arc<Mutex<BTreeSet<String>>>);
+
+impl Warned {
+    fn is_first(&self, id: &::spiffe::SpiffeId) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.len() < WARNED_PEERS && known.insert(id.to_string())
     }
 }
 
@@ -282,6 +318,7 @@ impl Life {
 pub struct ServerTls {
     acceptor: TlsAcceptor,
     status: TlsStatus,
+    warned: Warned,
 }
 
 impl fmt::Debug for ServerTls {
@@ -309,8 +346,13 @@ impl ServerTls {
         if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
             return Err(Refused::new(RefusalReason::OldTls, format!("{:?}", session.protocol_version())));
         }
-        let (id, not_after) = peer_of(session.peer_certificates())?;
-        Ok(Proven { id, not_after, stream: Box::new(stream) })
+        let (id, life) = peer_of(session.peer_certificates())?;
+        if life.is_long() && self.warned.is_first(&id) {
+            warn_of(&id, life);
+        }
+        let not_a_svid = |error: CallerIdError| Refused::new(RefusalReason::NotASvid, error.to_string());
+        let not_after = Timestamp(life.not_after.saturating_mul(1000));
+        Ok(Proven { id: id.to_string().parse().map_err(not_a_svid)?, not_after, stream: Box::new(stream) })
     }
 
     /// Waits out the moment in which a rotated SVID is known but not yet applied: a handshake would fail in it.
@@ -329,14 +371,50 @@ fn is_pending(status: &TlsStatus) -> bool {
     error.is_some_and(|error| matches!(*error, spiffe_rustls::Error::PendingRevision { .. }))
 }
 
-/// Reads the proven leaf; the verifier has checked it, so that a failure here is a bug or a race, and refuses.
-fn peer_of(chain: Option<&[CertificateDer<'_>]>) -> Result<(SpiffeId, Timestamp), Refused> {
+/// Reads the proven leaf. The verifier has checked it, so a failure here is a disagreement, and refuses.
+fn peer_of(chain: Option<&[CertificateDer<'_>]>) -> Result<(::spiffe::SpiffeId, Life), Refused> {
     let none = || Refused::new(RefusalReason::NoCertificate, "no certificate");
     let leaf = chain.and_then(<[_]>::first).ok_or_else(none)?;
-    let not_a_svid = |error: &dyn fmt::Display| Refused::new(RefusalReason::NotASvid, error.to_string());
-    let id = ::spiffe::cert::spiffe_id_from_der(leaf).map_err(|error| not_a_svid(&error))?;
-    let life = Life::of(leaf)?;
-    life.warn_if_long(&id);
-    let id = id.to_string().parse().map_err(|error| not_a_svid(&error))?;
-    Ok((id, Timestamp(life.not_after.saturating_mul(1000))))
+    let id = ::spiffe::cert::spiffe_id_from_der(leaf)
+        .map_err(|error| Refused::new(RefusalReason::NotASvid, error.to_string()))?;
+    Ok((id, Life::of(leaf)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dev_trust_domains_are_known_by_name() {
+        let check = |name: &str, dev: bool| assert_eq!(is_dev_trust_domain(name), dev, "{name}");
+        check("leasehold.test", true);
+        check("dev.leasehold.test", true);
+        check("prod.example", false);
+        check("leasehold.test.example", false);
+        check("notleasehold.test", false);
+    }
+
+    #[test]
+    fn a_federated_dev_peer_needs_dev_trust_too() {
+        let check = |peer: &str, dev_trust, expect| {
+            let peer = ::spiffe::SpiffeId::new(peer).unwrap();
+            assert_eq!(is_welcome(&peer, dev_trust), expect, "{peer} with dev_trust {dev_trust}");
+        };
+        check("spiffe://prod.example/a", false, true);
+        check("spiffe://dev.leasehold.test/a", false, false);
+        check("spiffe://dev.leasehold.test/a", true, true);
+    }
+
+    #[test]
+    fn long_lives_are_warned_about_once_a_peer() {
+        let life = |seconds| Life { not_before: -10, not_after: seconds };
+        assert!(!life(3600).is_long(), "SPIRE's default hour, dated back");
+        assert!(life(2 * 3600).is_long());
+        let warned = Warned::default();
+        let id = |n| ::spiffe::SpiffeId::new(format!("spiffe://prod.example/{n}")).unwrap();
+        assert!(warned.is_first(&id(0)));
+        assert!(!warned.is_first(&id(0)));
+        let firsts = (0..2 * WARNED_PEERS).filter(|n| warned.is_first(&id(*n))).count();
+        assert_eq!(firsts, WARNED_PEERS - 1, "memory is bounded");
+    }
 }

@@ -94,7 +94,9 @@ fn own_uid() -> u32 {
 /// Group first: a change of group may clear mode bits.
 fn set_access(path: &Path, gid: Option<u32>, mode: u32) -> Result<(), ListenError> {
     let changed = gid.map_or(Ok(()), |gid| chown(path, None, Some(gid)));
-    changed.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode))).map_err(|e| io_error(path, e))
+    changed
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+        .map_err(|e| io_error(path, e))
 }
 
 /// Removes a socket file that nobody listens on; anything else stays.
