@@ -4,7 +4,9 @@
 
 pub mod broker;
 pub mod clock;
+pub mod dev;
 pub mod entropy;
+pub mod identity;
 pub mod ledger;
 pub mod registry;
 pub mod store;
