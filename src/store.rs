@@ -201,7 +201,11 @@ pub trait Store: Send + Sync {
     /// One task.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
     /// The task that a caller opened with this request id.
-    async fn task_by_request(&self, agent: &CallerId, request: &RequestId) -> Result<Option<Task>, StoreError>;
+    async fn task_by_request(
+        &self,
+        agent: &CallerId,
+        request: &RequestId,
+    ) -> Result<Option<Task>, StoreError>;
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
     /// Open tasks whose deadline has passed at `now`, and tasks that are ending.
@@ -210,8 +214,12 @@ pub trait Store: Send + Sync {
     /// One revocation.
     async fn revocation(&self, id: RevocationId) -> Result<Option<Revocation>, StoreError>;
     /// Revocations, newest first; only those whose barrier stands, if `freezing`.
-    async fn revocations(&self, freezing: bool, before: Option<RevocationId>, limit: usize)
-    -> Result<Vec<Revocation>, StoreError>;
+    async fn revocations(
+        &self,
+        freezing: bool,
+        before: Option<RevocationId>,
+        limit: usize,
+    ) -> Result<Vec<Revocation>, StoreError>;
     /// The barriers that stand for any of these selectors.
     async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError>;
 
@@ -224,7 +232,12 @@ pub trait Store: Send + Sync {
     /// Entries of a lease, in order.
     async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries with `from <= at < to`, in the order of `at`, then of writing.
-    async fn entries_between(&self, from: Timestamp, to: Timestamp, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    async fn entries_between(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
 
     /// How many there are.
     async fn counts(&self) -> Result<Counts, StoreError>;

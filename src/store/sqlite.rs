@@ -32,9 +32,7 @@ use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
 
-use super::{
-    BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter,
-};
+use super::{BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter};
 use batch::Batcher;
 use readers::Readers;
 use set::Set;

@@ -181,7 +181,8 @@ pub(crate) async fn a_request_is_answered_by_its_latest_attempt(store: AnyStore)
 
 pub(crate) async fn pages_run_newest_first(store: AnyStore) {
     let leases: Vec<_> = (1..=5).map(|n| minting(n, 1)).collect();
-    put(&*store, leases.iter().map(lease_change).chain((1..=5).map(|n| task_change(&task(n)))).collect()).await;
+    put(&*store, leases.iter().map(lease_change).chain((1..=5).map(|n| task_change(&task(n)))).collect())
+        .await;
     let (mut filter, mut found) = (LeaseFilter::default(), vec![]);
     loop {
         let page = store.leases(&filter, 2).await.unwrap();

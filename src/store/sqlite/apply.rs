@@ -68,11 +68,7 @@ fn write(conn: &Connection, mut head: ChainHead, set: &Set) -> Result<ChainHead,
 fn compare(conn: &Connection, check: &Check) -> Result<(), Rejected> {
     let (sql, key) = check.place.query();
     let found: Option<i64> = conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
-    if found.unwrap_or(0) == check.version {
-        Ok(())
-    } else {
-        Err(Rejected::Stale(check.subject.clone()))
-    }
+    if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Rejected::Stale(check.subject.clone())) }
 }
 
 /// Terms never change, so that only the first version writes their columns.
@@ -82,7 +78,8 @@ fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Rejected> {
 }
 
 fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
-    const SQL: &str = "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id,
+    const SQL: &str =
+        "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id,
         attempt, version, created_at, stuck, revoked_at, body)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     let (terms, state) = (&row.lease.terms, &row.lease.state);
@@ -106,7 +103,8 @@ fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
 }
 
 fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
-    const SQL: &str = "UPDATE leases SET handle = ?, state = ?, due = ?, version = ?4, stuck = ?, revoked_at = ?,
+    const SQL: &str =
+        "UPDATE leases SET handle = ?, state = ?, due = ?, version = ?4, stuck = ?, revoked_at = ?,
         body = ? WHERE id = ? AND version = ?4 - 1";
     let state = &row.lease.state;
     conn.prepare_cached(SQL)?.execute(params![

@@ -53,7 +53,8 @@ impl Readers {
         match self.writer {
             Writer::Inline => self.shared.run(query),
             Writer::Thread => {
-                let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|e| stopped(e.to_string()))?;
+                let turn =
+                    Arc::clone(&self.turns).acquire_owned().await.map_err(|e| stopped(e.to_string()))?;
                 let shared = Arc::clone(&self.shared);
                 let run = move || {
                     let answer = shared.run(query);

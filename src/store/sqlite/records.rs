@@ -20,9 +20,8 @@ pub(super) fn revocations(
     before: Option<RevocationId>,
     limit: usize,
 ) -> Result<Vec<Revocation>, StoreError> {
-    let terms = Terms::default()
-        .when(freezing, "freezing = 1")
-        .with("id < ?", before.map(|id| id.to_string()));
+    let terms =
+        Terms::default().when(freezing, "freezing = 1").with("id < ?", before.map(|id| id.to_string()));
     newest(reader, "revocations", &terms, limit)
 }
 

@@ -25,13 +25,18 @@ pub(super) fn unsigned(number: i64) -> u64 {
 /// What SQLite says went wrong; its messages name tables and columns, never values.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub(super) fn unusable(error: rusqlite::Error) -> StoreError {
-    match error {
+    let text = error.to_string();
+    if is_about_a_value(&error) { StoreError::Unreadable(text) } else { StoreError::Unusable(text) }
+}
+
+fn is_about_a_value(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
         rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::InvalidColumnType(..)
-        | rusqlite::Error::Utf8Error(..) => StoreError::Unreadable(error.to_string()),
-        other => StoreError::Unusable(other.to_string()),
-    }
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
 }
 
 /// A value of ours as JSON text.

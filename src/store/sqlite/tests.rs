@@ -106,16 +106,17 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
     assert_eq!(verify_export(&reopened).await, 21);
 }
 
-#[test]
-fn files_are_kept_from_other_users() {
+#[tokio::test]
+async fn files_are_kept_from_other_users() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), Writer::Thread);
-    let _store = SqliteStore::open(&options).unwrap();
+    let store = SqliteStore::open(&options).unwrap();
+    put(&store, vec![Change::Append(draft(1))]).await;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let state = options.path.parent().unwrap();
     assert_eq!(mode(state), 0o700);
     let files: Vec<_> = std::fs::read_dir(state).unwrap().map(|file| file.unwrap().path()).collect();
-    assert!(files.len() >= 3, "{files:?}");
+    assert_eq!(files.len(), 4, "database, log, its index, lock: {files:?}");
     files.iter().for_each(|file| assert_eq!(mode(file), 0o600, "{}", file.display()));
 }
 
@@ -135,7 +136,12 @@ fn a_store_serves_whom_it_was_made_for() {
     check(Stamp::Production, Stamp::Production, "broker-1", None);
     check(Stamp::Dev, Stamp::Production, "broker-1", Some("never serves production"));
     check(Stamp::Production, Stamp::Dev, "broker-1", Some("--dev-trust never opens"));
-    check(Stamp::Dev, Stamp::Dev, "broker-2", Some("belongs to broker `broker-1`, and this one is `broker-2`"));
+    check(
+        Stamp::Dev,
+        Stamp::Dev,
+        "broker-2",
+        Some("belongs to broker `broker-1`, and this one is `broker-2`"),
+    );
 }
 
 #[test]
@@ -290,18 +296,25 @@ fn hot_queries_use_their_indexes() {
     };
     let list = |terms: &str| format!("SELECT id, body FROM leases WHERE {terms} ORDER BY id DESC");
     check("SELECT body FROM leases WHERE due <= 5 ORDER BY due, id LIMIT 9", "leases_due");
-    check("SELECT min(due) FROM (SELECT due FROM leases WHERE due IS NOT NULL ORDER BY due LIMIT 1)", "leases_due");
+    check(
+        "SELECT min(due) FROM (SELECT due FROM leases WHERE due IS NOT NULL ORDER BY due LIMIT 1)",
+        "leases_due",
+    );
     check(&list("due IS NOT NULL"), "leases_live");
     check(&list("agent = 'a' AND due IS NOT NULL"), "leases_live_agent");
     check(&list("agent = 'a' AND id < 'x'"), "leases_agent");
     check(&list("target = 't' AND due IS NOT NULL"), "leases_live_target");
     check(&list("state = 'revoking' AND stuck = 1"), "leases_revoking");
-    let request = "SELECT body FROM leases WHERE task = 't' AND request_id = 'r' ORDER BY attempt DESC LIMIT 1";
+    let request =
+        "SELECT body FROM leases WHERE task = 't' AND request_id = 'r' ORDER BY attempt DESC LIMIT 1";
     check(request, "leases_request");
     check("SELECT body FROM journal WHERE task = 't' ORDER BY rowid", "journal_task");
     check("SELECT body FROM journal WHERE lease = 't' ORDER BY rowid", "journal_lease");
     check("SELECT body FROM journal WHERE at >= 1 AND at < 2 ORDER BY at, rowid", "journal_at");
-    check("SELECT body FROM revocations WHERE freezing = 1 AND selector = 's' ORDER BY id DESC", "revocations_freezing");
+    check(
+        "SELECT body FROM revocations WHERE freezing = 1 AND selector = 's' ORDER BY id DESC",
+        "revocations_freezing",
+    );
     check("SELECT handle, target FROM leases WHERE revoked_at >= 5 AND handle IS NOT NULL", "leases_revoked");
 }
 
