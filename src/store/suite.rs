@@ -366,7 +366,9 @@ pub(crate) async fn verify_export(store: &dyn Store) -> u64 {
     let head = store.head().await.unwrap();
     let begin = Line::Begin { chain: head.chain.clone(), first_seq: 1, prev: Hash::GENESIS };
     let mut lines = vec![serde_json::to_string(&begin).unwrap()];
+    let mut prev = Hash::GENESIS;
     for entry in store.entries(1, usize::MAX).await.unwrap() {
+        assert_eq!(std::mem::replace(&mut prev, entry.hash), entry.prev);
         let body = String::from_utf8(entry.body).unwrap();
         let line = Line::Entry { seq: entry.seq, body, hash: entry.hash };
         lines.push(serde_json::to_string(&line).unwrap());

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
+use std::task::Poll;
 
 use leasehold_law::id::LeaseId;
 use leasehold_law::revocation::Selector;
@@ -284,6 +285,30 @@ async fn dropping_the_store_writes_what_was_handed_in() {
     drop(store);
     let store = SqliteStore::open(&options).unwrap();
     assert_eq!(verify_export(&store).await, 50);
+}
+
+/// A stranger holds the write lock, so that nothing moves until the queue is full.
+#[tokio::test]
+async fn more_than_the_queue_holds_is_turned_away_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), Writer::Thread);
+    let store = SqliteStore::open(&options).unwrap();
+    let stranger = Connection::open(&options.path).unwrap();
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiting = vec![];
+    let turned_away = loop {
+        let mut commit = store.commit(vec![Change::Number("n", 1)], vec![]);
+        match futures::poll!(&mut commit) {
+            Poll::Pending => waiting.push(commit),
+            Poll::Ready(outcome) => break outcome,
+        }
+        assert!(waiting.len() < 5000, "the queue is bounded");
+    };
+    assert_eq!(turned_away, Outcome::Failed(StoreError::Busy));
+    assert_eq!(store.number("n").await, Ok(None), "reads go on");
+    stranger.execute_batch("ROLLBACK").unwrap();
+    let outcomes = futures::future::join_all(waiting).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Committed));
 }
 
 #[test]
