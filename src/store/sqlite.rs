@@ -43,8 +43,7 @@ use writer::Queue;
 const BUSY: Duration = Duration::from_secs(5);
 /// So many statements stay prepared on the writer's connection.
 const STATEMENTS: usize = 48;
-/// The writer's page cache in KiB; given back when nothing is written for half a minute.
-const CACHE_KIB: i64 = 64 * 1024;
+const KIB_PER_MIB: i64 = 1024;
 /// So many pages of log make a checkpoint even in a rush (64 MiB); a quiet moment makes one earlier.
 const LOG_PAGES: i64 = 16 * 1024;
 
@@ -59,6 +58,14 @@ pub struct Options {
     pub stamp: Stamp,
     /// Who writes.
     pub writer: Writer,
+    /// The writer's page cache at most, in MiB; it fills with use, and is given back after half a minute without
+    /// writes.
+    pub cache_mib: u16,
+}
+
+impl Options {
+    /// Holds the pages that a million leases keep busy.
+    pub const DEFAULT_CACHE_MIB: u16 = 64;
 }
 
 /// What a store may be used for; it keeps the stamp that it was made with (RULES R-19).
@@ -112,7 +119,7 @@ impl SqliteStore {
         let lock = files::hold(&options.path)?;
         let mut conn = connect(&options.path).map_err(unusable)?;
         let chain = schema::prepare(&mut conn, options)?;
-        tune(&conn).map_err(unusable)?;
+        tune(&conn, options.cache_mib).map_err(unusable)?;
         let batcher = Batcher::new(conn, chain.clone(), lock);
         let queue = match options.writer {
             Writer::Thread => Queue::thread(batcher)?,
@@ -130,9 +137,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-fn tune(conn: &Connection) -> rusqlite::Result<()> {
+fn tune(conn: &Connection, cache_mib: u16) -> rusqlite::Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    conn.pragma_update(None, "cache_size", -i64::from(cache_mib) * KIB_PER_MIB)?;
     conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
 }
 

@@ -28,7 +28,8 @@ mod inline {
 
 fn options(folder: &Path, writer: Writer) -> Options {
     let path = folder.join("state/leasehold.db");
-    Options { path, chain: "broker-1".to_owned(), stamp: Stamp::Production, writer }
+    let chain = "broker-1".to_owned();
+    Options { path, chain, stamp: Stamp::Production, writer, cache_mib: 8 }
 }
 
 fn fresh(writer: Writer) -> (Arc<dyn Store>, TempDir) {
