@@ -1,1 +1,4 @@
 //! Leasehold.
+
+pub mod config;
+pub mod init;
