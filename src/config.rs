@@ -31,12 +31,12 @@ pub(crate) mod testing;
 mod tests;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_backend::BackendKind;
-use leasehold_law::catalog::Catalog;
+use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::scope::Pair;
 
@@ -163,9 +163,8 @@ fn check(
     let defined = Defined::read(parts, kinds, trust, domain, report);
     // Policies over half a catalog would be blamed for what the catalog lacks.
     let catalog = (report.count() == before).then(|| defined.catalog(floors));
-    let engine = catalog
-        .as_ref()
-        .and_then(|catalog| policy::load(catalog, &sources, &defined.grants.places, report, root.place()));
+    let places = policy::Places { main: root.place(), grants: &defined.grants.places };
+    let engine = catalog.as_ref().and_then(|catalog| policy::load(catalog, &sources, &places, report));
     let (catalog, engine) = (catalog?, engine?);
     let (targets, people) = (defined.targets.values, defined.people.values);
     let beside = digest::Beside { targets: &targets, people: &people, sources: &sources };
@@ -189,10 +188,10 @@ fn check(
 /// What every file may define, in the order in which one refers to another.
 struct Defined {
     people: Names<Person>,
-    groups: Names<std::collections::BTreeSet<String>>,
-    agents: Names<leasehold_law::catalog::Agent>,
+    groups: Names<BTreeSet<String>>,
+    agents: Names<Agent>,
     targets: Names<Target>,
-    intents: Names<leasehold_law::catalog::Intent>,
+    intents: Names<Intent>,
     grants: Grants,
 }
 
@@ -215,7 +214,7 @@ impl Defined {
         Self { people, groups, agents, targets, intents, grants }
     }
 
-    fn catalog(&self, floors: leasehold_law::catalog::Floors) -> Catalog {
+    fn catalog(&self, floors: Floors) -> Catalog {
         Catalog {
             people: self.people.values.keys().cloned().collect(),
             groups: self.groups.values.clone(),

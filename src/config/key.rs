@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::trust::Trust;
 
 /// The longest key file that is read, in bytes.
-const MAX_BYTES: u64 = 1024;
+const MAX_BYTES: u16 = 1024;
 
 /// Which world a key was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +74,12 @@ pub fn read_installation_key(path: &Path, trust: Trust) -> Result<InstallationKe
         return Err(KeyError::Mode { path: path.to_owned(), mode });
     }
     // Reserved at once, so that no growing leaves a copy behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES as usize));
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => KeyError::Malformed(path.to_owned()),
-        _ => io_error(path, error),
+    let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES.into()));
+    file.take(MAX_BYTES.into()).read_to_string(&mut text).map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidData {
+            return KeyError::Malformed(path.to_owned());
+        }
+        io_error(path, error)
     })?;
     let (kind, bytes) = parse(&text).ok_or_else(|| KeyError::Malformed(path.to_owned()))?;
     if kind == KeyKind::Dev && trust == Trust::Production {

@@ -72,28 +72,61 @@ fn sources(list: &Value<'_>) -> Vec<PolicySource> {
     files::expand(list).iter().filter_map(|path| read(path)).collect()
 }
 
+/// Where the parts of a policy set stand.
+pub(super) struct Places<'a> {
+    /// The whole config.
+    pub(super) main: &'a Place,
+    /// Grants, each of which may be a permit.
+    pub(super) grants: &'a BTreeMap<Pair, Place>,
+}
+
 /// Loads the policies over a catalog in which nothing is wrong.
 pub(super) fn load(
     catalog: &Catalog,
     sources: &[PolicySource],
-    grants: &BTreeMap<Pair, Place>,
+    places: &Places<'_>,
     report: &Report,
-    main: &Place,
 ) -> Option<Engine> {
-    let place = |problem: &PolicyProblem| {
-        let pair = problem.source.strip_prefix("grant:").and_then(|pair| pair.parse::<Pair>().ok());
-        if let Some(place) = pair.and_then(|pair| grants.get(&pair)) {
-            return place.clone();
-        }
-        if sources.iter().any(|source| source.name == problem.source) {
-            return Place { line: problem.line, ..Place::top_of(Path::new(&problem.source)) };
-        }
-        main.clone()
-    };
     let problems = match Engine::load(catalog, sources) {
         Ok(engine) => return Some(engine),
         Err(problems) => problems,
     };
-    problems.into_iter().for_each(|problem| report.problem(&place(&problem), problem.what.clone()));
+    for problem in problems {
+        report.problem(&places.of(&problem, sources), problem.what);
+    }
     None
+}
+
+impl Places<'_> {
+    /// A line of a policy file, the grant that is a permit, or else the config as a whole.
+    fn of(&self, problem: &PolicyProblem, sources: &[PolicySource]) -> Place {
+        if sources.iter().any(|source| source.name == problem.source) {
+            return Place { line: problem.line, ..Place::top_of(Path::new(&problem.source)) };
+        }
+        let pair = problem.source.strip_prefix("grant ").and_then(|pair| pair.parse::<Pair>().ok());
+        pair.and_then(|pair| self.grants.get(&pair)).unwrap_or(self.main).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_policy_is_found_where_it_was_written() {
+        let main = Place::top_of(Path::new("main.toml"));
+        let grant = Place { line: 9, ..main.clone() };
+        let grants = BTreeMap::from([("a@b".parse().unwrap(), grant)]);
+        let places = Places { main: &main, grants: &grants };
+        let sources = [PolicySource { name: "x.cedar".to_owned(), text: String::new() }];
+        let check = |source: &str, expect: (&str, usize)| {
+            let problem = PolicyProblem { source: source.to_owned(), line: 3, what: String::new() };
+            let place = places.of(&problem, &sources);
+            assert_eq!((place.file.to_str().unwrap(), place.line), expect);
+        };
+        check("x.cedar", ("x.cedar", 3));
+        check("grant a@b", ("main.toml", 9));
+        check("grant a@c", ("main.toml", 1));
+        check("the schema", ("main.toml", 1));
+    }
 }

@@ -298,9 +298,7 @@ fn a_pair_that_two_files_grant_names_both_places() {
     let grant = "[[grants]]\nintent = \"orders.read\"\ntargets = [\"orders-db\"]\nrecipe = {}\n\
                  ttl = { default = \"1m\", max = \"1m\", life = \"1m\" }\n";
     folder.write("conf.d/b.toml", grant);
-    insta::assert_snapshot!(folder.problems(Trust::Production).join("\n"), @r#"
-    conf.d/b.toml:3:12: a grant for `orders.read@orders-db` is defined twice, first at leasehold.toml:55
-    "#);
+    insta::assert_snapshot!(folder.problems(Trust::Production).join("\n"), @"conf.d/b.toml:3:12: a grant for `orders.read@orders-db` is defined twice, first at leasehold.toml:55");
 }
 
 #[test]
@@ -333,7 +331,7 @@ fn what_is_merely_odd_is_a_warning() {
 
 #[test]
 fn a_config_that_is_not_there_is_one_problem() {
-    let problems = Config::load(std::path::Path::new("/nowhere.toml"), &kinds(), Trust::Dev).unwrap_err();
+    let problems = Config::load(Path::new("/nowhere.toml"), &kinds(), Trust::Dev).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(problems[0].to_string().starts_with("/nowhere.toml:1: cannot be read"));
 }

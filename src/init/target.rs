@@ -119,9 +119,7 @@ fn from_url(name: &str, url: &Url) -> Result<TargetSpec, TargetSpecError> {
     for (key, value) in url.query_pairs() {
         match key.as_ref() {
             "host" => spec.host = value.into_owned(),
-            "port" => {
-                spec.port = value.parse().map_err(|_| TargetSpecError::Needs("a port that is a number"))?
-            }
+            "port" => spec.port = port(&value)?,
             "dbname" => spec.dbname = value.into_owned(),
             "sslrootcert" => spec.sslrootcert = value.into_owned(),
             // Config is as strict as the route needs, whatever people's own tools do.
@@ -130,6 +128,10 @@ fn from_url(name: &str, url: &Url) -> Result<TargetSpec, TargetSpecError> {
         }
     }
     check(spec)
+}
+
+fn port(text: &str) -> Result<u16, TargetSpecError> {
+    text.parse().map_err(|_| TargetSpecError::Needs("a port that is a number"))
 }
 
 fn check(spec: TargetSpec) -> Result<TargetSpec, TargetSpecError> {
