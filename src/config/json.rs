@@ -42,8 +42,8 @@ pub(super) fn read(value: &Value<'_>, except: &[&str]) -> Option<(Map<String, Js
     let map = entries
         .map(|entry| {
             let pointer = format!("/{}", escaped(entry.name));
+            reader.lines.parts.insert(pointer.clone(), entry.value.place().clone());
             let json = reader.json(entry.value.raw(), entry.name, &pointer);
-            reader.lines.parts.insert(pointer, entry.value.place().clone());
             (entry.name.to_owned(), json)
         })
         .collect();
@@ -62,15 +62,23 @@ impl Reader<'_> {
                 Json::String(self.context.source.resolve(text).to_string_lossy().into_owned())
             }
             DeValue::String(text) => Json::String(text.to_string()),
-            DeValue::Integer(number) => to_i64(number).map_or(Json::Null, |n| Json::Number(n.into())),
+            DeValue::Integer(number) => self.number(to_i64(number).map(Number::from), key, pointer),
             DeValue::Float(number) => {
-                number.as_str().parse().ok().and_then(Number::from_f64).map_or(Json::Null, Json::Number)
+                self.number(number.as_str().parse().ok().and_then(Number::from_f64), key, pointer)
             }
             DeValue::Boolean(flag) => Json::Bool(*flag),
             DeValue::Datetime(at) => Json::String(at.to_string()),
             DeValue::Array(items) => self.list(items, key, pointer),
             DeValue::Table(table) => self.table(table, pointer),
         }
+    }
+
+    fn number(&self, number: Option<Number>, key: &str, pointer: &str) -> Json {
+        if number.is_none() {
+            let what = format!("the number of `{key}` is out of range");
+            self.context.report.problem(self.lines.place(pointer), what);
+        }
+        number.map_or(Json::Null, Json::Number)
     }
 
     fn list(&mut self, items: &[Spanned<DeValue<'_>>], key: &str, pointer: &str) -> Json {

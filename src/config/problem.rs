@@ -49,7 +49,12 @@ pub(super) struct Report {
 impl Report {
     /// Something is wrong.
     pub(super) fn problem(&self, place: &Place, what: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem::at(place, what));
+        self.push(Problem::at(place, what));
+    }
+
+    /// A problem that has its place already.
+    pub(super) fn push(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
     }
 
     /// Something is not there. Said only while every file could be parsed: what seems absent may stand in the part

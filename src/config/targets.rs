@@ -37,8 +37,14 @@ impl Target {
     /// A problem of the backend with its table, with file and line.
     #[must_use]
     pub fn problem(&self, found: &BackendProblem) -> Problem {
-        Problem::at(self.lines.place(&found.pointer), format!("target `{}`: {}", self.law.name, found.what))
+        located(&self.law.name, &self.lines, found)
     }
+}
+
+fn located(target: &str, lines: &Lines, found: &BackendProblem) -> Problem {
+    let key = found.pointer.trim_start_matches('/').replace('/', ".");
+    let dot = if key.is_empty() { "" } else { "." };
+    Problem::at(lines.place(&found.pointer), format!("`targets.{target}{dot}{key}`: {}", found.what))
 }
 
 /// What targets are checked against.
@@ -61,9 +67,8 @@ fn target(name: &str, value: &Value<'_>, world: &World<'_>) -> Option<Target> {
     ours.finish_open();
     let (table, lines) = json::read(value, &OURS)?;
     let kind = kind?;
-    let report = value.context().report;
     for found in kind.check(&table) {
-        report.problem(lines.place(&found.pointer), found.what);
+        value.context().report.push(located(name, &lines, &found));
     }
     let law = catalog::Target { name: name.to_owned(), owner: owner?, labels, groups };
     Some(Target { law, backend: kind.name().to_owned(), table, lines })

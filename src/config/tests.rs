@@ -188,7 +188,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "no backend `postgre` is built in; did you mean `postgres`?",
     ),
     ("backend = \"postgres\"", "backend = \"memory\"", "the memory target guards nothing"),
-    ("port = 5432", "port = \"5432\"", "a port is a number"),
+    ("port = 5432", "port = \"5432\"", "`targets.orders-db.connect.port`: a port is a number"),
+    ("connection_limit = 5", "connection_limit = 99999999999999999999", "the number of `connection_limit`"),
     ("owner   = \"group:data-platform\"", "owner   = \"data-platform\"", "`data-platform` is not an owner"),
     ("group:data-platform", "group:data", "no group `data` is defined; there is data-platform, oncall"),
     ("env = \"prod\", data", "env = \"a b\", data", "`a b` is no label"),
@@ -384,4 +385,15 @@ fn paths_are_relative_to_the_folder_of_the_config() {
     let config = folder.load(Trust::Production).unwrap().config;
     let path = folder.path("orders.password");
     assert_eq!(config.targets["orders-db"].table["admin"]["password_file"], path.to_str().unwrap());
+}
+
+#[test]
+fn a_file_that_ends_anywhere_is_problems_within_it() {
+    for end in (0..EXAMPLE.len()).step_by(13) {
+        let cut = &EXAMPLE[..end];
+        let problems = Folder::with(cut).load(Trust::Production).err().unwrap_or_default();
+        let last = cut.matches('\n').count() + 1;
+        let outside: Vec<_> = problems.iter().filter(|problem| problem.line > last).collect();
+        assert!(outside.is_empty(), "cut at {end}: {outside:?}");
+    }
 }
