@@ -121,7 +121,7 @@ fn sql(target: &TargetSpec, setup: &[Statement]) -> String {
          -- Then set the password of the broker's role, with psql: \\password leasehold\n",
         target.name
     );
-    for Statement { why, text } in setup {
+    for Statement { why, text, .. } in setup.iter().filter(|statement| !statement.undo) {
         let why = why.replace('\n', "\n-- ");
         let text = text.trim_end().trim_end_matches(';');
         sql.push_str(&format!("\n-- {why}\n{text};\n"));
@@ -200,7 +200,8 @@ mod tests {
     }
 
     fn setup() -> Vec<Statement> {
-        let statement = |why: &str, text: &str| Statement { why: why.to_owned(), text: text.to_owned() };
+        let statement =
+            |why: &str, text: &str| Statement { why: why.to_owned(), text: text.to_owned(), undo: false };
         vec![
             statement("what agents may do", "CREATE ROLE leasehold_read NOLOGIN"),
             statement("the broker's\nown role", "CREATE ROLE leasehold LOGIN CREATEROLE;"),

@@ -268,6 +268,10 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| journal::between(reader, from, to, limit)).await
     }
 
+    async fn counts_by_target(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
+        self.readers.read(records::counts_by_target).await
+    }
+
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.readers.read(records::counts).await
     }

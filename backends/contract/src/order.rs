@@ -153,6 +153,8 @@ pub struct Statement {
     pub why: String,
     /// The statement.
     pub text: String,
+    /// Whether it takes back what the others gave.
+    pub undo: bool,
 }
 
 /// Principals, a page at a time.

@@ -233,10 +233,7 @@ fn failed_policy(error: &AuthorizationError) -> &PolicyId {
 
 fn verdict(question: &Question<'_>, outcome: Outcome) -> Verdict {
     match outcome {
-        Outcome::Allow => {
-            let guards = question.guards.to_vec();
-            Verdict::Allow(Permit::new(question.id, question.pair.clone(), question.renewal, guards))
-        }
+        Outcome::Allow => Verdict::Allow(Permit::new(question)),
         Outcome::Ask(need) => Verdict::Ask(need),
         Outcome::Deny(denial) => Verdict::Deny(denial),
     }

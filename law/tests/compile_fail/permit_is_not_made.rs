@@ -1,9 +1,7 @@
-use leasehold_law::id::DecisionId;
-use leasehold_law::policy::Permit;
-use leasehold_law::scope::Pair;
+use leasehold_law::policy::{Permit, Question};
 
-fn made_up(decision: DecisionId, pair: Pair) -> Permit {
-    Permit::new(decision, pair, false, Vec::new())
+fn made_up(question: &Question<'_>) -> Permit {
+    Permit::new(question)
 }
 
 fn main() {}

@@ -87,3 +87,14 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
     };
     statement.query_row([], read).map_err(unusable)
 }
+
+/// Live leases by target, and those of them with a failed try behind them.
+pub(super) fn counts_by_target(reader: &Reader<'_>) -> Result<Vec<(String, u64, u64)>, StoreError> {
+    const SQL: &str = "SELECT target, count(*), sum(state = 'revoking' AND stuck = 1) FROM leases
+        WHERE due IS NOT NULL GROUP BY target";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    let read =
+        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1).map(unsigned)?, row.get(2).map(unsigned)?));
+    let rows = statement.query_map([], read).map_err(unusable)?;
+    rows.collect::<Result<_, _>>().map_err(unusable)
+}
