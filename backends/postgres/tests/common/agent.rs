@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 use super::{Site, half_way};
 
 /// An open session.
-pub struct Open(pub Client);
+pub(crate) struct Open(pub(crate) Client);
 
 #[async_trait]
 impl Session for Open {
@@ -23,7 +23,7 @@ impl Session for Open {
 }
 
 /// A credential as its holder uses it.
-pub fn config(credential: &Credential) -> Config {
+pub(crate) fn config(credential: &Credential) -> Config {
     let public = |key: &str| credential.public[key].as_str();
     let mut config = Config::new();
     config.host(public("host")).port(public("port").parse().unwrap()).dbname(public("dbname")).user(public("user"));
@@ -32,14 +32,14 @@ pub fn config(credential: &Credential) -> Config {
 }
 
 /// Logs in.
-pub async fn login(config: Config) -> Result<Client, Error> {
+pub(crate) async fn login(config: Config) -> Result<Client, Error> {
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
 /// Logs in; `None` where the server refuses.
-pub async fn connect(credential: &Credential) -> Result<Option<Box<dyn Session>>, Failure> {
+pub(crate) async fn connect(credential: &Credential) -> Result<Option<Box<dyn Session>>, Failure> {
     match login(config(credential)).await {
         Ok(client) => Ok(Some(Box::new(Open(client)))),
         Err(error) if refused(&error) => Ok(None),
@@ -53,11 +53,11 @@ fn refused(error: &Error) -> bool {
 }
 
 /// A login that stays half-way for some seconds after the server has checked its role.
-pub struct Delayed(pub JoinHandle<Result<Client, Error>>);
+pub(crate) struct Delayed(pub(crate) JoinHandle<Result<Client, Error>>);
 
 impl Delayed {
     /// Starts it, with options of its own, and waits until the server has checked its role.
-    pub async fn start(credential: &Credential, seconds: u32, options: &str) -> Self {
+    pub(crate) async fn start(credential: &Credential, seconds: u32, options: &str) -> Self {
         let root = Site::shared().root().await;
         let before = half_way(&root).await;
         let mut config = config(credential);
@@ -88,7 +88,7 @@ impl LateLogin for Delayed {
 }
 
 /// A function that runs with its owner's rights, a table, a trigger and a view.
-pub struct Trap;
+pub(crate) struct Trap;
 
 const TRAP: &str = "CREATE FUNCTION work.trap_NAME() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS \
         $$ BEGIN EXECUTE 'ALTER ROLE boss CREATEROLE'; RETURN NEW; END $$; \
@@ -99,7 +99,7 @@ const TRAP: &str = "CREATE FUNCTION work.trap_NAME() RETURNS trigger SECURITY DE
 
 impl Trap {
     /// Lays it, as the agent.
-    pub async fn lay(credential: &Credential) -> Self {
+    pub(crate) async fn lay(credential: &Credential) -> Self {
         let client = login(config(credential)).await.unwrap();
         client.batch_execute(&TRAP.replace("NAME", &credential.public["user"])).await.unwrap();
         Self

@@ -1,7 +1,7 @@
 //! A real server for the tests, with a broker's login that has no more than `setup` gives.
 
-pub mod agent;
-pub mod proxy;
+pub(crate) mod agent;
+pub(crate) mod proxy;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -19,9 +19,9 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-pub const ADMIN: &str = "leasehold";
-pub const ADMIN_PASSWORD: &str = "the broker's own";
-pub const GROUP: &str = "orders_reader";
+pub(crate) const ADMIN: &str = "leasehold";
+pub(crate) const ADMIN_PASSWORD: &str = "the broker's own";
+pub(crate) const GROUP: &str = "orders_reader";
 
 /// Which server: another version's folder of programs, or Debian's.
 fn bin_dir() -> PathBuf {
@@ -29,7 +29,7 @@ fn bin_dir() -> PathBuf {
 }
 
 /// Runs this test program again on PostgreSQL 18, where its folder of programs is named.
-pub fn run_again_on_18() {
+pub(crate) fn run_again_on_18() {
     let Some(bin) = std::env::var_os("LEASEHOLD_PG18_BIN") else { return };
     let again = std::process::Command::new(std::env::current_exe().unwrap())
         .env("LEASEHOLD_PG_BIN", bin)
@@ -41,14 +41,14 @@ pub fn run_again_on_18() {
 }
 
 /// The one server of this test program.
-pub struct Site {
-    pub cluster: Cluster,
-    pub files: TempDir,
+pub(crate) struct Site {
+    pub(crate) cluster: Cluster,
+    pub(crate) files: TempDir,
 }
 
 impl Site {
     /// Starts it at the first call.
-    pub fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SITE: OnceLock<Site> = OnceLock::new();
         SITE.get_or_init(|| {
             let site = Self { cluster: throwaway::start(&bin_dir()).unwrap(), files: TempDir::new().unwrap() };
@@ -62,8 +62,9 @@ impl Site {
     #[tokio::main(flavor = "current_thread")]
     async fn prepare(&self) {
         let root = self.root().await;
+        let password = ADMIN_PASSWORD.replace('\'', "''");
         root.batch_execute(&format!(
-            "CREATE ROLE {ADMIN} LOGIN PASSWORD '{ADMIN_PASSWORD}'; CREATE ROLE {GROUP} NOLOGIN; CREATE ROLE boss; \
+            "CREATE ROLE {ADMIN} LOGIN PASSWORD '{password}'; CREATE ROLE {GROUP} NOLOGIN; CREATE ROLE boss; \
              CREATE SCHEMA work; GRANT ALL ON SCHEMA work TO {GROUP}; \
              CREATE TABLE orders AS SELECT 7 AS n; GRANT SELECT ON orders TO {GROUP}"
         ))
@@ -80,7 +81,7 @@ impl Site {
     }
 
     /// A superuser's session: the proof is never the broker's word.
-    pub async fn root(&self) -> Client {
+    pub(crate) async fn root(&self) -> Client {
         let (client, connection) =
             tokio_postgres::connect(&self.cluster.superuser_dsn("postgres"), NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -88,7 +89,7 @@ impl Site {
     }
 
     /// The target's table in config.
-    pub fn table(&self) -> Map<String, Value> {
+    pub(crate) fn table(&self) -> Map<String, Value> {
         let table = json!({
             "backend": "postgres",
             "connect": { "host": "127.0.0.1", "port": self.cluster.port(), "dbname": "postgres" },
@@ -101,7 +102,7 @@ impl Site {
     }
 
     /// The table with one key set.
-    pub fn with(&self, key: &str, value: Value) -> Map<String, Value> {
+    pub(crate) fn with(&self, key: &str, value: Value) -> Map<String, Value> {
         let mut table = self.table();
         table.insert(key.to_owned(), value);
         table
@@ -109,22 +110,22 @@ impl Site {
 }
 
 /// The backend behind a table.
-pub fn open(table: &Map<String, Value>) -> Arc<dyn Backend> {
+pub(crate) fn open(table: &Map<String, Value>) -> Arc<dyn Backend> {
     PostgresKind.open("orders-db", table, Arc::new(Dice)).unwrap()
 }
 
 /// A recipe that mints.
-pub fn recipe() -> Recipe {
+pub(crate) fn recipe() -> Recipe {
     recipe_of(json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } }))
 }
 
-pub fn recipe_of(value: Value) -> Recipe {
+pub(crate) fn recipe_of(value: Value) -> Recipe {
     Recipe(value.as_object().unwrap().clone())
 }
 
 /// Random bits and the time.
 #[derive(Debug)]
-pub struct Dice;
+pub(crate) struct Dice;
 
 impl Entropy for Dice {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyError> {
@@ -138,7 +139,7 @@ impl Entropy for Dice {
 }
 
 /// Waits for something that a server will do, but not for ever.
-pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     for _ in 0..600 {
         if holds().await {
             return;
@@ -149,7 +150,7 @@ pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 }
 
 /// The processes of logins that are half-way, as a superuser sees them.
-pub async fn half_way(root: &Client) -> Vec<i32> {
+pub(crate) async fn half_way(root: &Client) -> Vec<i32> {
     let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usesysid IS NULL \
         UNION SELECT l.pid FROM pg_locks l WHERE locktype = 'virtualxid' AND pid IS NOT NULL \
         AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)";

@@ -8,15 +8,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 /// A wire to a port of this host.
-pub struct Wire {
-    pub port: u16,
+pub(crate) struct Wire {
+    pub(crate) port: u16,
     held: Arc<Semaphore>,
     passing: Arc<Semaphore>,
 }
 
 impl Wire {
     /// Lays it; it holds what begins with these words.
-    pub async fn lay(to: u16, words: &'static str) -> Self {
+    pub(crate) async fn lay(to: u16, words: &'static str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (held, passing) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -33,12 +33,12 @@ impl Wire {
     }
 
     /// Waits until something is held.
-    pub async fn holds(&self) {
+    pub(crate) async fn holds(&self) {
         self.held.acquire().await.unwrap().forget();
     }
 
     /// Lets it go.
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.passing.add_permits(1);
     }
 }
