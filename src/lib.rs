@@ -13,5 +13,6 @@ pub mod identity;
 pub mod init;
 pub mod ledger;
 pub mod registry;
+pub mod server;
 pub mod store;
 pub mod vault_door;

@@ -60,7 +60,7 @@ fn make_roles(user: &str, rights: &Rights) -> Statement {
 }
 
 fn statement(why: &str, text: String) -> Statement {
-    Statement { why: why.to_owned(), text }
+    Statement { why: why.to_owned(), text, undo: false }
 }
 
 /// Makes a role that cannot log in, unless it is there.

@@ -51,7 +51,8 @@ impl Site {
     pub(crate) fn shared() -> &'static Self {
         static SITE: OnceLock<Site> = OnceLock::new();
         SITE.get_or_init(|| {
-            let site = Self { cluster: throwaway::start(&bin_dir()).unwrap(), files: TempDir::new().unwrap() };
+            let site =
+                Self { cluster: throwaway::start(&bin_dir()).unwrap(), files: TempDir::new().unwrap() };
             std::fs::write(site.files.path().join("password"), format!("{ADMIN_PASSWORD}\n")).unwrap();
             std::thread::scope(|scope| scope.spawn(|| site.prepare()).join()).unwrap();
             site
@@ -116,7 +117,9 @@ pub(crate) fn open(table: &Map<String, Value>) -> Arc<dyn Backend> {
 
 /// A recipe that mints.
 pub(crate) fn recipe() -> Recipe {
-    recipe_of(json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } }))
+    recipe_of(
+        json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } }),
+    )
 }
 
 pub(crate) fn recipe_of(value: Value) -> Recipe {
@@ -156,4 +159,3 @@ pub(crate) async fn half_way(root: &Client) -> Vec<i32> {
         AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)";
     root.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
-
