@@ -38,6 +38,7 @@ pub use change_scope::ScopeChange;
 pub use decide::Asker;
 pub use end_task::Ended;
 pub use issue::{Delivery, Minted};
+pub use liveness::Pulse;
 pub use open_task::Opened;
 pub use propose::{GrantOffer, Proposal};
 pub use refused::{FieldFault, Refused};
@@ -138,6 +139,12 @@ impl Broker {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    /// The grace of a task that names none.
+    #[must_use]
+    pub fn default_grace(&self) -> Span {
+        self.inner.tasks.grace
     }
 
     /// The broker's name.

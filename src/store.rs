@@ -4,6 +4,8 @@
 //! the same transaction (RULES R-1), and chains journal entries in the order in which it commits them.
 
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
@@ -79,6 +81,9 @@ pub enum StoreError {
         /// The newest schema that is known.
         known: u32,
     },
+    /// It was made for another broker or another purpose.
+    #[error("the store is not this broker's: {0}")]
+    Foreign(String),
     /// A row cannot be read.
     #[error("a row cannot be read: {0}")]
     Unreadable(String),
@@ -188,9 +193,9 @@ pub trait Store: Send + Sync {
     async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError>;
     /// Leases that are due at `now`, the longest overdue first.
     async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError>;
-    /// What targets know the principals by whose leases were revoked at or after `since`, with their target.
+    /// What targets know the principals by whose leases were revoked at or after `since`: (handle, target).
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
-    /// When the next lease or task is due.
+    /// When the next lease or task is due; a task that is ending is always due, at 0.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// One task.
@@ -222,11 +227,11 @@ pub trait Store: Send + Sync {
     async fn head(&self) -> Result<ChainHead, StoreError>;
     /// Entries from `first` on, at most `limit`, in order.
     async fn entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries of a task or of its leases, in order.
+    /// Entries that name this task, as those of its leases do, in order.
     async fn entries_of_task(&self, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries of a lease, in order.
     async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries written between two moments, in order.
+    /// Entries with `from <= at < to`, in the order of `at`, then of writing.
     async fn entries_between(
         &self,
         from: Timestamp,

@@ -47,6 +47,46 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Gives back a caller's own lease, and waits for at most `wait` until it is dead. Giving it back again is no error.
+    ///
+    /// # Errors
+    /// Where it is not the caller's.
+    pub async fn end_own_lease(
+        &self,
+        asker: &Asker,
+        id: LeaseId,
+        cause: Cause,
+        wait: Span,
+    ) -> Result<Settled, Refused> {
+        let lease = self.own_lease(asker, id).await?;
+        if lease.state.is_live() {
+            self.inner.clone().condemn(lease, cause, None).await;
+        }
+        self.inner.wait_for(&[id], wait).await
+    }
+
+    /// Writes down why an agent gives a task up: recorded, never an input to a decision.
+    ///
+    /// # Errors
+    /// Where the task is not the caller's. A journal that takes nothing does not stop the end.
+    pub async fn note_abort(&self, asker: &Asker, id: TaskId, reason: &str) -> Result<(), Refused> {
+        self.own_task(asker, id).await?;
+        if reason.is_empty() {
+            return Ok(());
+        }
+        let details = std::collections::BTreeMap::from([
+            ("task".to_owned(), id.to_string()),
+            ("by".to_owned(), asker.id.to_string()),
+            ("reason".to_owned(), reason.to_owned()),
+        ]);
+        if let Err(error) = self.inner.ledger.note_broker("task given up", details).await {
+            tracing::warn!(task = %id, %error, "why a task is given up is not on record");
+        }
+        Ok(())
+    }
+}
+
 impl Inner {
     /// Condemns a task with its leases. Gives the leases that were live.
     pub(super) async fn end_task(

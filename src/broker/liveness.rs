@@ -59,6 +59,15 @@ impl Broker {
         Ok((task, Pulse { lost_at }))
     }
 
+    /// Whether a task has been silent for half its grace: said to watchers, before it is lost.
+    #[must_use]
+    pub fn is_silent(&self, task: &Task) -> bool {
+        let quiet = |(last, lost_at): (Timestamp, Timestamp)| {
+            self.now().since(last) > lost_at.since(last).fraction(1, 2)
+        };
+        task.state == TaskState::Open && self.pulse(task).is_some_and(quiet)
+    }
+
     /// When a task was last heard, and when it is lost if nothing more is; for watchers.
     #[must_use]
     pub fn pulse(&self, task: &Task) -> Option<(Timestamp, Timestamp)> {

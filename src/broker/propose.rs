@@ -30,6 +30,19 @@ pub struct Proposal {
     pub kind: String,
 }
 
+impl Proposal {
+    /// What would be minted, in words; nothing, where the answer is no.
+    #[must_use]
+    pub fn would_mint(&self) -> String {
+        match self.record.answer {
+            Answer::Deny => String::new(),
+            Answer::Allow | Answer::Ask => {
+                format!("one {} principal on {} for {}", self.kind, self.record.pair.target, self.ttl)
+            }
+        }
+    }
+}
+
 /// One pair that may be asked for now.
 #[derive(Clone, Debug)]
 pub struct GrantOffer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_backend::{Capabilities, Statement};
+use leasehold_backend::{Capabilities, Claim, Statement};
 use leasehold_law::journal::ChainHead;
 use leasehold_law::reason::Reason;
 use leasehold_law::time::Span;
@@ -81,6 +81,29 @@ impl Broker {
             uptime: clock.now.since(inner.started_at),
             needs_person,
         })
+    }
+
+    /// The names of the targets.
+    #[must_use]
+    pub fn target_names(&self) -> Vec<String> {
+        self.inner.door.targets().map(ToOwned::to_owned).collect()
+    }
+
+    /// Looks at a target for the first time, and claims it where nobody has.
+    pub async fn greet_target(&self, name: &str, claim: &Claim) {
+        if let Err(error) = self.inner.door.look(name).await {
+            tracing::warn!(target = name, %error, "a target does not answer yet");
+            return;
+        }
+        match self.inner.door.claim(name, claim).await {
+            Ok(standing) if standing == *claim => {}
+            Ok(standing) => tracing::warn!(
+                target = name,
+                owner = standing.installation,
+                "another installation has claimed this target; nothing of it is ever swept here"
+            ),
+            Err(error) => tracing::warn!(target = name, %error, "a target cannot be claimed"),
+        }
     }
 
     /// Every target with its leases.

@@ -135,7 +135,7 @@ impl Inner {
         let since = self.clock.now() - REAP_FOR;
         let Ok(handles) = self.ledger.store().recent_handles(since).await else { return };
         let mut by_target: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (target, handle) in handles {
+        for (handle, target) in handles {
             by_target.entry(target).or_default().push(handle);
         }
         for (target, handles) in by_target {

@@ -100,6 +100,22 @@ impl Broker {
         Ok(self.inner.ledger.store().leases(&filter, limit).await?)
     }
 
+    /// Where this broker's chain ends.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn journal_head(&self) -> Result<leasehold_law::journal::ChainHead, Refused> {
+        Ok(self.inner.ledger.store().head().await?)
+    }
+
+    /// Entries from `first` on, at most `limit`, in order.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn journal_entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, Refused> {
+        Ok(self.inner.ledger.store().entries(first, limit).await?)
+    }
+
     /// The entries of a task and its leases, in order.
     ///
     /// # Errors

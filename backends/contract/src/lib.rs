@@ -4,6 +4,8 @@
 //! Records, retries, policy and time-outs of whole calls are the broker's.
 
 pub mod capability;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod error;
 pub mod kind;
 pub mod order;

@@ -1,1 +1,3 @@
 //! The Rust SDK: open a task, lease, renew, complete.
+
+pub mod channel;
