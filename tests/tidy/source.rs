@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 /// Folders with code of ours. What is not there yet has no rules to break.
-const FOLDERS: &[&str] = &["law", "proto", "backends", "sdk", "src", "tests", "benches", "examples"];
+pub const FOLDERS: &[&str] = &["law", "proto", "backends", "sdk", "src", "tests", "benches", "examples"];
 
 /// One file.
 pub struct Source {
