@@ -5,23 +5,24 @@ use std::path::Path;
 use std::{fs, io};
 
 /// Folders with code of ours. What is not there yet has no rules to break.
-pub const FOLDERS: &[&str] = &["law", "proto", "backends", "sdk", "src", "tests", "benches", "examples"];
+pub(crate) const FOLDERS: &[&str] =
+    &["law", "proto", "backends", "sdk", "src", "tests", "benches", "examples"];
 
 /// One file.
-pub struct Source {
+pub(crate) struct Source {
     /// From the root of the repository, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// Code that ships: no comments, no text between quotes, no test module at the end.
-    pub code: String,
+    pub(crate) code: String,
     /// Code of tests, likewise.
-    pub tests: String,
+    pub(crate) tests: String,
     /// The names of its tests, conformance cases included.
-    pub test_names: BTreeSet<String>,
+    pub(crate) test_names: BTreeSet<String>,
 }
 
 impl Source {
     /// Splits a file into what ships and what tests it.
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         let bare = without_words(text);
         let is_test = path.split('/').any(|part| part == "tests");
         let cut = if is_test { 0 } else { test_module(&bare).unwrap_or(bare.len()) };
@@ -35,20 +36,20 @@ impl Source {
     }
 
     /// Whether it lies in a room: `src/api` is `src/api.rs` and all of `src/api/`.
-    pub fn is_in(&self, room: &str) -> bool {
+    pub(crate) fn is_in(&self, room: &str) -> bool {
         self.path
             .strip_prefix(room)
             .is_some_and(|rest| rest.is_empty() || rest == ".rs" || rest.starts_with('/'))
     }
 
     /// Where a needle stands in what ships, as `path:line`.
-    pub fn finds(&self, needle: &str) -> Vec<String> {
+    pub(crate) fn finds(&self, needle: &str) -> Vec<String> {
         finds(&self.path, &self.code, needle)
     }
 }
 
 /// Every file of ours. A file that a parent declares under `#[cfg(test)]` is all test.
-pub fn read(root: &Path) -> io::Result<Vec<Source>> {
+pub(crate) fn read(root: &Path) -> io::Result<Vec<Source>> {
     let mut texts = Vec::new();
     for folder in FOLDERS.iter().map(|folder| root.join(folder)).filter(|folder| folder.is_dir()) {
         walk(root, &folder, &mut texts)?;
@@ -117,15 +118,15 @@ fn test_names(path: &str, code: &str) -> BTreeSet<String> {
 }
 
 /// Where a needle stands, unless it is the end of a longer word.
-pub fn finds(path: &str, code: &str, needle: &str) -> Vec<String> {
+pub(crate) fn finds(path: &str, code: &str, needle: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in code.lines().enumerate() {
         for (at, _) in line.match_indices(needle) {
             let before = line.get(..at).and_then(|text| text.chars().next_back());
             let after = line.get(at + needle.len()..).and_then(|text| text.chars().next());
-            let whole = !(is_word(needle.chars().next()) && is_word(before))
-                && !(is_word(needle.chars().next_back()) && is_word(after));
-            if whole {
+            let longer_before = is_word(before) && is_word(needle.chars().next());
+            let longer_after = is_word(after) && is_word(needle.chars().next_back());
+            if !longer_before && !longer_after {
                 found.push(format!("{path}:{}", number + 1));
             }
         }
