@@ -84,7 +84,6 @@ impl Client {
     }
 
     /// Begins a task.
-    #[must_use]
     pub fn task(&self) -> TaskBuilder {
         TaskBuilder::new(self.clone())
     }

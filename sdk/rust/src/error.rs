@@ -12,7 +12,6 @@ const DOMAIN: &str = "leasehold.dev";
 
 /// Why a call did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ClientError {
     /// There is no connection; nothing was asked.
     #[error(transparent)]

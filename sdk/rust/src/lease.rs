@@ -21,7 +21,6 @@ pub struct Lease {
 
 /// How a lease is doing.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum LeaseStage {
     /// It works, and is renewed in time.
     Live,
@@ -190,12 +189,13 @@ impl Shared {
 
     /// Takes a renewed lease. Both expiries are the broker's, so their difference needs no common clock.
     pub(crate) fn renewed(&self, lease: v1::Lease, credential: Option<v1::Credential>) {
-        let old = std::mem::replace(&mut *lock(&self.lease), lease.clone());
+        let expires_at = lease.expires_at;
+        let old = std::mem::replace(&mut *lock(&self.lease), lease);
         if let Some(credential) = credential {
             *lock(&self.credential) = Arc::new(Credential::from(credential));
             self.status.send_modify(|status| status.credential += 1);
         }
-        let longer = system_time(lease.expires_at).zip(system_time(old.expires_at));
+        let longer = system_time(expires_at).zip(system_time(old.expires_at));
         let longer = longer.and_then(|(new, old)| new.duration_since(old).ok()).unwrap_or_default();
         self.status.send_modify(|status| status.ends += longer);
         self.set(LeaseStage::Live);

@@ -20,7 +20,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// One event of a task.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum TaskEvent {
     /// Stop using this lease.
     LeaseRevoked(Box<v1::Lease>),
