@@ -32,6 +32,7 @@ use leasehold_client::Options;
 pub use console::Format;
 use console::{Console, Report};
 use problem::{Exit, Problem};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use session::Session;
 
 /// A just-in-time credential broker for AI agents and pipelines.
@@ -218,6 +219,11 @@ pub enum Ask {
 /// Runs a command that asks a running broker; problems are told on the error stream.
 pub async fn run(command: Ask, output: Format) -> ExitCode {
     let mut session = Session::new(Console::process(output), Options::from_env());
+    // Secrets pass through: no core dump and no debugger of the same user (RULES R-25). An exec'd command is not
+    // bound by it.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        session.console.note(&format!("warning: this process can be dumped: {error}"));
+    }
     let exit = match dispatch(command, &mut session).await {
         Ok(exit) => exit,
         Err(problem) => {

@@ -177,7 +177,14 @@ async fn attempt(client: &Client, pair: Pair) -> Step {
 
 async fn lease_and_dial(client: &Client, pair: Pair) -> Result<String, Problem> {
     let task = client.task().pair(pair.clone()).purpose("leasehold doctor --try").open().await?;
-    let lease = task.lease_pair(pair, None).await?;
+    let lease = match task.lease_pair(pair, None).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            // Whatever becomes of that, the refusal is what matters here.
+            drop(task.abort("no lease to try", Duration::ZERO).await);
+            return Err(error.into());
+        }
+    };
     let dialled = dial(&lease.credential()).await;
     let ending = task.complete().await?;
     dialled.map(|told| format!("{told}; given back: {ending}"))

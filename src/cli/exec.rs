@@ -69,18 +69,17 @@ struct Plan {
 
 pub(crate) async fn run(args: ExecArgs, session: &mut Session) -> Result<Exit, Problem> {
     let ready = prepare(args, session).await.map_err(|problem| problem.exit(REFUSED))?;
-    let Ready { plan, task, leases, folder, variables } = ready;
-    let exit = child::run(&plan.command, &variables, &leases, &folder, session).await;
+    let Ready { plan, held, folder, variables } = ready;
+    let exit = child::run(&plan.command, &variables, &held.leases, &folder, session).await;
     drop(folder);
-    finish(plan.inside.is_some(), task, leases, session).await;
+    held.finish(session).await;
     exit
 }
 
 /// Everything that the command needs: one refusal starts nothing.
 struct Ready {
     plan: Plan,
-    task: Task,
-    leases: Vec<(NamedPair, Lease)>,
+    held: Held,
     folder: Folder,
     variables: Vec<vars::Variable>,
 }
@@ -90,20 +89,68 @@ async fn prepare(args: ExecArgs, session: &mut Session) -> Result<Ready, Problem
     let plan = plan(args, found.unwrap_or_default(), std::env::var("LEASEHOLD_TASK").ok())?;
     let folder = Folder::make()?;
     let client = session.agents().await?;
-    let task = open(&client, &plan).await?;
-    let mut leases = Vec::new();
-    // A refusal drops the task, which aborts it with what was leased before.
-    for named in &plan.leases {
-        let lease = task.lease_pair(named.pair.clone(), named.pair.max_ttl).await?;
-        leases.push((named.clone(), lease));
-    }
-    let variables = vars::all(&leases, &folder, plan.how)?;
+    let mut held =
+        Held { task: open(&client, &plan).await?, joined: plan.inside.is_some(), leases: Vec::new() };
+    let variables = match held.lease_all(&plan, &folder).await {
+        Ok(variables) => variables,
+        Err(problem) => {
+            held.give_up(session).await;
+            return Err(problem);
+        }
+    };
     if plan.how == How::Env {
         session.console.note("warning: --as env shows the secrets to all that runs as this user, in /proc");
     }
-    let variables =
-        variables.into_iter().chain([vars::Variable::shown("LEASEHOLD_TASK", task.id())]).collect();
-    Ok(Ready { plan, task, leases, folder, variables })
+    Ok(Ready { plan, held, folder, variables })
+}
+
+/// What was opened and leased for the command, and must be ended with it.
+struct Held {
+    task: Task,
+    /// The task is another's: only the leases are ended here.
+    joined: bool,
+    leases: Vec<(NamedPair, Lease)>,
+}
+
+impl Held {
+    async fn lease_all(&mut self, plan: &Plan, folder: &Folder) -> Result<Vec<vars::Variable>, Problem> {
+        for named in &plan.leases {
+            let lease = self.task.lease_pair(named.pair.clone(), named.pair.max_ttl).await?;
+            self.leases.push((named.clone(), lease));
+        }
+        let mut variables = vars::all(&self.leases, folder, plan.how)?;
+        variables.push(vars::Variable::shown("LEASEHOLD_TASK", self.task.id()));
+        Ok(variables)
+    }
+
+    /// One refusal starts nothing: what was leased before it is given back, without waiting for the proof. Said
+    /// aloud, since this process ends before a dropped task could say it.
+    async fn give_up(self, session: &mut Session) {
+        if self.joined {
+            return release(self.leases, Duration::ZERO, session).await;
+        }
+        drop(self.leases);
+        if let Err(error) = self.task.abort("refused before the start", Duration::ZERO).await {
+            session
+                .console
+                .note(&format!("warning: could not end the task: {error}; it is lost after its grace"));
+        }
+    }
+
+    /// Ends the task, or only the leases where the task is another's.
+    async fn finish(self, session: &mut Session) {
+        if self.joined {
+            return release(self.leases, WAIT, session).await;
+        }
+        drop(self.leases);
+        told(self.task.complete_within(WAIT).await, session);
+    }
+}
+
+async fn release(leases: Vec<(NamedPair, Lease)>, wait: Duration, session: &mut Session) {
+    for (_, lease) in leases {
+        told(lease.release_within(wait).await, session);
+    }
 }
 
 /// The command line goes before the file.
@@ -159,17 +206,6 @@ fn scope(leases: &[NamedPair]) -> Vec<leasehold_client::Pair> {
         }
     }
     scope
-}
-
-/// Ends what was begun here: the task, or only the leases where the task is another's.
-async fn finish(joined: bool, task: Task, leases: Vec<(NamedPair, Lease)>, session: &mut Session) {
-    if !joined {
-        drop(leases);
-        return told(task.complete_within(WAIT).await, session);
-    }
-    for (_, lease) in leases {
-        told(lease.release_within(WAIT).await, session);
-    }
 }
 
 /// The command's code is what counts; what is not proven dead is said beside it.

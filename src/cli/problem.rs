@@ -214,7 +214,7 @@ fn local_next(refusal: &Refusal) -> Option<String> {
         }),
         "NO_PERMIT" | "FORBIDDEN" => decision.map(|id| format!("give {id} to your platform team")),
         "NOT_FOUND" => Some("check the id; another agent's tasks and leases are not shown".to_owned()),
-        "NOT_SERVED" => Some("a later version of the broker does this".to_owned()),
+        _ if refusal.code == Code::Unimplemented => Some("a later version of the broker does this".to_owned()),
         _ => refusal.help.first().map(|link| format!("{}: {}", link.description, link.url)),
     }
 }

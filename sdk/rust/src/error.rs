@@ -1,6 +1,6 @@
 //! What can go wrong, in types: no connection, a refusal with its reason, an answer that was lost.
 
-use std::{collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
+use std::{collections::BTreeMap, error::Error as StdError, fmt, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -141,10 +141,19 @@ impl From<Status> for ClientError {
             if let Some(channel) = error.downcast_ref::<ChannelError>() {
                 return Self::Connect(channel.clone());
             }
+            if let Some(reason) = error.downcast_ref::<io::Error>().and_then(no_dial) {
+                return Self::Connect(ChannelError::Unreachable { addr: "the broker".to_owned(), reason });
+            }
             cause = error.source();
         }
         Self::Broken(deepest(source))
     }
+}
+
+/// Only a dial fails in these ways: nothing was sent.
+fn no_dial(error: &io::Error) -> Option<String> {
+    let dial = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    dial.then(|| error.to_string())
 }
 
 /// The innermost cause: the outer ones of a transport error only say "transport error".
@@ -235,8 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_at_the_socket_is_no_unknown_outcome() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = ClientError::from(Status::from_error(Box::new(refused)));
+        assert!(error.is_away() && !error.is_unknown(), "{error:?}");
+    }
+
+    #[test]
     fn a_broken_connection_is_an_unknown_outcome() {
-        let error = ClientError::from(Status::from_error(Box::new(std::io::Error::other("reset"))));
+        let error = ClientError::from(Status::from_error(Box::new(io::Error::other("reset"))));
         assert!(error.is_unknown(), "{error:?}");
     }
 }

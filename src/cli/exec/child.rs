@@ -54,7 +54,12 @@ pub(super) async fn run(
     let signals = signals.map_err(|problem| problem.exit(REFUSED))?;
     let child = start(command, variables)?;
     let (changes, _watchers) = watch(leases);
-    Run { child, leases, folder, session }.supervise(changes, signals).await
+    let names = leases.iter().map(|(named, _)| named.pair.to_string()).collect();
+    let refresh = |place: usize| match leases.get(place) {
+        Some((_, lease)) => vars::write(folder, place, &lease.credential()),
+        None => Ok(()),
+    };
+    Run { child, names, refresh, session }.supervise(changes, signals).await
 }
 
 fn start(command: &[OsString], variables: &[Variable]) -> Result<Child, Problem> {
@@ -120,21 +125,22 @@ fn watch(leases: &Leases) -> (mpsc::Receiver<Change>, JoinSet<()>) {
     (receiver, watchers)
 }
 
-struct Run<'a> {
+/// The command, the names of its leases, and how the files of one are written anew.
+struct Run<'a, F> {
     child: Child,
-    leases: &'a Leases,
-    folder: &'a Folder,
+    names: Vec<String>,
+    refresh: F,
     session: &'a mut Session,
 }
 
-impl Run<'_> {
+impl<F: Fn(usize) -> Result<(), Problem>> Run<'_, F> {
     async fn supervise(
         mut self,
         mut changes: mpsc::Receiver<Change>,
         mut signals: Forwarded,
     ) -> Result<Exit, Problem> {
-        let mut known = vec![0; self.leases.len()];
-        let mut away: Vec<Option<String>> = vec![None; self.leases.len()];
+        let mut known = vec![0; self.names.len()];
+        let mut away: Vec<Option<String>> = vec![None; self.names.len()];
         let mut remind = interval(REMIND);
         remind.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -154,24 +160,22 @@ impl Run<'_> {
 
     /// Puts a new credential where the old one lay.
     fn refresh(&mut self, place: usize, status: &LeaseStatus, known: &mut [u32]) {
-        let Some((known, (named, lease))) = known.get_mut(place).zip(self.leases.get(place)) else { return };
+        let Some((known, name)) = known.get_mut(place).zip(self.names.get(place)) else { return };
         if *known == status.credential {
             return;
         }
         *known = status.credential;
         let console = &mut self.session.console;
-        match vars::write(self.folder, place, &lease.credential()) {
-            Ok(()) => console.note(&format!(
-                "{} has a new credential in its file; new variables need a new start",
-                named.pair
-            )),
-            Err(problem) => console.note(&format!("warning: {}: {}", named.pair, problem.what)),
+        match (self.refresh)(place) {
+            Ok(()) => console
+                .note(&format!("{} has a new credential in its file; new variables need a new start", name)),
+            Err(problem) => console.note(&format!("warning: {}: {}", name, problem.what)),
         }
     }
 
     /// Says what changed; the cause once a lease has ended.
     fn tell(&mut self, place: usize, status: &LeaseStatus, away: &mut [Option<String>]) -> Option<String> {
-        let pair = self.leases.get(place).map(|(named, _)| named.pair.to_string()).unwrap_or_default();
+        let pair = self.names.get(place).cloned().unwrap_or_default();
         let left =
             length(Duration::from_secs(status.ends.saturating_duration_since(Instant::now()).as_secs()));
         let warning = match &status.stage {
@@ -227,7 +231,12 @@ fn exit(status: io::Result<ExitStatus>) -> Result<Exit, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use leasehold_client::Options;
+
     use super::*;
+    use crate::cli::console::{Format, tests::captured};
 
     fn check_start(command: &str, expect: Exit) {
         let problem = start(&[command.into()], &[]).err().unwrap();
@@ -258,5 +267,67 @@ mod tests {
         let script = "test \"$LEASEHOLD_TEST\" = seen".into();
         let mut child = start(&["sh".into(), "-c".into(), script], &variables).ok().unwrap();
         assert_eq!(exit(child.wait().await).ok(), Some(Exit::DONE));
+    }
+
+    fn status(stage: LeaseStage, credential: u32) -> LeaseStatus {
+        LeaseStatus { stage, ends: Instant::now() + Duration::from_secs(600), credential }
+    }
+
+    /// Runs a script under one lease that changes so, and gives the exit, what was noted, and what was refreshed.
+    async fn supervised(script: &str, changes: Vec<LeaseStatus>) -> (Exit, String, usize) {
+        let (console, _, noted) = captured(Format::Text, "");
+        let mut session = Session::new(console, Options::default());
+        let child = start(&["sh".into(), "-c".into(), script.into()], &[]).ok().unwrap();
+        let (sender, receiver) = mpsc::channel(16);
+        for status in changes {
+            sender.send((0, status)).await.unwrap();
+        }
+        let refreshed = Cell::new(0);
+        let refresh = |_| {
+            refreshed.set(refreshed.get() + 1);
+            Ok(())
+        };
+        let run = Run { child, names: vec!["a@db".to_owned()], refresh, session: &mut session };
+        let exit = run.supervise(receiver, Forwarded::listen().unwrap()).await.ok().unwrap();
+        (exit, noted.text(), refreshed.get())
+    }
+
+    #[tokio::test]
+    async fn a_command_without_its_lease_is_stopped() {
+        let revoked = status(LeaseStage::Ended { cause: "operator".into() }, 0);
+        let (exit, noted, _) = supervised("exec sleep 1000", vec![revoked]).await;
+        assert_eq!(exit, ENDED);
+        assert_eq!(noted, "leasehold: a@db ended: operator; stopping the command\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_listen_is_killed() {
+        let revoked = status(LeaseStage::Ended { cause: "operator".into() }, 0);
+        // The shell stays the parent of `sleep`, and both ignore SIGTERM.
+        let (exit, noted, _) = supervised("trap '' TERM; sleep 1000 & wait; wait", vec![revoked]).await;
+        assert_eq!(exit, ENDED);
+        assert!(noted.ends_with("it did not stop; killing it\n"), "{noted}");
+    }
+
+    #[tokio::test]
+    async fn a_command_outlives_the_broker_s_absence() {
+        let away =
+            LeaseStage::BrokerAway { since: std::time::SystemTime::UNIX_EPOCH, error: "no route".into() };
+        let (exit, noted, _) = supervised("sleep 0.2; exit 7", vec![status(away, 0)]).await;
+        assert_eq!(exit, Exit(7));
+        assert!(
+            noted
+                .starts_with("leasehold: warning: the broker is away since 1970-01-01T00:00:00Z; a@db lasts")
+        );
+    }
+
+    #[tokio::test]
+    async fn the_last_stretch_and_new_credentials_are_told() {
+        let last = LeaseStage::Last { reason: "its full life is reached".into() };
+        let changes = vec![status(LeaseStage::Live, 1), status(last, 1)];
+        let (exit, noted, refreshed) = supervised("sleep 0.2", changes).await;
+        assert_eq!((exit, refreshed), (Exit::DONE, 1));
+        assert!(noted.contains("a@db has a new credential"), "{noted}");
+        assert!(noted.contains("its full life is reached"), "{noted}");
     }
 }
