@@ -3,6 +3,7 @@
 mod hold;
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -134,13 +135,18 @@ pub enum TaskStatus {
 pub(crate) struct Shared {
     task: v1::Task,
     leases: Mutex<Vec<Weak<lease::Shared>>>,
+    /// Told to be over before their credential had arrived here; the newest few.
+    early: Mutex<VecDeque<v1::Lease>>,
     status: watch::Sender<TaskStatus>,
 }
+
+/// More leases than this are not on their way at once.
+const EARLY: usize = 64;
 
 impl Task {
     fn new(client: Client, task: v1::Task, hold: Hold) -> Self {
         let (status, _) = watch::channel(TaskStatus::Open);
-        let shared = Arc::new(Shared { task, leases: Mutex::default(), status });
+        let shared = Arc::new(Shared { task, leases: Mutex::default(), early: Mutex::default(), status });
         let watch = hold::watch(client.channel(), Arc::clone(&shared));
         let mut guards = vec![client.io().keep(watch)];
         if hold == Hold::Heartbeat {
@@ -273,10 +279,22 @@ impl Shared {
         leases.retain(|known| known.strong_count() > 0);
         leases.push(Arc::downgrade(lease));
         drop(leases);
-        // The task may have ended while the lease was on its way.
+        // The lease, or the task, may have ended while the credential was on its way.
+        lock(&self.early).iter().for_each(|seen| lease.observe(seen));
         if let TaskStatus::Ended(cause) = &*self.status.borrow() {
             lease.end(cause.clone());
         }
+    }
+
+    /// Passes on what the broker says of a lease.
+    fn observe(&self, seen: &v1::Lease) {
+        if !lease::is_usable(seen.state()) {
+            let mut early = lock(&self.early);
+            early.push_back(seen.clone());
+            let surplus = early.len().saturating_sub(EARLY);
+            early.drain(..surplus);
+        }
+        self.leases().iter().for_each(|lease| lease.observe(seen));
     }
 
     fn leases(&self) -> Vec<Arc<lease::Shared>> {

@@ -87,7 +87,7 @@ pub(super) async fn watch(channel: Channel, shared: Arc<Shared>) {
 async fn follow(leases: &mut LeaseServiceClient<Channel>, shared: &Shared, event: TaskEvent) {
     match event {
         TaskEvent::LeaseRevoked(seen) | TaskEvent::LeaseChanged(seen) => {
-            shared.leases().iter().for_each(|lease| lease.observe(&seen));
+            shared.observe(&seen);
         }
         TaskEvent::Ending(cause) | TaskEvent::Ended(cause, _) => shared.end(&cause_words(cause)),
         TaskEvent::Resync { task, .. } if !is_open(task.state()) => shared.end(&cause_words(task.cause())),
@@ -102,9 +102,6 @@ async fn follow(leases: &mut LeaseServiceClient<Channel>, shared: &Shared, event
 
 /// After a gap: what was revoked meanwhile is seen in the list. A failure shows at the next renewal instead.
 async fn look_again(leases: &mut LeaseServiceClient<Channel>, shared: &Shared) {
-    if shared.leases().is_empty() {
-        return;
-    }
     let request = v1::ListLeasesRequest {
         page_size: PAGE,
         task: shared.task.id.clone(),
@@ -112,7 +109,7 @@ async fn look_again(leases: &mut LeaseServiceClient<Channel>, shared: &Shared) {
     };
     let Ok(Ok(answer)) = timeout(CALL_LIMIT, leases.list_leases(request)).await else { return };
     for seen in &answer.into_inner().leases {
-        shared.leases().iter().for_each(|lease| lease.observe(seen));
+        shared.observe(seen);
     }
 }
 

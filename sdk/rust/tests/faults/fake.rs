@@ -35,6 +35,7 @@ pub(crate) struct Script {
     pub(crate) heartbeat: Option<Result<v1::HeartbeatResponse, Status>>,
     pub(crate) grace: Duration,
     pub(crate) lifetime_ms: i64,
+    pub(crate) revoke_while_minting: bool,
     beats: Option<mpsc::Sender<()>>,
     aborts: Option<mpsc::Sender<String>>,
 }
@@ -51,6 +52,7 @@ impl Default for Script {
             heartbeat: None,
             grace: Duration::from_secs(60),
             lifetime_ms: 600_000,
+            revoke_while_minting: false,
             beats: None,
             aborts: None,
         }
@@ -135,10 +137,19 @@ impl Fake {
         receiver
     }
 
-    pub(crate) fn revoked(&self, lease: v1::Lease) {
-        let event = Some(Event::LeaseRevoked(LeaseRevoked { lease: Some(lease) }));
-        self.events.send(v1::WatchTaskResponse { at: None, event }).unwrap();
+    pub(crate) async fn revoke(&self) {
+        revoke(&self.events).await;
     }
+}
+
+/// Tells all who watch, once somebody does.
+async fn revoke(events: &broadcast::Sender<v1::WatchTaskResponse>) {
+    while events.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let lease = v1::Lease { cause: v1::Cause::Operator.into(), ..lease(v1::LeaseState::Revoking, 600_000) };
+    let event = Some(Event::LeaseRevoked(LeaseRevoked { lease: Some(lease) }));
+    events.send(v1::WatchTaskResponse { at: None, event }).unwrap();
 }
 
 impl Drop for Fake {
@@ -289,6 +300,9 @@ impl LeaseService for Service {
         &self,
         request: Request<v1::RequestLeaseRequest>,
     ) -> Answer<v1::RequestLeaseResponse> {
+        if self.script().revoke_while_minting {
+            revoke(&self.events).await;
+        }
         let mut script = self.script();
         script.requested.push(request.into_inner());
         let lifetime = script.lifetime_ms;

@@ -82,8 +82,18 @@ async fn a_revoked_lease_says_so_at_once() {
     let task = client.task().scope(PAIR).open().await.unwrap();
     let db = task.lease(PAIR).await.unwrap();
     assert!(db.dsn().unwrap().expose().contains(":s3cret@"));
-    fake.revoked(v1::Lease { cause: v1::Cause::Operator.into(), ..lease(v1::LeaseState::Revoking, 600_000) });
+    fake.revoke().await;
     assert_eq!(db.ended().await, "operator");
+}
+
+#[tokio::test]
+async fn a_lease_revoked_on_its_way_is_seen_to_end() {
+    let fake = Fake::start();
+    fake.script().revoke_while_minting = true;
+    let client = fake.client().await;
+    let task = client.task().scope(PAIR).open().await.unwrap();
+    // Told before or after the credential arrives: either way it must not be taken for alive.
+    assert_eq!(task.lease(PAIR).await.unwrap().ended().await, "operator");
 }
 
 #[tokio::test]
