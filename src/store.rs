@@ -4,6 +4,8 @@
 //! the same transaction (RULES R-1), and chains journal entries in the order in which it commits them.
 
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
@@ -79,6 +81,9 @@ pub enum StoreError {
         /// The newest schema that is known.
         known: u32,
     },
+    /// It was made for another broker or another purpose.
+    #[error("the store is not this broker's: {0}")]
+    Foreign(String),
     /// A row cannot be read.
     #[error("a row cannot be read: {0}")]
     Unreadable(String),
@@ -188,15 +193,19 @@ pub trait Store: Send + Sync {
     async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError>;
     /// Leases that are due at `now`, the longest overdue first.
     async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError>;
-    /// What targets know the principals by whose leases were revoked at or after `since`, with their target.
+    /// What targets know the principals by whose leases were revoked at or after `since`: (handle, target).
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
-    /// When the next lease or task is due.
+    /// When the next lease or task is due; a task that is ending is always due, at 0.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// One task.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
     /// The task that a caller opened with this request id.
-    async fn task_by_request(&self, agent: &CallerId, request: &RequestId) -> Result<Option<Task>, StoreError>;
+    async fn task_by_request(
+        &self,
+        agent: &CallerId,
+        request: &RequestId,
+    ) -> Result<Option<Task>, StoreError>;
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
     /// Open tasks whose deadline has passed at `now`, and tasks that are ending.
@@ -205,8 +214,12 @@ pub trait Store: Send + Sync {
     /// One revocation.
     async fn revocation(&self, id: RevocationId) -> Result<Option<Revocation>, StoreError>;
     /// Revocations, newest first; only those whose barrier stands, if `freezing`.
-    async fn revocations(&self, freezing: bool, before: Option<RevocationId>, limit: usize)
-    -> Result<Vec<Revocation>, StoreError>;
+    async fn revocations(
+        &self,
+        freezing: bool,
+        before: Option<RevocationId>,
+        limit: usize,
+    ) -> Result<Vec<Revocation>, StoreError>;
     /// The barriers that stand for any of these selectors.
     async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError>;
 
@@ -214,13 +227,20 @@ pub trait Store: Send + Sync {
     async fn head(&self) -> Result<ChainHead, StoreError>;
     /// Entries from `first` on, at most `limit`, in order.
     async fn entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries of a task or of its leases, in order.
+    /// Entries that name this task, as those of its leases do, in order.
     async fn entries_of_task(&self, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries of a lease, in order.
     async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries written between two moments, in order.
-    async fn entries_between(&self, from: Timestamp, to: Timestamp, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Entries with `from <= at < to`, in the order of `at`, then of writing.
+    async fn entries_between(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
 
+    /// For each target that has any: its live leases, and those of them with a failed try behind them.
+    async fn counts_by_target(&self) -> Result<Vec<(String, u64, u64)>, StoreError>;
     /// How many there are.
     async fn counts(&self) -> Result<Counts, StoreError>;
 }

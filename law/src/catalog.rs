@@ -27,7 +27,8 @@ pub enum Class {
 
 impl Class {
     /// Every class, mildest first.
-    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Reversible, Self::ExternalReversible, Self::Irreversible];
+    pub const ALL: [Self; 4] =
+        [Self::ReadOnly, Self::Reversible, Self::ExternalReversible, Self::Irreversible];
 
     /// The name in config, and in policy behind `class:`.
     #[must_use]

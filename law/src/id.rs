@@ -62,6 +62,12 @@ macro_rules! ids {
                 Self(derive_bits(now, random))
             }
 
+            /// When it was made.
+            #[must_use]
+            pub fn made_at(self) -> Timestamp {
+                Timestamp(i64::try_from(self.0 >> RANDOM_BITS).unwrap_or(i64::MAX))
+            }
+
             /// The 20 characters behind the prefix.
             #[must_use]
             pub fn suffix(self) -> String {

@@ -9,6 +9,7 @@ pub mod cause;
 pub mod id;
 pub mod journal;
 pub mod lease;
+pub mod lifetime;
 pub mod param;
 pub mod policy;
 pub mod principal;

@@ -203,7 +203,10 @@ mod tests {
     fn each_misfit_is_named() {
         let spec = |kind| ParamSpec { kind, optional: false };
         let specs = BTreeMap::from([
-            ("code".to_owned(), spec(ParamKind::String(TextRule::Enum(vec!["triage".into(), "audit".into()])))),
+            (
+                "code".to_owned(),
+                spec(ParamKind::String(TextRule::Enum(vec!["triage".into(), "audit".into()]))),
+            ),
             ("rows".to_owned(), spec(ParamKind::Int { min: Some(1), max: Some(9) })),
         ]);
         let check = |params: &[(&str, ParamValue)], expect: &[&str]| {
@@ -217,7 +220,11 @@ mod tests {
         check(&[code(), ("rows", ParamValue::Int(0))], &["parameter `rows` must be at least 1"]);
         check(&[code(), ("rows", ParamValue::Bool(true))], &["parameter `rows` takes a whole number"]);
         check(
-            &[("code", ParamValue::String("x".into())), ("rows", ParamValue::Int(1)), ("z", ParamValue::Int(1))],
+            &[
+                ("code", ParamValue::String("x".into())),
+                ("rows", ParamValue::Int(1)),
+                ("z", ParamValue::Int(1)),
+            ],
             &["parameter `code` takes one of triage, audit", "unknown parameter `z`"],
         );
     }

@@ -1,9 +1,18 @@
 //! Policy: what is asked of it, and what it answers. Default deny, and an error denies (law 4).
 
 pub mod annotation;
+pub mod approvers;
+mod conjunct;
 pub mod engine;
+mod facts;
+mod fault;
+mod load;
+mod names;
 pub mod permit;
+mod rule;
 pub mod schema;
+pub mod source;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +22,9 @@ use crate::param::Params;
 use crate::scope::Pair;
 use crate::subject::Guard;
 use crate::time::{Span, Timestamp};
-pub use engine::{Engine, PolicyProblem, PolicySource};
+pub use engine::Engine;
 pub use permit::{IssueOrder, MintTerms, Permit, RenewOrder, RenewTerms};
+pub use source::{PolicyProblem, PolicySource};
 
 /// What is asked, with every fact that policy may see.
 #[derive(Clone, Debug)]
@@ -82,7 +92,7 @@ pub enum Denial {
     },
     /// A policy failed on it, so that the whole answer denies.
     PolicyError {
-        /// The policies that failed.
+        /// The policies that failed; none where the facts themselves did not fit the schema.
         policies: Vec<String>,
     },
 }

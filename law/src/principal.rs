@@ -21,6 +21,12 @@ impl InstallationKey {
     pub fn new(bytes: Zeroizing<[u8; Self::BYTES]>) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
     }
+
+    /// The public name of the installation: what targets are claimed under. It tells nothing of the key.
+    #[must_use]
+    pub fn installation(&self) -> String {
+        base32hex(head_bits(&self.0, INSTALLATION_CONTEXT, b""), MAC_CHARS)
+    }
 }
 
 impl fmt::Debug for InstallationKey {
@@ -38,6 +44,7 @@ pub struct PrincipalName(String);
 pub const PREFIX: &str = "lh";
 const MAC_CHARS: usize = 10;
 const MAC_CONTEXT: &[u8] = b"leasehold.principal.v1\0";
+const INSTALLATION_CONTEXT: &[u8] = b"leasehold.installation.v1\0";
 
 impl PrincipalName {
     /// The name for a lease.
@@ -57,6 +64,14 @@ impl PrincipalName {
         (mac == mac_chars(suffix, key)).then_some(lease)
     }
 
+    /// A name from a row that cannot be read otherwise, if it has the form of one.
+    #[must_use]
+    pub fn stored(name: &str) -> Option<Self> {
+        let chars = PREFIX.len() + ID_CHARS + MAC_CHARS;
+        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        (name.starts_with(PREFIX) && name.len() == chars && plain).then(|| Self(name.to_owned()))
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -64,13 +79,19 @@ impl PrincipalName {
     }
 }
 
-/// The first 50 bits of the code. The names are public, so comparing them takes no care of time.
+/// The names are public, so comparing them takes no care of time.
 fn mac_chars(suffix: &str, key: &InstallationKey) -> String {
-    let mut context = hmac::Context::with_key(&key.0);
-    context.update(MAC_CONTEXT);
-    context.update(suffix.as_bytes());
-    let head = context.sign().as_ref().iter().take(8).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
-    base32hex(head >> 14, MAC_CHARS)
+    base32hex(head_bits(&key.0, MAC_CONTEXT, suffix.as_bytes()), MAC_CHARS)
+}
+
+/// The first 50 bits of a code over a context and a text.
+fn head_bits(key: &hmac::Key, context: &[u8], text: &[u8]) -> u128 {
+    let mut signing = hmac::Context::with_key(key);
+    signing.update(context);
+    signing.update(text);
+    let head =
+        signing.sign().as_ref().iter().take(8).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    head >> 14
 }
 
 impl fmt::Display for PrincipalName {

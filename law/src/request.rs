@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::TaskId;
 use crate::param::Params;
 use crate::scope::{Pair, Scope};
-use crate::time::{Span, Timestamp};
+use crate::time::Span;
 
 /// Longest purpose, in bytes.
 pub const MAX_PURPOSE_BYTES: usize = 512;
@@ -157,8 +157,8 @@ pub struct OpenRequest {
     pub scope: Scope,
     /// What keeps the task alive.
     pub liveness: Liveness,
-    /// When it ends at the latest, if the caller says.
-    pub deadline: Option<Timestamp>,
+    /// How long it lasts at most, if the caller says.
+    pub deadline: Option<Span>,
     /// References.
     pub refs: Refs,
 }

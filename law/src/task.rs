@@ -65,9 +65,10 @@ impl Task {
     pub fn apply(&self, event: &TaskEvent) -> Result<Self, IllegalTaskTransition> {
         let scope = match event {
             TaskEvent::ScopeChanged { scope } => scope,
-            TaskEvent::Opened | TaskEvent::Refused | TaskEvent::EndStarted { .. } | TaskEvent::Ended { .. } => {
-                &self.scope
-            }
+            TaskEvent::Opened
+            | TaskEvent::Refused
+            | TaskEvent::EndStarted { .. }
+            | TaskEvent::Ended { .. } => &self.scope,
         };
         Ok(Self {
             state: self.state.next(event)?,

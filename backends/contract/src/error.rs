@@ -1,7 +1,10 @@
 //! What can go wrong in a target, split by who acts next.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a call to a target did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum BackendError {
     /// No answer, or one that says to come back: the broker acts, by trying again or by revoking. After a mint the
     /// outcome is unknown.
@@ -40,11 +43,9 @@ impl BackendError {
     pub const fn outcome_unknown(&self) -> bool {
         match self {
             Self::Transient { .. } => true,
-            Self::Refused { .. }
-            | Self::BadRecipe(_)
-            | Self::Conflict(_)
-            | Self::Absent
-            | Self::TooLate => false,
+            Self::Refused { .. } | Self::BadRecipe(_) | Self::Conflict(_) | Self::Absent | Self::TooLate => {
+                false
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! Records, retries, policy and time-outs of whole calls are the broker's.
 
 pub mod capability;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod error;
 pub mod kind;
 pub mod order;
@@ -16,8 +18,8 @@ pub use capability::{Capabilities, Findable};
 pub use error::BackendError;
 pub use kind::{BackendKind, Entropy, KindError, Problem};
 pub use order::{
-    Alive, Claim, Credential, Found, GrantView, Health, Issued, Missing, Page, Principal, Reaped, Renewed, RevokeOrder,
-    RevokeReport, Statement,
+    Alive, Claim, Credential, Found, GrantView, Health, Issued, Missing, Page, Principal, Reaped, Renewed,
+    RevokeOrder, RevokeReport, Statement,
 };
 
 /// A target that credentials are minted in.
@@ -93,8 +95,12 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// Where the target does not answer.
-    async fn list_principals(&self, prefix: &str, after: Option<&str>, limit: usize)
-    -> Result<Page, BackendError>;
+    async fn list_principals(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, BackendError>;
 
     /// The target's time, and the privileges that the broker lacks in it for these grants.
     ///

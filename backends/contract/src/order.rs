@@ -42,14 +42,14 @@ pub struct Issued {
 }
 
 /// The end of a principal was moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
     /// How long it lives from now on, as the target read back.
     pub ttl: Span,
 }
 
 /// What a target holds by a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// What the target knows it by when its name is gone.
     pub handle: Option<String>,
@@ -73,7 +73,7 @@ pub struct RevokeOrder {
 }
 
 /// How far a revocation came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokeReport {
     /// How far, at this try.
     pub reached: Reached,
@@ -111,7 +111,7 @@ impl RevokeReport {
 }
 
 /// Sessions that arrived after their principal was removed, and were ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reaped {
     /// Whose.
     pub handle: String,
@@ -153,10 +153,12 @@ pub struct Statement {
     pub why: String,
     /// The statement.
     pub text: String,
+    /// Whether it takes back what the others gave.
+    pub undo: bool,
 }
 
 /// Principals, a page at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Them.
     pub principals: Vec<Principal>,
@@ -165,7 +167,7 @@ pub struct Page {
 }
 
 /// One principal in a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
     /// Its name, as the target spells it.
     pub name: String,
@@ -174,7 +176,7 @@ pub struct Principal {
 }
 
 /// How a target is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// What it is, e.g. `PostgreSQL 15.18`.
     pub version: String,
@@ -188,7 +190,7 @@ pub struct Health {
 }
 
 /// A privilege that the broker lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// What for.
     pub what: String,

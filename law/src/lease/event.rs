@@ -73,6 +73,9 @@ pub enum LeaseEvent {
         error: Option<String>,
         /// When the next try is due.
         next_try: Timestamp,
+        /// What the target knows it by, where this try found out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<String>,
     },
     /// It is dead, with proof.
     Revoked {
@@ -80,6 +83,9 @@ pub enum LeaseEvent {
         proof: Proof,
         /// When.
         at: Timestamp,
+        /// What the target knew it by, where this try found out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<String>,
     },
     /// The target cannot kill it before its natural end (grades coarse and none).
     LeftResidual {

@@ -157,116 +157,112 @@ impl LeaseState {
     /// # Errors
     /// Where the law knows no such step.
     pub fn next(&self, event: &LeaseEvent) -> Result<Self, IllegalTransition> {
-        match event {
-            LeaseEvent::Refused { refusal } => match self {
-                Self::New => Ok(Self::Refused { refusal: *refusal }),
-                _ => self.illegal(event),
-            },
-            LeaseEvent::MintStarted { mint_by, due, expires_at } => match self {
-                Self::New => Ok(Self::Minting { mint_by: *mint_by, due: *due, expires_at: *expires_at }),
-                _ => self.illegal(event),
-            },
-            LeaseEvent::Minted { handle, expires_at } => match self {
-                Self::Minting { .. } => Ok(Self::Active { handle: handle.clone(), expires_at: *expires_at }),
-                _ => self.illegal(event),
-            },
-            LeaseEvent::RenewStarted { until, due } => self.start_renewing(event, *until, *due),
-            LeaseEvent::Renewed { expires_at } => self.finish_renewing(event, *expires_at),
+        let next = match event {
+            LeaseEvent::Refused { refusal } => self.refuse(*refusal),
+            LeaseEvent::MintStarted { mint_by, due, expires_at } => {
+                self.start_minting(*mint_by, *due, *expires_at)
+            }
+            LeaseEvent::Minted { handle, expires_at } => self.finish_minting(handle.as_ref(), *expires_at),
+            LeaseEvent::RenewStarted { until, due } => self.start_renewing(*until, *due),
+            LeaseEvent::Renewed { expires_at } => self.finish_renewing(*expires_at),
             LeaseEvent::RevokeStarted { cause, at, handle } => {
-                self.start_revoking(event, *cause, *at, handle.as_ref())
+                self.start_revoking(*cause, *at, handle.as_ref())
             }
-            LeaseEvent::RevokeTried { .. } => self.note_try(event),
-            LeaseEvent::Revoked { proof, at } => self.finish_revoking(event, *proof, *at),
-            LeaseEvent::LeftResidual { until, reached } => self.leave_residual(event, *until, *reached),
-            LeaseEvent::Lapsed { at } => match self {
-                Self::Residual { cause, .. } => Ok(Self::Lapsed { cause: *cause, at: *at }),
-                _ => self.illegal(event),
-            },
-        }
+            LeaseEvent::RevokeTried { reached, sessions, error, next_try, handle } => {
+                let tried = Tried { reached: *reached, sessions: *sessions, error, next_try: *next_try };
+                self.note_try(&tried, handle.as_ref())
+            }
+            LeaseEvent::Revoked { proof, at, handle } => self.finish_revoking(*proof, *at, handle.as_ref()),
+            LeaseEvent::LeftResidual { until, reached } => self.leave_residual(*until, *reached),
+            LeaseEvent::Lapsed { at } => self.lapse(*at),
+        };
+        next.ok_or(IllegalTransition { state: self.name(), event: event.kind() })
     }
 
-    fn start_renewing(&self, event: &LeaseEvent, until: Timestamp, due: Timestamp) -> Step {
-        match self {
-            Self::Active { handle, expires_at } => {
-                Ok(Self::Renewing { handle: handle.clone(), expires_at: *expires_at, until, due })
-            }
-            _ => self.illegal(event),
-        }
+    fn refuse(&self, refusal: Refusal) -> Option<Self> {
+        let Self::New = self else { return None };
+        Some(Self::Refused { refusal })
     }
 
-    fn finish_renewing(&self, event: &LeaseEvent, expires_at: Timestamp) -> Step {
-        match self {
-            Self::Renewing { handle, .. } => Ok(Self::Active { handle: handle.clone(), expires_at }),
-            _ => self.illegal(event),
-        }
+    fn start_minting(&self, mint_by: Timestamp, due: Timestamp, expires_at: Timestamp) -> Option<Self> {
+        let Self::New = self else { return None };
+        Some(Self::Minting { mint_by, due, expires_at })
+    }
+
+    fn finish_minting(&self, handle: Option<&String>, expires_at: Timestamp) -> Option<Self> {
+        let Self::Minting { .. } = self else { return None };
+        Some(Self::Active { handle: handle.cloned(), expires_at })
+    }
+
+    fn start_renewing(&self, until: Timestamp, due: Timestamp) -> Option<Self> {
+        let Self::Active { handle, expires_at } = self else { return None };
+        Some(Self::Renewing { handle: handle.clone(), expires_at: *expires_at, until, due })
+    }
+
+    fn finish_renewing(&self, expires_at: Timestamp) -> Option<Self> {
+        let Self::Renewing { handle, .. } = self else { return None };
+        Some(Self::Active { handle: handle.clone(), expires_at })
     }
 
     /// Also from Revoked: a principal that came back opens a new revocation, and only for that cause.
-    fn start_revoking(
-        &self,
-        event: &LeaseEvent,
-        cause: Cause,
-        at: Timestamp,
-        minted: Option<&String>,
-    ) -> Step {
-        let begin = |handle: &Option<String>, expires_at: Timestamp, not_before| {
+    fn start_revoking(&self, cause: Cause, at: Timestamp, minted: Option<&String>) -> Option<Self> {
+        let begin = |handle: Option<&String>, expires_at: Timestamp, not_before| {
             let progress = Progress::begin(cause, at, not_before);
-            Ok(Self::Revoking { handle: handle.clone(), expires_at, progress })
+            Some(Self::Revoking { handle: handle.cloned(), expires_at, progress })
         };
         match self {
-            Self::Minting { mint_by, expires_at, .. } => begin(&minted.cloned(), *expires_at, Some(*mint_by)),
-            Self::Active { handle, expires_at } => begin(handle, *expires_at, None),
-            Self::Renewing { handle, expires_at, until, .. } => begin(handle, (*until).max(*expires_at), None),
+            Self::Minting { mint_by, expires_at, .. } => begin(minted, *expires_at, Some(*mint_by)),
+            Self::Active { handle, expires_at } => begin(handle.as_ref(), *expires_at, None),
+            Self::Renewing { handle, expires_at, until, .. } => {
+                begin(handle.as_ref(), (*until).max(*expires_at), None)
+            }
             Self::Revoking { handle, expires_at, progress } if cause.rank() > progress.cause.rank() => {
                 let progress = Progress { cause, next_try: at, ..progress.clone() };
-                Ok(Self::Revoking { handle: handle.clone(), expires_at: *expires_at, progress })
+                Some(Self::Revoking { handle: handle.clone(), expires_at: *expires_at, progress })
             }
-            Self::Revoked { handle, at: died, .. } if cause == Cause::Resurrected => begin(handle, *died, None),
-            _ => self.illegal(event),
+            Self::Revoked { handle, at: died, .. } if cause == Cause::Resurrected => {
+                begin(handle.as_ref(), *died, None)
+            }
+            Self::New
+            | Self::Refused { .. }
+            | Self::Revoking { .. }
+            | Self::Residual { .. }
+            | Self::Revoked { .. }
+            | Self::Lapsed { .. } => None,
         }
     }
 
-    fn note_try(&self, event: &LeaseEvent) -> Step {
-        match (self, event) {
-            (
-                Self::Revoking { handle, expires_at, progress },
-                LeaseEvent::RevokeTried { reached, sessions, error, next_try },
-            ) => {
-                let progress = Progress {
-                    reached: progress.reached.max(*reached),
-                    sessions: *sessions,
-                    attempts: progress.attempts.saturating_add(1),
-                    last_error: error.clone(),
-                    next_try: *next_try,
-                    ..progress.clone()
-                };
-                Ok(Self::Revoking { handle: handle.clone(), expires_at: *expires_at, progress })
-            }
-            _ => self.illegal(event),
-        }
+    fn note_try(&self, tried: &Tried<'_>, found: Option<&String>) -> Option<Self> {
+        let Self::Revoking { handle, expires_at, progress } = self else { return None };
+        let progress = Progress {
+            reached: progress.reached.max(tried.reached),
+            sessions: tried.sessions,
+            attempts: progress.attempts.saturating_add(1),
+            last_error: tried.error.clone(),
+            next_try: tried.next_try,
+            ..progress.clone()
+        };
+        let handle = found.or(handle.as_ref()).cloned();
+        Some(Self::Revoking { handle, expires_at: *expires_at, progress })
     }
 
-    fn finish_revoking(&self, event: &LeaseEvent, proof: Proof, at: Timestamp) -> Step {
-        match self {
-            Self::Revoking { handle, progress: Progress { cause, .. }, .. }
-            | Self::Residual { handle, cause, .. } => {
-                Ok(Self::Revoked { handle: handle.clone(), cause: *cause, proof, at })
-            }
-            _ => self.illegal(event),
-        }
+    fn finish_revoking(&self, proof: Proof, at: Timestamp, found: Option<&String>) -> Option<Self> {
+        let (Self::Revoking { handle, progress: Progress { cause, .. }, .. }
+        | Self::Residual { handle, cause, .. }) = self
+        else {
+            return None;
+        };
+        Some(Self::Revoked { handle: found.or(handle.as_ref()).cloned(), cause: *cause, proof, at })
     }
 
-    fn leave_residual(&self, event: &LeaseEvent, until: Timestamp, reached: Reached) -> Step {
-        match self {
-            Self::Revoking { handle, progress, .. } => {
-                Ok(Self::Residual { handle: handle.clone(), until, cause: progress.cause, reached })
-            }
-            _ => self.illegal(event),
-        }
+    fn leave_residual(&self, until: Timestamp, reached: Reached) -> Option<Self> {
+        let Self::Revoking { handle, progress, .. } = self else { return None };
+        Some(Self::Residual { handle: handle.clone(), until, cause: progress.cause, reached })
     }
 
-    fn illegal(&self, event: &LeaseEvent) -> Step {
-        Err(IllegalTransition { state: self.name(), event: event.kind() })
+    fn lapse(&self, at: Timestamp) -> Option<Self> {
+        let Self::Residual { cause, .. } = self else { return None };
+        Some(Self::Lapsed { cause: *cause, at })
     }
 
     /// The state in one word.
@@ -343,7 +339,13 @@ impl LeaseState {
     }
 }
 
-type Step = Result<LeaseState, IllegalTransition>;
+/// What one try came to.
+struct Tried<'a> {
+    reached: Reached,
+    sessions: Sessions,
+    error: &'a Option<String>,
+    next_try: Timestamp,
+}
 
 impl Progress {
     fn begin(cause: Cause, at: Timestamp, not_before: Option<Timestamp>) -> Self {

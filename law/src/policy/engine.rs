@@ -1,41 +1,87 @@
 //! The engine: loads a policy set whole, and answers questions.
 
-use super::{Answer, Decision, DecisionRecord, Denial, Question, Verdict};
-use crate::catalog::{Catalog, Floor};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
-/// One policy file.
-#[derive(Clone, Debug)]
-pub struct PolicySource {
-    /// Its name, for messages.
-    pub name: String,
-    /// Its text.
-    pub text: String,
-}
+use cedar_policy::{
+    AuthorizationError, Authorizer, Decision as Effect, Entities, PolicyId, PolicySet, Request, Schema,
+};
+use ring::digest;
+use serde::Serialize;
 
-/// One thing that is wrong with a policy file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyProblem {
-    /// The file.
-    pub source: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// What is wrong, and what to write instead.
-    pub what: String,
-}
+use super::approvers::Approvers;
+use super::conjunct::Conjunct;
+use super::facts;
+use super::fault::CedarError;
+use super::load::{Loaded, fault, load};
+use super::rule::{Rule, names, takes_in};
+use super::source::{PolicyProblem, PolicySource};
+use super::{Answer, ApprovalNeed, Decision, DecisionRecord, Denial, Near, Permit, Question, Verdict};
+use crate::catalog::{Catalog, Floor, Intent, Target};
 
-/// A policy set that passed every check.
+/// A policy set that passed every check, with everything that it is decided from.
+///
+/// It has no clock and no randomness: the same question gets the same answer. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct Engine {
+    catalog: Catalog,
+    schema: Schema,
+    entities: Entities,
+    rules: HashMap<PolicyId, Rule>,
+    slices: BTreeMap<String, Slice>,
+    authorizer: Authorizer,
     digest: String,
+}
+
+/// The policies that can have a say in one intent: those that name it or its class, and every unscoped one.
+#[derive(Debug)]
+struct Slice {
+    policies: PolicySet,
+    /// The same policies as permits by their scope clauses alone.
+    scopes: PolicySet,
+}
+
+/// What policy says, before it is written down.
+struct Judgement {
+    outcome: Outcome,
+    /// The names of the policies that determined it.
+    policies: Vec<String>,
+}
+
+enum Outcome {
+    Allow,
+    Ask(ApprovalNeed),
+    Deny(Denial),
+}
+
+/// A question, with what the catalog knows of its pair.
+struct Case<'a> {
+    question: &'a Question<'a>,
+    intent: &'a Intent,
+    slice: &'a Slice,
+    entities: Cow<'a, Entities>,
+    floor: Floor,
 }
 
 impl Engine {
     /// Loads a policy set.
     ///
     /// # Errors
-    /// Every problem at once.
-    pub fn load(_catalog: &Catalog, _sources: &[PolicySource]) -> Result<Self, Vec<PolicyProblem>> {
-        Ok(Self { digest: String::new() })
+    /// Every problem at once, in the order of files and lines.
+    pub fn load(catalog: &Catalog, sources: &[PolicySource]) -> Result<Self, Vec<PolicyProblem>> {
+        let Loaded { schema, schema_text, rules } = load(catalog, sources)?;
+        let entities =
+            facts::entities(catalog, &schema).map_err(|error| vec![fault("the catalog", &error)])?;
+        let slices = slices(catalog, &rules).map_err(|error| vec![fault("the policy set", &error)])?;
+        Ok(Self {
+            digest: digest_of(catalog, sources, &schema_text),
+            slices,
+            rules: rules.into_iter().map(|rule| (rule.policy.id().clone(), rule)).collect(),
+            catalog: catalog.clone(),
+            authorizer: Authorizer::new(),
+            schema,
+            entities,
+        })
     }
 
     /// The digest of the policy set and the catalog.
@@ -44,13 +90,104 @@ impl Engine {
         &self.digest
     }
 
-    /// Answers a question.
+    /// Answers a question. What config does not define is denied, and so is all that fails (law 4).
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision {
-        let denial = Denial::NoPermit { nearest: None };
+        match self.case(question) {
+            None => self.decision(question, Floor::Ask, no_permit(None)),
+            Some(Err(_)) => self.decision(question, Floor::Ask, policy_error(Vec::new())),
+            Some(Ok(case)) => self.decision(question, case.floor, self.judge(&case)),
+        }
+    }
+
+    /// `None` where the catalog does not know the pair.
+    fn case<'a>(&'a self, question: &'a Question<'a>) -> Option<Result<Case<'a>, CedarError>> {
+        let intent = self.catalog.intents.get(&question.pair.intent)?;
+        let target = self.catalog.targets.get(&question.pair.target)?;
+        let slice = self.slices.get(&intent.name)?;
+        let floor = self.catalog.floors.of(intent.class, &target.labels);
+        let entities = self.entities_for(question, target);
+        Some(entities.map(|entities| Case { question, intent, slice, entities, floor }))
+    }
+
+    /// The prepared entities, unless the agent's registration changed since they were made.
+    fn entities_for(
+        &self,
+        question: &Question<'_>,
+        target: &Target,
+    ) -> Result<Cow<'_, Entities>, CedarError> {
+        if self.catalog.agents.get(&question.agent.id) == Some(question.agent) {
+            return Ok(Cow::Borrowed(&self.entities));
+        }
+        facts::entities_for(question.agent, target, &self.schema).map(Cow::Owned)
+    }
+
+    fn judge(&self, case: &Case<'_>) -> Judgement {
+        let judged = match case.question.params {
+            Some(_) => facts::request(case.question, case.intent, &self.schema)
+                .map(|request| self.judge_whole(case, &request)),
+            None => self.judge_scopes(case),
+        };
+        judged.unwrap_or_else(|_: CedarError| policy_error(Vec::new()))
+    }
+
+    fn judge_whole(&self, case: &Case<'_>, request: &Request) -> Judgement {
+        let response = self.authorizer.is_authorized(request, &case.slice.policies, &case.entities);
+        let failed: Vec<_> = response.diagnostics().errors().map(failed_policy).collect();
+        let rules = self.known(response.diagnostics().reason());
+        match response.decision() {
+            // Cedar leaves a policy out that fails: a forbid that overflows would allow (RULES R-13).
+            Effect::Allow | Effect::Deny if !failed.is_empty() => {
+                policy_error(names(self.known(failed.into_iter())))
+            }
+            Effect::Allow => weigh(&rules, case.floor),
+            Effect::Deny if !rules.is_empty() => forbidden(&rules, case.question),
+            Effect::Deny => no_permit(self.nearest(case, request)),
+        }
+    }
+
+    /// Required parameters are not fixed yet: only a forbid without conditions is sure to hold.
+    fn judge_scopes(&self, case: &Case<'_>) -> Result<Judgement, CedarError> {
+        let matching = self.in_scope(case, &facts::bare_request(case.question)?);
+        let (permits, forbids): (Vec<_>, Vec<_>) = matching.into_iter().partition(|rule| rule.is_permit());
+        let forbids: Vec<_> = forbids.into_iter().filter(|rule| rule.is_unconditional()).collect();
+        Ok(if forbids.is_empty() { weigh(&permits, case.floor) } else { forbidden(&forbids, case.question) })
+    }
+
+    /// The permit whose scope matches and that fails by the fewest conditions.
+    fn nearest(&self, case: &Case<'_>, request: &Request) -> Option<Near> {
+        let permits = self.in_scope(case, request).into_iter().filter(|rule| rule.is_permit());
+        let failing = permits.map(|rule| {
+            let fails = |conjunct: &&Conjunct| !conjunct.holds(request, &case.entities);
+            (rule, rule.conjuncts.iter().filter(fails).collect::<Vec<_>>())
+        });
+        let (rule, conjuncts) = failing.min_by_key(|(_, conjuncts)| conjuncts.len())?;
+        Some(rule.near(conjuncts, case.question))
+    }
+
+    /// The rules whose scope clauses match, whatever their effect and conditions.
+    fn in_scope(&self, case: &Case<'_>, request: &Request) -> Vec<&Rule> {
+        let response = self.authorizer.is_authorized(request, &case.slice.scopes, &case.entities);
+        self.known(response.diagnostics().reason())
+    }
+
+    /// The rules behind Cedar's ids, sorted.
+    fn known<'a>(&self, ids: impl Iterator<Item = &'a PolicyId>) -> Vec<&Rule> {
+        let mut rules: Vec<_> = ids.filter_map(|id| self.rules.get(id)).collect();
+        rules.sort_by(|a, b| a.policy.id().cmp(b.policy.id()));
+        rules
+    }
+
+    fn decision(&self, question: &Question<'_>, floor: Floor, judgement: Judgement) -> Decision {
+        let Judgement { outcome, policies } = judgement;
+        let (answer, denial, need) = match &outcome {
+            Outcome::Allow => (Answer::Allow, None, None),
+            Outcome::Ask(need) => (Answer::Ask, None, Some(need.clone())),
+            Outcome::Deny(denial) => (Answer::Deny, Some(denial.clone()), None),
+        };
         let record = DecisionRecord {
             id: question.id,
-            answer: Answer::Deny,
+            answer,
             agent: question.agent.clone(),
             pair: question.pair.clone(),
             params: question.params.cloned(),
@@ -60,12 +197,200 @@ impl Engine {
             task_age: question.task_age,
             proof: question.proof.to_owned(),
             renewal: question.renewal,
-            policies: Vec::new(),
+            policies,
             policy_digest: self.digest.clone(),
-            floor: Floor::Permit,
-            denial: Some(denial.clone()),
-            need: None,
+            floor,
+            denial,
+            need,
         };
-        Decision { verdict: Verdict::Deny(denial), record }
+        Decision { verdict: verdict(question, outcome), record }
+    }
+}
+
+impl Slice {
+    fn of<'a>(rules: impl Iterator<Item = &'a Rule> + Clone) -> Result<Self, CedarError> {
+        Ok(Self {
+            policies: PolicySet::from_policies(rules.clone().map(|rule| rule.policy.clone()))
+                .map_err(CedarError::of)?,
+            scopes: PolicySet::from_policies(rules.map(|rule| rule.scope.clone())).map_err(CedarError::of)?,
+        })
+    }
+}
+
+fn slices(catalog: &Catalog, rules: &[Rule]) -> Result<BTreeMap<String, Slice>, CedarError> {
+    let slice = |intent: &Intent| {
+        let rules = rules.iter().filter(|rule| takes_in(&rule.policy, intent));
+        Ok((intent.name.clone(), Slice::of(rules)?))
+    };
+    catalog.intents.values().map(slice).collect()
+}
+
+fn failed_policy(error: &AuthorizationError) -> &PolicyId {
+    match error {
+        AuthorizationError::PolicyEvaluationError(error) => error.policy_id(),
+    }
+}
+
+fn verdict(question: &Question<'_>, outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Allow => Verdict::Allow(Permit::new(question)),
+        Outcome::Ask(need) => Verdict::Ask(need),
+        Outcome::Deny(denial) => Verdict::Deny(denial),
+    }
+}
+
+/// Permits that need nobody allow; otherwise the one that asks the fewest people says whom to ask.
+fn weigh(permits: &[&Rule], floor: Floor) -> Judgement {
+    let (asking, free): (Vec<_>, Vec<_>) =
+        permits.iter().copied().partition(|rule| rule.need(floor).is_some());
+    if !free.is_empty() {
+        return Judgement { outcome: Outcome::Allow, policies: names(free) };
+    }
+    let needs = asking.into_iter().filter_map(|rule| Some((rule, rule.need(floor)?)));
+    match needs.min_by_key(|(_, need)| people(need)) {
+        Some((rule, need)) => Judgement { outcome: Outcome::Ask(need), policies: names([rule]) },
+        None => no_permit(None),
+    }
+}
+
+fn people(need: &ApprovalNeed) -> usize {
+    need.approvers.parse::<Approvers>().map_or(usize::MAX, |approvers| approvers.people())
+}
+
+fn forbidden(forbids: &[&Rule], question: &Question<'_>) -> Judgement {
+    let by = forbids.iter().map(|rule| rule.near(&rule.conjuncts, question)).collect();
+    Judgement { outcome: Outcome::Deny(Denial::Forbidden { by }), policies: names(forbids.iter().copied()) }
+}
+
+fn no_permit(nearest: Option<Near>) -> Judgement {
+    Judgement { outcome: Outcome::Deny(Denial::NoPermit { nearest }), policies: Vec::new() }
+}
+
+fn policy_error(policies: Vec<String>) -> Judgement {
+    let denial = Denial::PolicyError { policies: policies.clone() };
+    Judgement { outcome: Outcome::Deny(denial), policies }
+}
+
+/// Hexadecimal SHA-256 over every source, the catalog and the schema, each behind its length.
+fn digest_of(catalog: &Catalog, sources: &[PolicySource], schema: &str) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        context.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(bytes);
+    };
+    for source in sources {
+        part(source.name.as_bytes());
+        part(source.text.as_bytes());
+    }
+    let Catalog { people, groups, agents, targets, intents, grants, floors } = catalog;
+    part(&json(&(people, groups, floors)));
+    part(&json(&agents.values().collect::<Vec<_>>()));
+    part(&json(&(targets, intents)));
+    part(&json(&grants.values().collect::<Vec<_>>()));
+    part(schema.as_bytes());
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::catalog::{Agent, Autonomy, Class, Owner};
+    use crate::id::DecisionId;
+    use crate::param::Params;
+    use crate::scope::Pair;
+    use crate::time::{Span, Timestamp};
+
+    const POLICIES: &str = r#"
+        @id("all-short") forbid (principal, action, resource) when { context.ttl > duration("1h") };
+        @id("reads") permit (principal, action in Action::"class:read-only", resource);
+        @id("one") permit (principal, action == Action::"a.write", resource) when { context.task.age < duration("2h") };
+        @id("some") permit (principal, action in [Action::"a.write", Action::"b.purge"], resource in TargetGroup::"g");
+        @id("overflows") forbid (principal, action == Action::"b.purge", resource)
+        when { context.depth + 9223372036854775807 > 0 };
+        @id("never-x") forbid (principal, action, resource == Target::"x") unless { context.renewal };
+    "#;
+
+    fn owner() -> Owner {
+        Owner::Person("ana".into())
+    }
+
+    fn agent() -> Agent {
+        Agent {
+            id: "uid:1".parse().unwrap(),
+            owner: owner(),
+            groups: BTreeSet::new(),
+            autonomy: Autonomy::Act,
+            purpose: String::new(),
+        }
+    }
+
+    fn catalog() -> Catalog {
+        let intent = |name: &str, class| {
+            (name.to_owned(), Intent { name: name.into(), class, params: BTreeMap::new() })
+        };
+        let target = |name: &str, group: &str| {
+            let groups = BTreeSet::from([group.to_owned()]);
+            (name.to_owned(), Target { name: name.into(), owner: owner(), labels: BTreeMap::new(), groups })
+        };
+        Catalog {
+            people: BTreeSet::from(["ana".to_owned()]),
+            agents: BTreeMap::from([(agent().id, agent())]),
+            targets: BTreeMap::from([target("x", "g"), target("y", "g"), target("z", "h")]),
+            intents: BTreeMap::from([
+                intent("a.read", Class::ReadOnly),
+                intent("a.write", Class::Reversible),
+                intent("b.purge", Class::Irreversible),
+            ]),
+            ..Catalog::default()
+        }
+    }
+
+    /// Every question that can make a difference to a policy above.
+    fn records(engine: &Engine) -> Vec<DecisionRecord> {
+        let (agent, none) = (agent(), Params::new());
+        let mut records = Vec::new();
+        for intent in ["a.read", "a.write", "b.purge"] {
+            for target in ["x", "y", "z"] {
+                for bits in 0..16_u32 {
+                    let bit = |place: u32| bits >> place & 1 == 1;
+                    let question = Question {
+                        id: DecisionId::derive(Timestamp(1), 1),
+                        agent: &agent,
+                        pair: &Pair { intent: intent.into(), target: target.into() },
+                        params: bit(0).then_some(&none),
+                        ttl: Span::from_mins(if bit(1) { 5 } else { 90 }),
+                        now: Timestamp(1),
+                        liveness: "heartbeat",
+                        task_age: Span::from_mins(if bit(2) { 5 } else { 180 }),
+                        proof: "x509-svid",
+                        depth: 1,
+                        renewal: bit(3),
+                        guards: &[],
+                    };
+                    records.push(engine.decide(&question).record);
+                }
+            }
+        }
+        records
+    }
+
+    #[test]
+    fn a_slice_answers_as_the_full_set_does() {
+        let source = PolicySource { name: "x.cedar".into(), text: POLICIES.into() };
+        let mut engine = Engine::load(&catalog(), &[source]).unwrap();
+        assert!(engine.slices.values().all(|slice| slice.policies.num_of_policies() < 6));
+        let sliced = records(&engine);
+        for name in ["a.read", "a.write", "b.purge"] {
+            engine.slices.insert(name.into(), Slice::of(engine.rules.values()).unwrap());
+        }
+        assert_eq!(sliced, records(&engine));
+        let answers: BTreeSet<_> = sliced.iter().map(|record| format!("{:?}", record.answer)).collect();
+        assert_eq!(answers.len(), 3, "the questions see every kind of answer: {answers:?}");
     }
 }

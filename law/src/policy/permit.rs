@@ -3,6 +3,8 @@
 use crate::catalog::Recipe;
 use crate::id::{DecisionId, LeaseId};
 use crate::lease::LeaseTerms;
+use crate::param::Params;
+use crate::policy::Question;
 use crate::principal::PrincipalName;
 use crate::scope::Pair;
 use crate::subject::Guard;
@@ -13,6 +15,8 @@ use crate::time::{Span, Timestamp};
 pub struct Permit {
     decision: DecisionId,
     pair: Pair,
+    /// `None` where conditions were not judged, since parameters were missing: such a permit mints nothing.
+    params: Option<Params>,
     renewal: bool,
     guards: Vec<Guard>,
 }
@@ -69,8 +73,14 @@ pub struct PermitError {
 
 impl Permit {
     /// Only the engine calls this.
-    pub(crate) fn new(decision: DecisionId, pair: Pair, renewal: bool, guards: Vec<Guard>) -> Self {
-        Self { decision, pair, renewal, guards }
+    pub(crate) fn new(question: &Question<'_>) -> Self {
+        Self {
+            decision: question.id,
+            pair: question.pair.clone(),
+            params: question.params.cloned(),
+            renewal: question.renewal,
+            guards: question.guards.to_vec(),
+        }
     }
 
     /// The decision behind it.
@@ -88,7 +98,7 @@ impl Permit {
     /// Spends the permit on one mint.
     ///
     /// # Errors
-    /// Where the terms are for another pair or another decision, or the permit is for a renewal.
+    /// Where the terms are for another pair, other parameters or another decision, or the permit is for a renewal.
     pub fn into_order(self, mint: MintTerms) -> Result<IssueOrder, PermitError> {
         self.fits(&mint.terms, false)?;
         Ok(IssueOrder { guards: self.guards, mint })
@@ -97,7 +107,7 @@ impl Permit {
     /// Spends the permit on one renewal.
     ///
     /// # Errors
-    /// Where the terms are for another pair, or the permit is for a mint.
+    /// Where the terms are for another pair or other parameters, or the permit is for a mint.
     pub fn into_renewal(self, renew: RenewTerms) -> Result<RenewOrder, PermitError> {
         self.fits(&renew.terms, true)?;
         Ok(RenewOrder { guards: self.guards, renew })
@@ -106,7 +116,8 @@ impl Permit {
     fn fits(&self, terms: &LeaseTerms, renewal: bool) -> Result<(), PermitError> {
         let verb = |renewal| if renewal { "the renewal of" } else { "a lease of" };
         let same_decision = renewal || terms.decision == self.decision;
-        if self.pair == terms.pair && self.renewal == renewal && same_decision {
+        let same_params = self.params.as_ref() == Some(&terms.params);
+        if self.pair == terms.pair && self.renewal == renewal && same_decision && same_params {
             return Ok(());
         }
         Err(PermitError {

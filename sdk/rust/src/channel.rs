@@ -16,7 +16,7 @@ use spiffe::{
     transport::Endpoint as WorkloadEndpoint,
     workload_api::{WorkloadApiClient, WorkloadApiError},
 };
-use spiffe_rustls::{TerminalSourcePolicy, TrustDomainPolicy, authorizer};
+use spiffe_rustls::{TerminalSourcePolicy, TlsStatus, TrustDomainPolicy, authorizer};
 use spiffe_rustls_tokio::TlsConnector;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -182,9 +182,11 @@ async fn look(workload_api: &str) -> Result<(), ChannelError> {
     }
     let nobody = |error| ChannelError::NoSocket { socket: workload_api.to_owned(), reason: full(&error) };
     let client = WorkloadApiClient::connect(parsed).await.map_err(nobody)?;
-    client.fetch_x509_svid().await.map(drop).map_err(|error| match error {
-        WorkloadApiError::NoIdentityIssued => ChannelError::NoIdentityIssued { endpoint },
-        other => bad_identity(workload_api, &other),
+    client.fetch_x509_svid().await.map(drop).map_err(|error| {
+        match matches!(error, WorkloadApiError::NoIdentityIssued) {
+            true => ChannelError::NoIdentityIssued { endpoint },
+            false => bad_identity(workload_api, &error),
+        }
     })
 }
 
@@ -209,6 +211,7 @@ struct Dialer {
     addr: Arc<str>,
     expected: Arc<SpiffeId>,
     tls: TlsConnector,
+    status: TlsStatus,
 }
 
 /// Why a dial failed: as the caller sees it.
@@ -227,14 +230,15 @@ impl Dialer {
             None => default_server(&source).map_err(|error| bad(&*error))?,
         };
         let exact = authorizer::exact([expected.clone()]).map_err(|error| bad(&error))?;
-        let config = spiffe_rustls::mtls_client(source)
+        let (config, status) = spiffe_rustls::mtls_client(source)
             .authorize(exact)
             .trust_domain_policy(TrustDomainPolicy::LocalOnly(expected.trust_domain().clone()))
             .terminal_source_policy(TerminalSourcePolicy::FailClosed)
             .with_alpn_protocols([b"h2"])
-            .build()
+            .build_with_status()
             .map_err(|error| bad(&error))?;
-        Ok(Self { addr: addr.into(), expected: Arc::new(expected), tls: TlsConnector::new(Arc::new(config)) })
+        let tls = TlsConnector::new(Arc::new(config));
+        Ok(Self { addr: addr.into(), expected: Arc::new(expected), tls, status })
     }
 
     /// Connects once and waits for the server's first bytes: an HTTP/2 server speaks first once it has accepted
@@ -250,9 +254,20 @@ impl Dialer {
     async fn dial(&self) -> Dialled<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
         let tcp = TcpStream::connect(&*self.addr).await.map_err(|error| self.unreachable(&error))?;
         tcp.set_nodelay(true).map_err(|error| self.unreachable(&error))?;
+        self.settled().await;
         let name = ServerName::try_from(AUTHORITY).map_err(|error| self.untrusted(error.to_string()))?;
         let (stream, _) = self.tls.connect(name, tcp).await.map_err(|error| self.handshake_error(&error))?;
         Ok(stream)
+    }
+
+    /// Waits out the moment in which a rotated SVID is known but not yet applied: a handshake would fail in it.
+    async fn settled(&self) {
+        let mut status = self.status.clone();
+        while is_pending(&status) {
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn into_channel(self, deadline: Duration) -> Channel {
@@ -294,6 +309,11 @@ impl Dialer {
             None => self.untrusted(tls.to_string()),
         }
     }
+}
+
+fn is_pending(status: &TlsStatus) -> bool {
+    let error = status.current().error;
+    error.is_some_and(|error| matches!(*error, spiffe_rustls::Error::PendingRevision { .. }))
 }
 
 /// The id of a server that proved one, only not the right one.

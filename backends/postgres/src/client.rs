@@ -1,0 +1,286 @@
+//! Connections to one server: bounded pools, and a deadline on every wait.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use leasehold_backend::{BackendError, Problem};
+use leasehold_law::time::Timestamp;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::Zeroizing;
+
+use crate::config::{Route, Settings, Tls};
+use crate::error::Failure;
+
+const CONNECT: Duration = Duration::from_secs(5);
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// Longer than the server's own, so that the server's answer is heard where there is one.
+const ANSWER: Duration = Duration::from_secs(8);
+/// Connections for everything but mints, so that mints cannot hold up a revocation.
+const OTHERS: usize = 4;
+
+/// What every session sets, whatever the server, the database or the role set: deadlines, the catalog before anybody's
+/// functions, commits that are on disk, and one way to write and read values.
+const SESSION: &str = "-c statement_timeout=6000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=6000 \
+    -c search_path=pg_catalog,pg_temp -c synchronous_commit=on -c default_transaction_read_only=off \
+    -c default_transaction_isolation=read\\ committed -c standard_conforming_strings=on -c timezone=UTC \
+    -c datestyle=ISO -c client_min_messages=error";
+
+/// One server, as one login.
+#[derive(Debug)]
+pub(crate) struct Server {
+    label: String,
+    user: String,
+    mints: Pool,
+    others: Pool,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Minting.
+    Mints,
+    /// Everything else.
+    Others,
+}
+
+impl Server {
+    /// The server behind a target's settings. Reads the files that they name; dials nothing.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or holds something else.
+    pub(crate) fn open(target: &str, settings: &Settings) -> Result<Self, Vec<Problem>> {
+        let tls = tls_of(settings).map_err(|problem| vec![problem])?;
+        let mut config = config_of(&settings.connect, settings.tls);
+        config.user(&settings.user).options(SESSION).application_name("leasehold");
+        if let Some(password) = password_of(settings).map_err(|problem| vec![problem])? {
+            config.password(password.as_slice());
+        }
+        let pool = |size| pool_of(config.clone(), tls.clone(), size);
+        let problem = |error| vec![Problem::new("/pool", format!("cannot be made: {error}"))];
+        Ok(Self {
+            label: format!("{target} at {}", place(&settings.connect)),
+            user: settings.user.clone(),
+            mints: pool(settings.pool).map_err(problem)?,
+            others: pool(OTHERS).map_err(problem)?,
+            tls,
+        })
+    }
+
+    /// The target and where it is, for messages.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// A connection of the pool.
+    ///
+    /// # Errors
+    /// Where none is to be had within the deadline, or the server refuses the broker's login.
+    pub(crate) async fn conn(&self, lane: Lane) -> Result<Conn<'_>, BackendError> {
+        let pool = match lane {
+            Lane::Mints => &self.mints,
+            Lane::Others => &self.others,
+        };
+        let object = pool.get().await.map_err(|error| self.refused(error.into()))?;
+        Ok(Conn { server: self, object: Some(object) })
+    }
+
+    /// Says whose login it was that the server refused.
+    fn refused(&self, failure: Failure) -> BackendError {
+        if !is_refusal(&failure) {
+            return failure.sorted(&self.label);
+        }
+        let what =
+            format!("{} refused the broker's login as `{}`: {}", self.label, self.user, failure.text());
+        let fix = "put the password of that role into `admin.password_file`, and let it log in".to_owned();
+        BackendError::Refused { what, fix: Some(fix) }
+    }
+
+    /// Logs in as somebody else by the given route, and out again.
+    ///
+    /// # Errors
+    /// What the server said, or that it said nothing.
+    pub(crate) async fn login(
+        &self,
+        route: &Route,
+        tls: Tls,
+        user: &str,
+        password: &[u8],
+    ) -> Result<(), Failure> {
+        let mut config = config_of(route, tls);
+        config.user(user).password(password);
+        let connector = self.tls.as_ref().map(|tls| MakeRustlsConnect::new(ClientConfig::clone(tls)));
+        let answered = match connector.filter(|_| tls == Tls::VerifyFull) {
+            Some(connector) => timeout(CONNECT, config.connect(connector)).await.map(|done| done.map(drop)),
+            None => timeout(CONNECT, config.connect(NoTls)).await.map(|done| done.map(drop)),
+        };
+        answered
+            .map_err(|_| Failure::silent("no answer to a login within the deadline"))?
+            .map_err(Failure::from)
+    }
+}
+
+/// Whether the server refused a login: 28000 and 28P01.
+pub(crate) fn is_refusal(failure: &Failure) -> bool {
+    failure.is(&SqlState::INVALID_PASSWORD) || failure.is(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+/// A parameter with its type, so that a query takes one round trip.
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A connection that is in use.
+#[derive(Debug)]
+pub(crate) struct Conn<'a> {
+    server: &'a Server,
+    object: Option<Object>,
+}
+
+impl Conn<'_> {
+    /// The target, for messages.
+    pub(crate) fn label(&self) -> &str {
+        self.server.label()
+    }
+
+    /// Runs statements in one message, and so in one transaction.
+    pub(crate) async fn run(&mut self, statements: &str) -> Result<(), Failure> {
+        self.within(async |object| object.batch_execute(statements).await).await
+    }
+
+    /// Runs statements in one message, and gives the first value of the last row that any of them gave.
+    pub(crate) async fn run_for_value(&mut self, statements: &str) -> Result<Option<String>, Failure> {
+        let messages = self.within(async |object| object.simple_query(statements).await).await?;
+        let value = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        };
+        Ok(messages.iter().rev().find_map(value))
+    }
+
+    /// Runs a query in a transaction of its own.
+    pub(crate) async fn rows(&mut self, query: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
+        self.within(async |object| object.query_typed(query, params).await).await
+    }
+
+    /// Runs a query that gives one row.
+    pub(crate) async fn row(&mut self, query: &str, params: &[Param<'_>]) -> Result<Row, Failure> {
+        let mut rows = self.rows(query, params).await?;
+        rows.pop().ok_or_else(|| Failure::silent("an answer without a row"))
+    }
+
+    /// Waits for an answer, but not for ever. A connection that owes one is never used again.
+    async fn within<T>(
+        &mut self,
+        ask: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Failure> {
+        let Some(object) = &self.object else { return Err(Failure::silent("the connection was lost")) };
+        let Ok(answer) = timeout(ANSWER, ask(object)).await else {
+            self.discard();
+            return Err(Failure::silent("no answer within the deadline"));
+        };
+        answer.map_err(Failure::from)
+    }
+
+    fn discard(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// A value of a row.
+pub(crate) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    name: &str,
+) -> Result<T, Failure> {
+    row.try_get(name).map_err(Failure::from)
+}
+
+/// A time that a query gave in whole milliseconds.
+pub(crate) fn time_column(row: &Row, name: &str) -> Result<Timestamp, Failure> {
+    column(row, name).map(Timestamp)
+}
+
+fn pool_of(
+    config: Config,
+    tls: Option<Arc<ClientConfig>>,
+    size: usize,
+) -> Result<Pool, deadpool_postgres::BuildError> {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = match tls {
+        Some(tls) => {
+            Manager::from_config(config, MakeRustlsConnect::new(ClientConfig::clone(&tls)), recycling)
+        }
+        None => Manager::from_config(config, NoTls, recycling),
+    };
+    Pool::builder(manager)
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(ACQUIRE))
+        .create_timeout(Some(CONNECT))
+        .recycle_timeout(Some(CONNECT))
+        .build()
+}
+
+fn config_of(route: &Route, tls: Tls) -> Config {
+    let mut config = Config::new();
+    if route.is_socket() {
+        config.host_path(&route.host);
+    } else {
+        config.host(&route.host);
+    }
+    let mode = match tls {
+        Tls::VerifyFull => SslMode::Require,
+        Tls::Disable => SslMode::Disable,
+    };
+    config.port(route.port).dbname(&route.dbname).ssl_mode(mode);
+    config.connect_timeout(CONNECT).tcp_user_timeout(ANSWER).keepalives_idle(Duration::from_secs(30));
+    config
+}
+
+fn place(route: &Route) -> String {
+    format!("{}:{}/{}", route.host, route.port, route.dbname)
+}
+
+fn password_of(settings: &Settings) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
+    let Some(path) = &settings.password_file else { return Ok(None) };
+    let problem = |what: String| Problem::new("/admin/password_file", what);
+    let bytes = std::fs::read(path).map_err(|error| problem(unreadable(path, &error)))?;
+    let mut bytes = Zeroizing::new(bytes);
+    while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    if bytes.is_empty() { Err(problem(format!("`{}` is empty", path.display()))) } else { Ok(Some(bytes)) }
+}
+
+fn tls_of(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, Problem> {
+    let Some(path) = &settings.roots else { return Ok(None) };
+    let problem = |what: String| Problem::new("/connect/sslrootcert", what);
+    let pem = std::fs::read(path).map_err(|error| problem(unreadable(path, &error)))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let added = certificate.map_err(|error| error.to_string());
+        let added = added.and_then(|der| roots.add(der).map_err(|error| error.to_string()));
+        added.map_err(|error| problem(format!("`{}` holds something else: {error}", path.display())))?;
+    }
+    if roots.is_empty() {
+        return Err(problem(format!("`{}` holds no certificate", path.display())));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| problem(error.to_string()))?;
+    Ok(Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("`{}` cannot be read: {error}", path.display())
+}

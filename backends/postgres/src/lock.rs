@@ -1,0 +1,68 @@
+//! One advisory lock for each principal, so that a mint and the read-back of its revocation cannot pass each other
+//! (RULES R-4).
+
+use ring::digest;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::client::Conn;
+use crate::error::Failure;
+use crate::quote;
+
+const CONTEXT: &[u8] = b"leasehold.postgres.lock.v1\0";
+
+/// The key of a principal's lock: half of a digest, so that two names never share one by chance.
+pub(crate) fn key(name: &str) -> i64 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(CONTEXT);
+    context.update(name.as_bytes());
+    let digest = context.finish();
+    digest.as_ref().iter().take(8).fold(0_i64, |key, byte| (key << 8) | i64::from(*byte))
+}
+
+/// Takes one lock, as a statement of a block.
+pub(crate) fn perform(name: &str) -> String {
+    format!("PERFORM pg_advisory_xact_lock('{}');", key(name))
+}
+
+/// Takes locks until the end of the transaction, in one order for everybody.
+pub(crate) fn take<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut keys: Vec<_> = names.into_iter().map(key).collect();
+    keys.sort_unstable();
+    let takes: String = keys.iter().map(|key| format!("PERFORM pg_advisory_xact_lock('{key}'); ")).collect();
+    quote::block(&format!("BEGIN {takes}END"))
+}
+
+/// Whether a lock could not be had in time.
+pub(crate) fn is_held(failure: &Failure) -> bool {
+    failure.is(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// Ends the sessions of anybody else who holds or awaits these locks. Any login may take any advisory lock, and nobody
+/// but the broker has business with these: a holder must not be able to keep its own revocation from its proof.
+pub(crate) async fn evict(conn: &mut Conn<'_>, names: &[&str]) -> Result<(), Failure> {
+    let keys: Vec<i64> = names.iter().map(|name| key(name)).collect();
+    conn.rows(EVICT, &[(&keys, Type::INT8_ARRAY)]).await.map(drop)
+}
+
+const EVICT: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.locktype = 'advisory' AND l.objsubid = 1 \
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+    AND ((l.classid::int8 << 32) | l.objid::int8) = ANY($1) \
+    AND a.usesysid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_has_its_key() {
+        assert_eq!(key("lha"), key("lha"));
+        assert_ne!(key("lha"), key("lhb"));
+    }
+
+    #[test]
+    fn locks_are_taken_in_one_order() {
+        assert_eq!(take(["a", "b", "c"]), take(["c", "a", "b"]));
+    }
+}

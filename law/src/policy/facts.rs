@@ -1,0 +1,130 @@
+//! What Cedar is told: entities, made once per engine where they can be, and one request per question.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
+};
+
+use super::Question;
+use super::fault::CedarError;
+use crate::catalog::{Agent, Catalog, Intent, Target};
+use crate::param::{ParamValue, check_params};
+use crate::time::Span;
+
+type Attributes = HashMap<String, RestrictedExpression>;
+
+/// The name of an entity.
+pub(super) fn uid(kind: &str, id: &str) -> Result<EntityUid, CedarError> {
+    let kind = EntityTypeName::from_str(kind).map_err(CedarError::of)?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+}
+
+/// Every agent, target and action of the catalog.
+pub(super) fn entities(catalog: &Catalog, schema: &Schema) -> Result<Entities, CedarError> {
+    let agents = catalog.agents.values().map(agent_entity);
+    let targets = catalog.targets.values().map(target_entity);
+    let all = agents.chain(targets).collect::<Result<Vec<_>, _>>()?;
+    Entities::from_entities(all, Some(schema)).map_err(CedarError::of)
+}
+
+/// The entities for an agent whose registration differs from the catalog's.
+pub(super) fn entities_for(agent: &Agent, target: &Target, schema: &Schema) -> Result<Entities, CedarError> {
+    Entities::from_entities([agent_entity(agent)?, target_entity(target)?], Some(schema))
+        .map_err(CedarError::of)
+}
+
+fn agent_entity(agent: &Agent) -> Result<Entity, CedarError> {
+    let parents = parents("AgentGroup", &agent.groups)?;
+    let attributes = HashMap::from([
+        ("owner".to_owned(), text(&agent.owner.to_string())),
+        ("autonomy".to_owned(), text(agent.autonomy.name())),
+    ]);
+    Entity::new(uid("Agent", &agent.id.to_string())?, attributes, parents).map_err(CedarError::of)
+}
+
+fn target_entity(target: &Target) -> Result<Entity, CedarError> {
+    let parents = parents("TargetGroup", &target.groups)?;
+    let labels = target.labels.iter().map(|(key, value)| (key.clone(), text(value)));
+    let attributes = HashMap::from([
+        ("owner".to_owned(), text(&target.owner.to_string())),
+        ("labels".to_owned(), RestrictedExpression::new_record(labels).map_err(CedarError::of)?),
+    ]);
+    Entity::new(uid("Target", &target.name)?, attributes, parents).map_err(CedarError::of)
+}
+
+fn parents<'a>(
+    kind: &str,
+    groups: impl IntoIterator<Item = &'a String>,
+) -> Result<HashSet<EntityUid>, CedarError> {
+    groups.into_iter().map(|group| uid(kind, group)).collect()
+}
+
+/// The question with every fact, checked against the schema and the declared parameters: what does not fit
+/// denies.
+pub(super) fn request(
+    question: &Question<'_>,
+    intent: &Intent,
+    schema: &Schema,
+) -> Result<Request, CedarError> {
+    let params = question.params.into_iter().flatten();
+    let checked = question.params.map(|params| check_params(&intent.params, params)).unwrap_or_default();
+    if let Some(error) = checked.first() {
+        return Err(CedarError::of(error));
+    }
+    let seen = params.filter(|(name, _)| intent.params.get(*name).is_some_and(|spec| spec.reaches_policy()));
+    let context = context(question, record(seen.map(|(name, value)| (name.as_str(), expression(value))))?)?;
+    put(question, context, Some(schema))
+}
+
+/// The question without any fact beyond the scope clauses of policies: who, what, where.
+pub(super) fn bare_request(question: &Question<'_>) -> Result<Request, CedarError> {
+    put(question, Context::empty(), None)
+}
+
+fn put(question: &Question<'_>, context: Context, schema: Option<&Schema>) -> Result<Request, CedarError> {
+    let agent = uid("Agent", &question.agent.id.to_string())?;
+    let action = uid("Action", &question.pair.intent)?;
+    let target = uid("Target", &question.pair.target)?;
+    Request::new(agent, action, target, context, schema).map_err(CedarError::of)
+}
+
+fn context(question: &Question<'_>, params: RestrictedExpression) -> Result<Context, CedarError> {
+    let task = record([("liveness", text(question.liveness)), ("age", duration(question.task_age))])?;
+    let pairs = [
+        ("ttl", duration(question.ttl)),
+        ("now", RestrictedExpression::new_datetime(question.now.to_string())),
+        ("params", params),
+        ("task", task),
+        ("proof", text(question.proof)),
+        ("depth", RestrictedExpression::new_long(i64::from(question.depth))),
+        ("renewal", RestrictedExpression::new_bool(question.renewal)),
+        ("approvals", RestrictedExpression::new_set([])),
+    ];
+    Context::from_pairs(pairs.map(|(name, value)| (name.to_owned(), value))).map_err(CedarError::of)
+}
+
+fn record<'a>(
+    fields: impl IntoIterator<Item = (&'a str, RestrictedExpression)>,
+) -> Result<RestrictedExpression, CedarError> {
+    let fields: Attributes = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    RestrictedExpression::new_record(fields).map_err(CedarError::of)
+}
+
+fn text(text: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(text.to_owned())
+}
+
+fn duration(span: Span) -> RestrictedExpression {
+    RestrictedExpression::new_duration(format!("{}ms", span.0))
+}
+
+fn expression(value: &ParamValue) -> RestrictedExpression {
+    match value {
+        ParamValue::Bool(value) => RestrictedExpression::new_bool(*value),
+        ParamValue::Int(value) => RestrictedExpression::new_long(*value),
+        ParamValue::String(value) => text(value),
+        ParamValue::List(items) => RestrictedExpression::new_set(items.iter().map(|item| text(item))),
+    }
+}

@@ -1,0 +1,53 @@
+//! AdminService: the operator's one screen, and the clock.
+
+use leasehold_proto::v1::{self, admin_service_server::AdminService};
+use tonic::{Request, Response, Status};
+
+use super::{Api, read, standing, target, write};
+use crate::clock::Reading;
+
+#[tonic::async_trait]
+impl AdminService for Api {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let status = self.broker.status().await?;
+        Ok(Response::new(v1::StatusResponse {
+            live: status.counts.live,
+            due: status.counts.revoking,
+            stuck: status.counts.stuck,
+            frozen: u64::try_from(status.frozen).unwrap_or(u64::MAX),
+            targets: status.targets.iter().map(|one| target::view(&self.broker, one)).collect(),
+            open_tasks: status.counts.open_tasks,
+            journal: Some(v1::JournalStatus {
+                chain: status.head.chain.as_str().to_owned(),
+                seq: status.head.seq,
+                healthy: status.journal_error.is_none(),
+                error: status.journal_error.unwrap_or_default(),
+            }),
+            clock: Some(clock_view(status.clock)),
+            uptime: Some(write::span(status.uptime)),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            needs_person: status.needs_person,
+            broker: self.broker.name().to_owned(),
+        }))
+    }
+
+    async fn confirm_clock(
+        &self,
+        request: Request<v1::ConfirmClockRequest>,
+    ) -> Result<Response<v1::ConfirmClockResponse>, Status> {
+        let by = standing(&request)?.id().to_string();
+        let reason = read::reason(request.into_inner().reason)?;
+        let reading = self.broker.confirm_clock(&by, &reason).await?;
+        Ok(Response::new(v1::ConfirmClockResponse { clock: Some(clock_view(reading)) }))
+    }
+}
+
+fn clock_view(reading: Reading) -> v1::ClockStatus {
+    let ok = reading.may_issue();
+    v1::ClockStatus {
+        ok,
+        offset: Some(write::span(reading.behind)),
+        reason: if ok { String::new() } else { "the wall clock stepped back; nothing is issued".to_owned() },
+        now: Some(write::moment(reading.now)),
+    }
+}

@@ -1,0 +1,183 @@
+//! What every request passes before its service: who, whether it may, and, on the way back, whether a secret arrived.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use http_body::{Frame, SizeHint};
+use leasehold_law::reason::Reason;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::status;
+use crate::authority::{self, Operators, Standing};
+use crate::broker::{Broker, Delivery, Refused};
+use crate::identity::{Caller, Presented};
+use crate::ledger;
+
+/// Who makes a request, and as what.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// The proven caller.
+    pub caller: Caller,
+    /// What it may.
+    pub standing: Standing,
+}
+
+/// Lets proven and authorised callers through.
+#[derive(Clone)]
+pub struct DoorLayer {
+    broker: Broker,
+    operators: Arc<Operators>,
+}
+
+impl DoorLayer {
+    /// A layer over a broker's registry and these operators.
+    #[must_use]
+    pub fn new(broker: Broker, operators: Arc<Operators>) -> Self {
+        Self { broker, operators }
+    }
+}
+
+impl<S> Layer<S> for DoorLayer {
+    type Service = DoorService<S>;
+    fn layer(&self, inner: S) -> Self::Service {
+        DoorService { door: self.clone(), inner }
+    }
+}
+
+/// A service behind the door.
+#[derive(Clone)]
+pub struct DoorService<S> {
+    door: DoorLayer,
+    inner: S,
+}
+
+impl<S> Service<http::Request<Body>> for DoorService<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // The service that was polled ready is the one to call; the clone takes its place.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let door = self.door.clone();
+        let presented = Presented::of(request.extensions(), door.broker.now());
+        let call = request.uri().path().trim_start_matches('/').to_owned();
+        Box::pin(async move {
+            match door.admit(presented, &call).await {
+                Ok(identified) => {
+                    request.extensions_mut().insert(identified);
+                    inner.call(request).await.map(track_delivery)
+                }
+                Err(refused) => Ok(status::of(&refused).into_http()),
+            }
+        })
+    }
+}
+
+impl DoorLayer {
+    /// Identity holds for a request, not for a connection (ID-2); then authority. Refusals are on record (law 12).
+    async fn admit(&self, presented: Presented, call: &str) -> Result<Identified, Refused> {
+        let caller = match presented {
+            Presented::Proven(caller) => caller,
+            Presented::NotPresented => {
+                return Err(Refused::new(Reason::NoIdentity, "no identity was presented")
+                    .next("connect with an X.509-SVID from your Workload API"));
+            }
+            Presented::Rejected(rejection) => {
+                return Err(Refused::new(Reason::NoIdentity, rejection.to_string())
+                    .next("connect again with a fresh SVID; leasehold doctor shows what you have"));
+            }
+        };
+        let registry = self.broker.registry();
+        match authority::check(call, &caller, &self.operators, &registry) {
+            Ok(standing) => Ok(Identified { caller, standing }),
+            Err(refused) => Err(self.record(refused, &caller, call).await),
+        }
+    }
+
+    async fn record(&self, refused: Refused, caller: &Caller, call: &str) -> Refused {
+        let Ok(id) = self.broker.make_decision_id() else { return refused };
+        let event = ledger::refused(
+            id,
+            caller.id().clone(),
+            &call.chars().take(128).collect::<String>(),
+            refused.reason,
+        );
+        match self.broker.ledger().note(&id.to_string(), event).await {
+            Ok(()) => refused.decided(id),
+            Err(error) => {
+                tracing::warn!(caller = %caller.id(), call, %error, "a refusal is not on record");
+                refused
+            }
+        }
+    }
+}
+
+/// A delivery on its way through a response's extensions, to be confirmed when the body has left.
+#[derive(Clone)]
+pub(super) struct Receipt(Arc<Mutex<Option<Delivery>>>);
+
+impl Receipt {
+    pub(super) fn new(delivery: Delivery) -> Self {
+        Self(Arc::new(Mutex::new(Some(delivery))))
+    }
+
+    fn take(&self) -> Option<Delivery> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A response that carries a receipt gets a body that confirms it (RULES R-3). A body that is dropped before its end,
+/// because the client reset its stream, drops the delivery with it: the lease is revoked as undelivered.
+fn track_delivery(mut response: http::Response<Body>) -> http::Response<Body> {
+    match response.extensions_mut().remove::<Receipt>().and_then(|receipt| receipt.take()) {
+        Some(delivery) => response.map(|body| Body::new(Tracked { body, delivery: Some(delivery) })),
+        None => response,
+    }
+}
+
+struct Tracked {
+    body: Body,
+    delivery: Option<Delivery>,
+}
+
+impl http_body::Body for Tracked {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let ended = match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if ended && let Some(delivery) = self.delivery.take() {
+            delivery.confirm();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

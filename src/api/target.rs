@@ -1,0 +1,88 @@
+//! TargetService: what is minted in, whether it is fit, and what it needs.
+
+use leasehold_law::lease::Grade;
+use leasehold_law::time::Span;
+use leasehold_proto::v1::{self, target_service_server::TargetService};
+use tonic::{Request, Response, Status};
+
+use super::task::next_page;
+use super::{Api, read, write};
+use crate::broker::{Broker, TargetStatus};
+
+#[tonic::async_trait]
+impl TargetService for Api {
+    async fn list_targets(
+        &self,
+        request: Request<v1::ListTargetsRequest>,
+    ) -> Result<Response<v1::ListTargetsResponse>, Status> {
+        let wire = request.into_inner();
+        let size = read::page_size(wire.page_size)?;
+        let statuses = self.broker.target_statuses().await?;
+        let after = |status: &&TargetStatus| status.name > wire.page_token;
+        let page: Vec<_> = statuses.iter().filter(after).take(size).collect();
+        let next_page_token = next_page(&page, size, |status| status.name.clone());
+        let targets = page.into_iter().map(|status| view(&self.broker, status)).collect();
+        Ok(Response::new(v1::ListTargetsResponse { targets, next_page_token }))
+    }
+
+    async fn check_target(
+        &self,
+        request: Request<v1::CheckTargetRequest>,
+    ) -> Result<Response<v1::CheckTargetResponse>, Status> {
+        let name = request.into_inner().target;
+        let status = self.broker.check_target(&name).await?;
+        let missing = status.seen.missing.iter();
+        let problem = |missing: &leasehold_backend::Missing| v1::TargetProblem {
+            what: missing.what.clone(),
+            fix: missing.fix.clone(),
+        };
+        Ok(Response::new(v1::CheckTargetResponse {
+            target: Some(view(&self.broker, &status)),
+            problems: missing.map(problem).collect(),
+            warnings: status.seen.warnings,
+        }))
+    }
+
+    async fn setup_target(
+        &self,
+        request: Request<v1::SetupTargetRequest>,
+    ) -> Result<Response<v1::SetupTargetResponse>, Status> {
+        let name = request.into_inner().target;
+        let statements = self.broker.setup_target(&name).await?;
+        let (undo, statements): (Vec<_>, Vec<_>) =
+            statements.into_iter().partition(|statement| statement.undo);
+        Ok(Response::new(v1::SetupTargetResponse {
+            statements: statements.iter().map(|one| format!("-- {}\n{}", one.why, one.text)).collect(),
+            notes: Vec::new(),
+            undo: undo.into_iter().map(|statement| statement.text).collect(),
+        }))
+    }
+}
+
+/// A target as operators see it.
+pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
+    let registry = broker.registry();
+    let defined = registry.catalog().targets.get(&status.name);
+    let state = match &status.seen {
+        seen if seen.error.is_some() => v1::TargetState::Down,
+        seen if !seen.missing.is_empty() => v1::TargetState::Unfit,
+        seen if seen.answered_at.is_some() => v1::TargetState::Ready,
+        _ => v1::TargetState::Unspecified,
+    };
+    let can = status.capabilities.as_ref();
+    v1::Target {
+        name: status.name.clone(),
+        backend: status.kind.clone(),
+        owner: defined.map(|target| target.owner.to_string()).unwrap_or_default(),
+        labels: defined.map(|target| target.labels.clone()).unwrap_or_default(),
+        state: state.into(),
+        last_error: status.seen.error.clone().unwrap_or_default(),
+        last_answer_at: status.seen.answered_at.map(write::moment),
+        clock_offset: Some(write::millis(status.seen.offset)),
+        live: status.live,
+        due: 0,
+        stuck: status.stuck,
+        grade: write::grade(can.map_or(Grade::None, |can| can.grade)).into(),
+        window: Some(write::span(can.map_or(Span::ZERO, |can| can.window))),
+    }
+}

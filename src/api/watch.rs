@@ -1,0 +1,209 @@
+//! What the streams say: bounded, so that a client that never reads costs a fixed amount and is let go.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use leasehold_law::id::TaskId;
+use leasehold_law::task::{Task, TaskState};
+use leasehold_law::time::Span;
+use leasehold_proto::v1::watch_task_response::{self as response, Event};
+use leasehold_proto::v1::{self, WatchTaskResponse};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{task, write};
+use crate::broker::{Asker, Broker, Refused};
+use crate::ledger::Notice;
+
+/// The stream of a watched task.
+pub(super) type TaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
+
+/// How many events wait for a client.
+const WAITING: usize = 64;
+/// How long a client may read nothing while events wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often time itself is looked at: the silence, the deadline.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long before a deadline it is said to be near.
+const NEAR: Span = Span::from_secs(60);
+
+/// Watches a caller's own task until it has ended or the client is gone.
+pub(super) async fn task(broker: Broker, asker: Asker, id: TaskId) -> Result<TaskStream, Refused> {
+    let notices = broker.ledger().watch();
+    let task = broker.task(Some(&asker), id).await?;
+    let (out, stream) = mpsc::channel(WAITING);
+    let watch = Watch { broker, asker, task, out, warned: Warned::default() };
+    tokio::spawn(watch.run(notices));
+    Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+struct Watch {
+    broker: Broker,
+    asker: Asker,
+    task: Task,
+    out: mpsc::Sender<Result<WatchTaskResponse, Status>>,
+    warned: Warned,
+}
+
+/// What was said already.
+#[derive(Default)]
+struct Warned {
+    silent: bool,
+    deadline: bool,
+}
+
+/// The client is gone, or has been let go.
+struct Gone;
+
+impl Watch {
+    async fn run(mut self, mut notices: broadcast::Receiver<Notice>) {
+        // Either end of the stream is a normal one.
+        let _: Result<(), Gone> = self.follow(&mut notices).await;
+    }
+
+    async fn follow(&mut self, notices: &mut broadcast::Receiver<Notice>) -> Result<(), Gone> {
+        self.resync(false).await?;
+        let mut look = tokio::time::interval(LOOK);
+        while !matches!(self.task.state, TaskState::Ended { .. } | TaskState::Refused) {
+            tokio::select! {
+                notice = notices.recv() => match notice {
+                    Ok(notice) => self.pass_on(notice).await?,
+                    Err(RecvError::Lagged(_)) => self.reread().await?,
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                _ = look.tick() => self.look_at_time().await?,
+                () = self.out.closed() => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    async fn resync(&self, fell_behind: bool) -> Result<(), Gone> {
+        let task = Some(task::view(&self.broker, &self.task));
+        self.say(Event::Resync(response::Resync { task, fell_behind })).await
+    }
+
+    async fn reread(&mut self) -> Result<(), Gone> {
+        self.task = self.broker.task(Some(&self.asker), self.task.terms.id).await.map_err(|_| Gone)?;
+        self.resync(true).await
+    }
+
+    async fn pass_on(&mut self, notice: Notice) -> Result<(), Gone> {
+        match notice {
+            Notice::Lease(lease) if lease.terms.task == self.task.terms.id => {
+                let view = Some(write::lease(&lease));
+                let usable = lease.state.is_usable();
+                self.say(match usable {
+                    true => Event::LeaseChanged(response::LeaseChanged { lease: view }),
+                    false => Event::LeaseRevoked(response::LeaseRevoked { lease: view }),
+                })
+                .await
+            }
+            Notice::Task(task) if task.terms.id == self.task.terms.id => {
+                self.task_changed((*task).clone()).await
+            }
+            Notice::Lease(_) | Notice::Task(_) => Ok(()),
+        }
+    }
+
+    async fn task_changed(&mut self, task: Task) -> Result<(), Gone> {
+        let event = match task.state {
+            TaskState::New | TaskState::Refused => None,
+            TaskState::Open if task.scope == self.task.scope => None,
+            TaskState::Open => {
+                Some(Event::ScopeChanged(response::ScopeChanged { scope: write::scope(&task.scope) }))
+            }
+            TaskState::Ending { cause, .. } => {
+                Some(Event::Ending(response::TaskEnding { cause: write::cause(cause).into() }))
+            }
+            TaskState::Ended { cause, outcome, .. } => Some(Event::Ended(response::TaskEnded {
+                cause: write::cause(cause).into(),
+                outcome: write::task_outcome(outcome).into(),
+            })),
+        };
+        self.task = task;
+        match event {
+            Some(event) => self.say(event).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn look_at_time(&mut self) -> Result<(), Gone> {
+        let now = self.broker.now();
+        let near = self.task.terms.deadline <= now + NEAR;
+        if near && !std::mem::replace(&mut self.warned.deadline, near) {
+            let deadline = Some(write::moment(self.task.terms.deadline));
+            self.say(Event::DeadlineNear(response::DeadlineNear { deadline })).await?;
+        }
+        let silent = self.broker.is_silent(&self.task);
+        let was = std::mem::replace(&mut self.warned.silent, silent);
+        match self.broker.pulse(&self.task) {
+            Some((last, lost_at)) if silent && !was => {
+                let (last_heartbeat, lost_at) = (Some(write::moment(last)), Some(write::moment(lost_at)));
+                self.say(Event::Silent(response::SilentWarning { last_heartbeat, lost_at })).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn say(&self, event: Event) -> Result<(), Gone> {
+        let at = Some(write::moment(self.broker.now()));
+        let said = WatchTaskResponse { at, event: Some(event) };
+        self.out.send_timeout(Ok(said), PATIENCE).await.map_err(|_| Gone)
+    }
+}
+
+/// The stream of a revocation's progress.
+pub(super) type ProgressStream = Pin<Box<dyn Stream<Item = Result<v1::RevocationProgress, Status>> + Send>>;
+
+/// Follows a revocation until every lease is dead or beyond reach, for at most `wait`.
+pub(super) fn revocation(
+    broker: Broker,
+    revocation: leasehold_law::revocation::Revocation,
+    wait: Option<Span>,
+) -> ProgressStream {
+    let (out, stream) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        // The client may go at any time; the revocation goes on.
+        let _ = follow_revocation(&broker, &revocation, wait, &out).await;
+    });
+    Box::pin(ReceiverStream::new(stream))
+}
+
+async fn follow_revocation(
+    broker: &Broker,
+    revocation: &leasehold_law::revocation::Revocation,
+    wait: Option<Span>,
+    out: &mpsc::Sender<Result<v1::RevocationProgress, Status>>,
+) -> Result<(), Gone> {
+    let until = wait.map(|wait| broker.now() + wait);
+    let mut last = None;
+    loop {
+        let step = if last.is_none() { Span::ZERO } else { Span::from_secs(1) };
+        let progress = match broker.settled(&revocation.leases, step).await {
+            Ok(settled) => progress(revocation, &settled, until.is_some_and(|until| broker.now() >= until)),
+            Err(refused) => return out.send(Err(refused.into())).await.map_err(|_| Gone),
+        };
+        let done = progress.done;
+        if last.as_ref() != Some(&progress) {
+            out.send_timeout(Ok(progress.clone()), PATIENCE).await.map_err(|_| Gone)?;
+        }
+        last = Some(progress);
+        if done || out.is_closed() {
+            return Ok(());
+        }
+    }
+}
+
+fn progress(
+    revocation: &leasehold_law::revocation::Revocation,
+    settled: &crate::broker::Settled,
+    out_of_time: bool,
+) -> v1::RevocationProgress {
+    let pending: Vec<_> = settled.pending().map(|lease| lease.terms.id.to_string()).collect();
+    let done = pending.is_empty() || out_of_time;
+    v1::RevocationProgress { revocation: Some(write::revocation(revocation, settled)), pending, done }
+}

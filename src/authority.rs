@@ -1,0 +1,183 @@
+//! Room 3: may this kind of caller use this call. One static table, printed as the committed matrix (law 13).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::reason::Reason;
+
+use crate::broker::{Asker, Refused};
+use crate::config::Role;
+use crate::identity::{Caller, Door, Proof};
+use crate::registry::Registry;
+
+/// What a call needs of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A proven identity, whosever.
+    Proven,
+    /// A registered agent; it sees its own alone.
+    Agent,
+    /// An operator with this role.
+    Operator(Role),
+}
+
+/// One call, and what each door asks for it; a door that asks nothing does not serve it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The path on the wire, without the leading slash.
+    pub call: &'static str,
+    /// On the agents' door.
+    pub agents: Option<Need>,
+    /// On the admin door.
+    pub admin: Option<Need>,
+}
+
+const fn agents(call: &'static str) -> Row {
+    Row { call, agents: Some(Need::Agent), admin: None }
+}
+
+const fn admin(call: &'static str, role: Role) -> Row {
+    Row { call, agents: None, admin: Some(Need::Operator(role)) }
+}
+
+const fn both(call: &'static str, role: Role) -> Row {
+    Row { call, agents: Some(Need::Agent), admin: Some(Need::Operator(role)) }
+}
+
+const fn open(call: &'static str) -> Row {
+    Row { call, agents: Some(Need::Proven), admin: Some(Need::Proven) }
+}
+
+/// Every call there is. One without a row is refused, and a test fails.
+pub const TABLE: &[Row] = &[
+    agents("leasehold.v1.TaskService/OpenTask"),
+    both("leasehold.v1.TaskService/GetTask", Role::Viewer),
+    both("leasehold.v1.TaskService/ListTasks", Role::Viewer),
+    agents("leasehold.v1.TaskService/ChangeScope"),
+    agents("leasehold.v1.TaskService/WatchTask"),
+    agents("leasehold.v1.TaskService/Heartbeat"),
+    agents("leasehold.v1.TaskService/CompleteTask"),
+    agents("leasehold.v1.TaskService/AbortTask"),
+    agents("leasehold.v1.LeaseService/ListGrants"),
+    agents("leasehold.v1.LeaseService/Propose"),
+    agents("leasehold.v1.LeaseService/RequestLease"),
+    agents("leasehold.v1.LeaseService/RenewLease"),
+    agents("leasehold.v1.LeaseService/ReleaseLease"),
+    both("leasehold.v1.LeaseService/GetLease", Role::Viewer),
+    both("leasehold.v1.LeaseService/ListLeases", Role::Viewer),
+    open("leasehold.v1.IdentityService/WhoAmI"),
+    admin("leasehold.v1.RevocationService/Revoke", Role::Revoker),
+    admin("leasehold.v1.RevocationService/GetRevocation", Role::Revoker),
+    admin("leasehold.v1.RevocationService/ListRevocations", Role::Revoker),
+    admin("leasehold.v1.RevocationService/WatchRevocation", Role::Revoker),
+    admin("leasehold.v1.RevocationService/LiftRevocation", Role::Admin),
+    admin("leasehold.v1.AuditService/Trace", Role::Auditor),
+    admin("leasehold.v1.AuditService/Find", Role::Auditor),
+    admin("leasehold.v1.AuditService/Export", Role::Auditor),
+    admin("leasehold.v1.AuditService/Verify", Role::Auditor),
+    admin("leasehold.v1.TargetService/ListTargets", Role::Admin),
+    admin("leasehold.v1.TargetService/CheckTarget", Role::Admin),
+    admin("leasehold.v1.TargetService/SetupTarget", Role::Admin),
+    admin("leasehold.v1.AdminService/Status", Role::Viewer),
+    admin("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
+    open("grpc.health.v1.Health/Check"),
+    open("grpc.health.v1.Health/Watch"),
+    open("grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+];
+
+/// Who operators are.
+pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;
+
+/// A caller that may use a call, and as what.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Anybody proven.
+    Proven(Caller),
+    /// A registered agent, for its own.
+    Agent(Asker),
+    /// An operator, for all.
+    Operator(CallerId),
+}
+
+impl Standing {
+    /// Whose own things the call is about; none for an operator, who sees all.
+    #[must_use]
+    pub fn own(&self) -> Option<Asker> {
+        match self {
+            Self::Proven(caller) => Some(asker(caller)),
+            Self::Agent(asker) => Some(asker.clone()),
+            Self::Operator(_) => None,
+        }
+    }
+
+    /// The proven identity.
+    #[must_use]
+    pub fn id(&self) -> &CallerId {
+        match self {
+            Self::Proven(caller) => caller.id(),
+            Self::Agent(asker) => &asker.id,
+            Self::Operator(id) => id,
+        }
+    }
+}
+
+fn asker(caller: &Caller) -> Asker {
+    let proof = match caller.proof() {
+        Proof::X509Svid => "x509-svid",
+        Proof::PeerCredentials => "peer-credentials",
+    };
+    Asker { id: caller.id().clone(), proof }
+}
+
+/// Whether a proven caller may use a call.
+///
+/// # Errors
+/// UNKNOWN_AGENT for a workload that nobody registered, ROLE_MISSING for everything else.
+pub fn check(
+    call: &str,
+    caller: &Caller,
+    operators: &Operators,
+    registry: &Registry,
+) -> Result<Standing, Refused> {
+    let row = TABLE.iter().find(|row| row.call == call).ok_or_else(|| no_such_call(call))?;
+    let need = match caller.door() {
+        Door::Agents => row.agents,
+        Door::Admin => row.admin,
+    };
+    match need {
+        None => Err(wrong_door(call, row)),
+        Some(Need::Proven) => Ok(Standing::Proven(caller.clone())),
+        Some(Need::Agent) if registry.agent(caller.id()).is_some() => Ok(Standing::Agent(asker(caller))),
+        Some(Need::Agent) => Err(Refused::unknown_agent(caller.id())),
+        Some(Need::Operator(role)) if holds(operators, caller.id(), role) => {
+            Ok(Standing::Operator(caller.id().clone()))
+        }
+        Some(Need::Operator(role)) => Err(role_missing(call, caller.id(), role)),
+    }
+}
+
+fn holds(operators: &Operators, id: &CallerId, role: Role) -> bool {
+    operators.get(id).is_some_and(|roles| roles.contains(&role))
+}
+
+fn no_such_call(call: &str) -> Refused {
+    Refused::new(
+        Reason::NotServed,
+        format!("there is no call `{}`", call.chars().take(128).collect::<String>()),
+    )
+}
+
+fn wrong_door(call: &str, row: &Row) -> Refused {
+    let next = match row.admin {
+        Some(_) => "use the admin door: leave out LEASEHOLD_ADDR, or set LEASEHOLD_ADMIN_ADDR",
+        None => "use the agents' door: set SPIFFE_ENDPOINT_SOCKET and LEASEHOLD_ADDR",
+    };
+    Refused::new(Reason::RoleMissing, format!("denied {call}")).why("this door does not serve it").next(next)
+}
+
+fn role_missing(call: &str, id: &CallerId, role: Role) -> Refused {
+    Refused::new(Reason::RoleMissing, format!("denied {call}"))
+        .why(format!("{id} does not hold the role {role}"))
+        .next(format!("[operators] \"{id}\" = [\"{role}\"]"))
+        .detail("role", role)
+}

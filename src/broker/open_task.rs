@@ -1,0 +1,186 @@
+//! Opening a task: every pair of its scope is decided as a dry run; any denial refuses all.
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::id::TaskId;
+use leasehold_law::journal::Event;
+use leasehold_law::policy::{Answer, DecisionRecord};
+use leasehold_law::reason::Reason;
+use leasehold_law::request::{Liveness, OpenRequest};
+use leasehold_law::revocation::Selector;
+use leasehold_law::scope::{Scope, ScopeEntry};
+use leasehold_law::subject::Guard;
+use leasehold_law::task::{Task, TaskEvent, TaskTerms};
+use leasehold_law::time::Timestamp;
+
+use super::decide::{Ask, Asker, TaskFacts, check_scope_params};
+use super::refused::Refused;
+use super::{Broker, Inner};
+use crate::ledger::LedgerError;
+use crate::registry::Registry;
+
+/// A task that was opened, or had been by the same request.
+#[derive(Debug)]
+pub struct Opened {
+    /// The task.
+    pub task: Task,
+    /// The decision on each pair; empty where the request was answered before.
+    pub decisions: Vec<DecisionRecord>,
+}
+
+/// How often a decision is made again when what it rests on changed before it was recorded (RULES R-1).
+pub(super) const TRIES: usize = 3;
+
+impl Broker {
+    /// Opens a task. The same request id gives the same task.
+    ///
+    /// # Errors
+    /// Where a pair is denied, the caller is frozen or unknown, or nothing can be issued now.
+    pub async fn open_task(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
+        self.inner.may_open().await?;
+        self.registry().require_agent(asker)?;
+        if let Some(task) = self.inner.opened_before(&asker.id, &request).await? {
+            return Ok(Opened { task, decisions: Vec::new() });
+        }
+        for _ in 0..TRIES {
+            match self.inner.try_open(asker, &request).await? {
+                Some(opened) => {
+                    self.inner.liveness.heard(opened.task.terms.id, self.now());
+                    return Ok(opened);
+                }
+                None => {
+                    if let Some(task) = self.inner.opened_before(&asker.id, &request).await? {
+                        return Ok(Opened { task, decisions: Vec::new() });
+                    }
+                }
+            }
+        }
+        Err(Refused::contended("what this task rests on keeps changing"))
+    }
+}
+
+impl Inner {
+    async fn opened_before(&self, agent: &CallerId, request: &OpenRequest) -> Result<Option<Task>, Refused> {
+        let known = self.ledger.store().task_by_request(agent, &request.request_id).await?;
+        match known {
+            Some(task) if task.terms.request_digest == request.digest() => Ok(Some(task)),
+            Some(_) => Err(Refused::request_id_reused(&request.request_id)),
+            None => Ok(None),
+        }
+    }
+
+    /// `None` where what it rests on changed before it was recorded.
+    async fn try_open(&self, asker: &Asker, request: &OpenRequest) -> Result<Option<Opened>, Refused> {
+        let registry = self.registry.load_full();
+        let now = self.clock.now();
+        let barrier = self.barrier_guards(vec![Selector::Agent(asker.id.clone())]).await?;
+        let facts = TaskFacts { liveness: request.liveness.name(), age: leasehold_law::time::Span::ZERO };
+        let decisions = self.decide_scope(&registry, asker, &request.scope, facts, &barrier)?;
+        let terms = self.task_terms(asker, request, now)?;
+        let guards = scope_guards(&registry, &asker.id, &request.scope, barrier);
+        let denied = denial(&decisions);
+        let step = if denied.is_some() { TaskEvent::Refused } else { TaskEvent::Opened };
+        match self.ledger.begin_task(terms, request.scope.clone(), step, decisions.clone(), guards).await {
+            Ok(task) => match denied {
+                Some(refused) => Err(refused),
+                None => Ok(Some(Opened { task, decisions })),
+            },
+            Err(LedgerError::Stale(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Each pair of a scope, decided as a dry run.
+    pub(super) fn decide_scope(
+        &self,
+        registry: &Registry,
+        asker: &Asker,
+        scope: &Scope,
+        facts: TaskFacts,
+        guards: &[Guard],
+    ) -> Result<Vec<DecisionRecord>, Refused> {
+        scope.entries().iter().map(|entry| self.decide_entry(registry, asker, entry, facts, guards)).collect()
+    }
+
+    fn decide_entry(
+        &self,
+        registry: &Registry,
+        asker: &Asker,
+        entry: &ScopeEntry,
+        facts: TaskFacts,
+        guards: &[Guard],
+    ) -> Result<DecisionRecord, Refused> {
+        let granted = registry.require_grant(&entry.pair)?;
+        check_scope_params(&granted, &entry.params)?;
+        let fixed =
+            granted.intent.params.iter().all(|(name, spec)| spec.optional || entry.params.contains_key(name));
+        let default = granted.grant.ttl.default;
+        let ask = Ask {
+            pair: &entry.pair,
+            params: fixed.then_some(&entry.params),
+            ttl: entry.max_ttl.map_or(default, |max| max.min(default)),
+            renewal: false,
+        };
+        let id = leasehold_law::id::DecisionId::derive(self.clock.now(), self.random_bits()?);
+        Ok(self.ask(registry, id, asker, &ask, facts, guards)?.record)
+    }
+
+    fn task_terms(&self, asker: &Asker, request: &OpenRequest, now: Timestamp) -> Result<TaskTerms, Refused> {
+        Ok(TaskTerms {
+            id: TaskId::derive(now, self.random_bits()?),
+            agent: asker.id.clone(),
+            purpose: request.purpose.clone(),
+            liveness: request.liveness,
+            deadline: self.deadline(request, now),
+            refs: request.refs.clone(),
+            opened_at: now,
+            request_id: request.request_id.clone(),
+            request_digest: request.digest(),
+        })
+    }
+
+    /// The deadline asked for, or the default, within what config and liveness allow.
+    fn deadline(&self, request: &OpenRequest, now: Timestamp) -> Timestamp {
+        let furthest = match request.liveness {
+            Liveness::Heartbeat { .. } => self.tasks.max_deadline,
+            Liveness::Deadline => self.tasks.max_deadline.min(Liveness::MAX_DEADLINE),
+        };
+        let asked = request.deadline.unwrap_or(self.tasks.default_deadline);
+        now + asked.min(furthest)
+    }
+
+    /// A refusal that is on record by itself.
+    pub(super) async fn record_decision(&self, record: &DecisionRecord) -> Result<(), Refused> {
+        let event = Event::Decided { decision: Box::new(record.clone()) };
+        Ok(self.ledger.note(&record.id.to_string(), event).await?)
+    }
+}
+
+/// The versions that a scope was decided on.
+pub(super) fn scope_guards(
+    registry: &Registry,
+    agent: &CallerId,
+    scope: &Scope,
+    mut guards: Vec<Guard>,
+) -> Vec<Guard> {
+    for entry in scope.entries() {
+        for guard in registry.guards(agent, &entry.pair.target) {
+            if !guards.contains(&guard) {
+                guards.push(guard);
+            }
+        }
+    }
+    guards
+}
+
+/// The refusal of a scope, if a pair of it is denied: all denied pairs are named.
+pub(super) fn denial(decisions: &[DecisionRecord]) -> Option<Refused> {
+    let denied: Vec<_> = decisions.iter().filter(|record| record.answer == Answer::Deny).collect();
+    let first = denied.first()?;
+    let refused = Refused::policy(first);
+    if denied.len() == 1 {
+        return Some(refused);
+    }
+    let pairs: Vec<_> = denied.iter().map(|record| record.pair.to_string()).collect();
+    let reason = if refused.reason == Reason::NeedsApproval { Reason::NoPermit } else { refused.reason };
+    Some(Refused { reason, what: format!("denied {}", pairs.join(", ")), ..refused })
+}

@@ -1,0 +1,99 @@
+//! Deciding live leases again: when their task's scope, or what operators defined, has changed (POL-8).
+
+use std::sync::Arc;
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::cause::Cause;
+use leasehold_law::id::DecisionId;
+use leasehold_law::lease::Lease;
+use leasehold_law::policy::Verdict;
+use leasehold_law::revocation::Selector;
+use leasehold_law::subject::Subject;
+use leasehold_law::task::Task;
+
+use super::Inner;
+use super::decide::{Ask, Asker, TaskFacts};
+use super::refused::Refused;
+use crate::registry::Registry;
+use crate::store::LeaseFilter;
+
+/// How many leases are read at a time.
+const PAGE: usize = 256;
+
+impl Inner {
+    /// Whether policy would still allow a live lease: its own parameters, its remaining lifetime, nobody asked.
+    pub(super) fn still_allowed(
+        &self,
+        registry: &Registry,
+        lease: &Lease,
+        task: &Task,
+    ) -> Result<bool, Refused> {
+        let now = self.clock.now();
+        let asker = Asker { id: lease.terms.agent.clone(), proof: PROOF };
+        if registry.agent(&asker.id).is_none() || registry.granted(&lease.terms.pair).is_none() {
+            return Ok(false);
+        }
+        let remaining = lease.state.expires_at().unwrap_or(now).since(now);
+        let ask = Ask {
+            pair: &lease.terms.pair,
+            params: Some(&lease.terms.params),
+            ttl: remaining,
+            renewal: false,
+        };
+        let id = DecisionId::derive(now, self.random_bits()?);
+        let decision = self.ask(registry, id, &asker, &ask, TaskFacts::of(task, now), &[])?;
+        Ok(matches!(decision.verdict, Verdict::Allow(_)))
+    }
+
+    /// Re-decides every live lease that a changed subject touches, and revokes those that no longer stand.
+    pub(super) async fn reassess(self: &Arc<Self>, changed: &[Subject]) -> Result<usize, Refused> {
+        let mut revoked = 0;
+        for subject in changed {
+            revoked += match subject {
+                Subject::Agent(id) => self.reassess_agent(id).await?,
+                Subject::Target(name) => {
+                    self.reassess_where(Some(name.clone()), Cause::PolicyChanged).await?
+                }
+                Subject::Policy => self.reassess_where(None, Cause::PolicyChanged).await?,
+                Subject::Task(_) | Subject::Lease(_) | Subject::Freeze(_) => 0,
+            };
+        }
+        Ok(revoked)
+    }
+
+    async fn reassess_agent(self: &Arc<Self>, id: &CallerId) -> Result<usize, Refused> {
+        let leases = self.ledger.store().live_leases(&Selector::Agent(id.clone())).await?;
+        self.reassess_leases(leases, Cause::AgentChanged).await
+    }
+
+    async fn reassess_where(
+        self: &Arc<Self>,
+        target: Option<String>,
+        cause: Cause,
+    ) -> Result<usize, Refused> {
+        let mut filter = LeaseFilter { target, live: true, ..LeaseFilter::default() };
+        let mut revoked = 0;
+        loop {
+            let page = self.ledger.store().leases(&filter, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(revoked) };
+            filter.before = Some(last.terms.id);
+            revoked += self.reassess_leases(page, cause).await?;
+        }
+    }
+
+    async fn reassess_leases(self: &Arc<Self>, leases: Vec<Lease>, cause: Cause) -> Result<usize, Refused> {
+        let registry = self.registry.load_full();
+        let mut revoked = 0;
+        for lease in leases.into_iter().filter(|lease| lease.state.is_usable()) {
+            let Some(task) = self.ledger.store().task(lease.terms.task).await? else { continue };
+            if !self.still_allowed(&registry, &lease, &task)? {
+                self.clone().condemn(lease, cause, None).await;
+                revoked += 1;
+            }
+        }
+        Ok(revoked)
+    }
+}
+
+/// How the holder of a live lease proved itself: the only way there is.
+const PROOF: &str = "x509-svid";

@@ -1,0 +1,129 @@
+//! A request for a lease: whose turn it is (RULES R-5), and whether it fits its task.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use leasehold_law::cause::Cause;
+use leasehold_law::id::TaskId;
+use leasehold_law::lease::{Lease, LeaseState, LimitedBy};
+use leasehold_law::request::{LeaseRequest, RequestId};
+use leasehold_law::task::Task;
+use leasehold_law::time::Span;
+
+use super::decide::{Asker, check_request_params};
+use super::issue::{Delivery, Minted};
+use super::refused::Refused;
+use super::{Broker, Inner};
+
+/// How long an attempt waits for the death of the one whose place it takes.
+const SUPERSEDE_WAIT: Span = Span::from_secs(10);
+
+/// A lease with its credential, for the caller alone.
+#[derive(Debug)]
+pub struct Requested {
+    /// The lease and its secret.
+    pub minted: Minted,
+    /// What limited its lifetime.
+    pub limited_by: LimitedBy,
+    /// To be told when the answer has left; dropped, the credential is revoked (RULES R-3).
+    pub delivery: Delivery,
+}
+
+/// Requests that are being worked on: one attempt at a time.
+#[derive(Default)]
+pub(super) struct Attempts(Mutex<HashSet<(TaskId, RequestId)>>);
+
+/// The turn of one request, until it is dropped.
+pub(super) struct Turn {
+    inner: std::sync::Arc<Inner>,
+    key: (TaskId, RequestId),
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.inner.attempts.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl Broker {
+    /// Requests a lease.
+    ///
+    /// # Errors
+    /// Where it is denied, out of scope, frozen or spent, or the target or the journal cannot take it now.
+    pub async fn request(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
+        self.inner.may_issue().await?;
+        let task = self.own_task(asker, request.task).await?;
+        self.inner.fits_task(asker, &task, &request)?;
+        let turn = self.take_turn(&request)?;
+        let supersedes = self.inner.clone().settle_attempts(&request).await?;
+        self.issue(asker.clone(), task, request, supersedes.map(|lease| lease.terms.id), turn).await
+    }
+
+    fn take_turn(&self, request: &LeaseRequest) -> Result<Turn, Refused> {
+        let key = (request.task, request.request_id.clone());
+        let mut running = self.inner.attempts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !running.insert(key.clone()) {
+            return Err(Refused::contended(format!("request `{}` is being worked on", request.request_id)));
+        }
+        Ok(Turn { inner: self.inner.clone(), key })
+    }
+}
+
+impl Inner {
+    /// What can be refused before policy is asked.
+    fn fits_task(&self, asker: &Asker, task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
+        let registry = self.registry.load_full();
+        registry.require_agent(asker)?;
+        if task.state != leasehold_law::task::TaskState::Open {
+            return Err(Refused::task_ended(task));
+        }
+        let granted = registry.require_grant(&request.pair)?;
+        check_request_params(&granted, &request.params)?;
+        task.scope
+            .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
+            .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
+    }
+
+    /// Whether this attempt may go on; where it takes another's place, that one is dead when this returns.
+    async fn settle_attempts(
+        self: std::sync::Arc<Self>,
+        request: &LeaseRequest,
+    ) -> Result<Option<Lease>, Refused> {
+        let known = self.ledger.store().lease_by_request(request.task, &request.request_id).await?;
+        let Some(lease) = known else { return Ok(None) };
+        if lease.terms.request_digest != request.digest() {
+            return Err(Refused::request_id_reused(&request.request_id));
+        }
+        if request.attempt > lease.terms.attempt {
+            return self.supersede(lease).await.map(Some);
+        }
+        match lease.state {
+            LeaseState::Minting { .. } => {
+                Err(Refused::contended(format!("{} is being minted", lease.terms.id)))
+            }
+            LeaseState::New
+            | LeaseState::Refused { .. }
+            | LeaseState::Active { .. }
+            | LeaseState::Renewing { .. }
+            | LeaseState::Revoking { .. }
+            | LeaseState::Residual { .. }
+            | LeaseState::Revoked { .. }
+            | LeaseState::Lapsed { .. } => Err(Refused::attempt_spent(&lease)),
+        }
+    }
+
+    /// Kills the credential of an earlier attempt, and waits for the proof.
+    async fn supersede(self: std::sync::Arc<Self>, lease: Lease) -> Result<Lease, Refused> {
+        if !lease.state.is_live() {
+            return Ok(lease);
+        }
+        let id = lease.terms.id;
+        let until = lease.state.expires_at().unwrap_or(lease.terms.life_ends_at);
+        self.clone().condemn(lease.clone(), Cause::Superseded, None).await;
+        let settled = self.wait_for(&[id], SUPERSEDE_WAIT).await?;
+        match settled.leases.into_iter().next() {
+            Some(dead) if !dead.state.is_live() => Ok(dead),
+            Some(_) | None => Err(Refused::still_alive(id, &lease.terms.pair.target, until)),
+        }
+    }
+}

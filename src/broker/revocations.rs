@@ -1,0 +1,141 @@
+//! What operators do: revoke by selector behind a barrier (RULES R-2), see it through, lift the barrier.
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::cause::Cause;
+use leasehold_law::id::{LeaseId, RevocationId};
+use leasehold_law::lease::Lease;
+use leasehold_law::revocation::{Lifted, Revocation, Selector};
+
+use super::Broker;
+use super::refused::Refused;
+use super::wait::Settled;
+use leasehold_law::time::Span;
+
+/// An order to revoke.
+#[derive(Clone, Debug)]
+pub struct RevokeCommand {
+    /// What to take.
+    pub selector: Selector,
+    /// Whether nothing new is issued to the selected; the selector's own default where it is left out.
+    pub freeze: Option<bool>,
+    /// Why: recorded, never an input to a decision.
+    pub reason: String,
+    /// Who says so.
+    pub by: CallerId,
+}
+
+/// What a revocation would take.
+#[derive(Clone, Debug)]
+pub struct RevokePlan {
+    /// The leases that are live now.
+    pub leases: Vec<Lease>,
+    /// Whether nothing new would be issued.
+    pub freeze: bool,
+}
+
+impl Broker {
+    /// The blast radius: what would be taken now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn plan_revocation(&self, command: &RevokeCommand) -> Result<RevokePlan, Refused> {
+        let leases = self.inner.ledger.store().live_leases(&command.selector).await?;
+        let freeze = command.freeze.unwrap_or_else(|| command.selector.freezes_by_default());
+        Ok(RevokePlan { leases, freeze })
+    }
+
+    /// Revokes: the barrier first, then the list, then each lease. Returns once every lease is condemned.
+    ///
+    /// # Errors
+    /// Where there is no such lease or task. A failing journal does not stop it (RULES R-24).
+    pub async fn revoke(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
+        self.require_selected(&command.selector).await?;
+        let freeze = command.freeze.unwrap_or_else(|| command.selector.freezes_by_default());
+        let now = self.now();
+        let mut revocation = Revocation {
+            id: RevocationId::derive(now, self.inner.random_bits()?),
+            selector: command.selector,
+            by: command.by,
+            reason: command.reason,
+            at: now,
+            freeze,
+            lifted: None,
+            leases: Vec::new(),
+        };
+        if let Err(error) = self.inner.ledger.record_revocation(&revocation).await {
+            tracing::error!(revocation = %revocation.id, %error, "revoking without a record");
+        }
+        let live = self.inner.ledger.store().live_leases(&revocation.selector).await?;
+        revocation.leases = live.iter().map(|lease| lease.terms.id).collect();
+        if let Err(error) = self.inner.ledger.remember_taken(&revocation).await {
+            tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
+        }
+        let condemned =
+            live.into_iter().map(|lease| self.inner.clone().condemn(lease, Cause::Operator, None));
+        futures::future::join_all(condemned).await;
+        Ok(revocation)
+    }
+
+    async fn require_selected(&self, selector: &Selector) -> Result<(), Refused> {
+        let store = self.inner.ledger.store();
+        let known = match selector {
+            Selector::Lease(id) => store.lease(*id).await?.is_some(),
+            Selector::Task(id) => store.task(*id).await?.is_some(),
+            // Nobody need be registered to be frozen: the barrier may come before the agent.
+            Selector::Agent(_) => true,
+        };
+        if known { Ok(()) } else { Err(Refused::not_found("match for", selector)) }
+    }
+
+    /// One revocation.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn revocation(&self, id: RevocationId) -> Result<Revocation, Refused> {
+        let found = self.inner.ledger.store().revocation(id).await?;
+        found.ok_or_else(|| Refused::not_found("revocation", id))
+    }
+
+    /// Revocations, newest first.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn revocations(
+        &self,
+        freezing: bool,
+        before: Option<RevocationId>,
+        limit: usize,
+    ) -> Result<Vec<Revocation>, Refused> {
+        Ok(self.inner.ledger.store().revocations(freezing, before, limit).await?)
+    }
+
+    /// The barrier over an agent, if one stands.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn barrier_over(&self, agent: &CallerId) -> Result<Option<Revocation>, Refused> {
+        let standing = self.inner.ledger.store().barriers(&[Selector::Agent(agent.clone())]).await?;
+        Ok(standing.into_iter().next())
+    }
+
+    /// How the leases of a revocation stand, after at most `wait`.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn settled(&self, leases: &[LeaseId], wait: Span) -> Result<Settled, Refused> {
+        self.inner.wait_for(leases, wait).await
+    }
+
+    /// Lifts a barrier. Lifting it twice is no error.
+    ///
+    /// # Errors
+    /// Where there is no such revocation, or it cannot be written.
+    pub async fn lift(&self, id: RevocationId, by: CallerId, reason: String) -> Result<Revocation, Refused> {
+        let revocation = self.revocation(id).await?;
+        if !revocation.is_freezing() {
+            return Ok(revocation);
+        }
+        let lifted = Lifted { by, reason, at: self.now() };
+        Ok(self.inner.ledger.record_lift(&revocation, lifted).await?)
+    }
+}

@@ -1,0 +1,73 @@
+//! What a target's report proves, and what it does not.
+
+use leasehold_backend::RevokeReport;
+use leasehold_law::lease::{Grade, Lease, LeaseEvent, LeaseState, Progress, Proof, Reached, Sessions};
+use leasehold_law::time::{Span, Timestamp};
+
+use super::backoff;
+
+/// How soon a target is asked again whose sessions are still arriving.
+const REAPING: Span = Span::from_secs(1);
+
+/// The step that a report leads to.
+pub(super) fn of(lease: &Lease, progress: &Progress, report: &RevokeReport, now: Timestamp) -> LeaseEvent {
+    if is_dead(progress, report) {
+        let proof = if never_minted(lease, progress, report) { Proof::NeverMinted } else { Proof::ReadBack };
+        return LeaseEvent::Revoked { proof, at: now, handle: report.handle.clone() };
+    }
+    if let Some(until) = beyond_reach(lease, report) {
+        return LeaseEvent::LeftResidual { until, reached: report.reached };
+    }
+    tried(lease, progress, report, now)
+}
+
+/// Gone, no session left, and nothing under that name can land any more (law 7).
+fn is_dead(progress: &Progress, report: &RevokeReport) -> bool {
+    let gone = report.reached == Reached::Removed && report.sessions == Sessions::None;
+    let nothing_lands = match (progress.not_before, report.target_now) {
+        (None, _) => true,
+        (Some(_), _) if !report.absent => true,
+        (Some(mint_by), Some(target_now)) => target_now > mint_by,
+        (Some(_), None) => false,
+    };
+    gone && nothing_lands && report.error.is_none()
+}
+
+fn never_minted(lease: &Lease, progress: &Progress, report: &RevokeReport) -> bool {
+    report.absent && progress.not_before.is_some() && lease.state.handle().is_none()
+}
+
+/// The natural end of what its target cannot kill, once the broker did what can be done.
+fn beyond_reach(lease: &Lease, report: &RevokeReport) -> Option<Timestamp> {
+    let done = match lease.terms.grade {
+        Grade::Exact => false,
+        Grade::Coarse => report.reached >= Reached::Disabled && report.error.is_none(),
+        Grade::None => report.error.is_none(),
+    };
+    let LeaseState::Revoking { expires_at, .. } = &lease.state else { return None };
+    done.then_some(*expires_at)
+}
+
+fn tried(lease: &Lease, progress: &Progress, report: &RevokeReport, now: Timestamp) -> LeaseEvent {
+    let waits_for_mint = report.absent && report.error.is_none();
+    let error = report.error.clone().or_else(|| remains(report));
+    let wait = match (&error, report.sessions) {
+        (None, _) if waits_for_mint => REAPING,
+        (None, Sessions::Reaping) => REAPING,
+        (None, Sessions::Unknown | Sessions::None) | (Some(_), _) => {
+            backoff(progress.attempts, lease.terms.id)
+        }
+    };
+    LeaseEvent::RevokeTried {
+        reached: report.reached,
+        sessions: report.sessions,
+        error,
+        next_try: now + wait,
+        handle: report.handle.clone(),
+    }
+}
+
+fn remains(report: &RevokeReport) -> Option<String> {
+    (!report.remains.is_empty())
+        .then(|| format!("disabled, but it cannot be removed: {}", report.remains.join("; ")))
+}

@@ -1,0 +1,207 @@
+//! The operator's one screen: what there is, and what needs a person.
+
+use std::collections::BTreeMap;
+
+use leasehold_backend::{Capabilities, Claim, Statement};
+use leasehold_law::journal::ChainHead;
+use leasehold_law::reason::Reason;
+use leasehold_law::time::Span;
+
+use super::Broker;
+use super::refused::Refused;
+use crate::clock::Reading;
+use crate::store::{Counts, LeaseFilter};
+use crate::vault_door::Seen;
+
+/// How many stuck leases are shown.
+const SHOWN: usize = 20;
+
+/// Everything on one screen.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// How many there are.
+    pub counts: Counts,
+    /// Barriers that stand.
+    pub frozen: usize,
+    /// Each target.
+    pub targets: Vec<TargetStatus>,
+    /// Where the chain ends.
+    pub head: ChainHead,
+    /// Why the journal takes nothing, if it does not.
+    pub journal_error: Option<String>,
+    /// The clock.
+    pub clock: Reading,
+    /// Since the start.
+    pub uptime: Span,
+    /// What needs a person, in plain words.
+    pub needs_person: Vec<String>,
+}
+
+/// One target.
+#[derive(Clone, Debug)]
+pub struct TargetStatus {
+    /// Its name.
+    pub name: String,
+    /// The kind of its backend.
+    pub kind: String,
+    /// What it can do.
+    pub capabilities: Option<Capabilities>,
+    /// What is known of it.
+    pub seen: Seen,
+    /// Leases in it that are live.
+    pub live: u64,
+    /// Of these, those with a failed try behind them.
+    pub stuck: u64,
+}
+
+impl Broker {
+    /// Everything on one screen.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn status(&self) -> Result<Status, Refused> {
+        let inner = &self.inner;
+        let store = inner.ledger.store();
+        let journal_error = inner.ledger.healthy().await.err().map(|error| error.to_string());
+        let counts = store.counts().await?;
+        let frozen = store.revocations(true, None, 1000).await?.len();
+        let targets = self.target_statuses().await?;
+        let clock = inner.clock.read();
+        let mut needs_person = needs(&counts, &targets, clock, journal_error.as_deref());
+        if inner.revoker.unrecorded() > 0 {
+            needs_person.push(format!("{} leases were revoked without a record", inner.revoker.unrecorded()));
+        }
+        Ok(Status {
+            counts,
+            frozen,
+            targets,
+            head: store.head().await?,
+            journal_error,
+            clock,
+            uptime: clock.now.since(inner.started_at),
+            needs_person,
+        })
+    }
+
+    /// The names of the targets.
+    #[must_use]
+    pub fn target_names(&self) -> Vec<String> {
+        self.inner.door.targets().map(ToOwned::to_owned).collect()
+    }
+
+    /// Looks at a target for the first time, and claims it where nobody has.
+    pub async fn greet_target(&self, name: &str, claim: &Claim) {
+        if let Err(error) = self.inner.door.look(name).await {
+            tracing::warn!(target = name, %error, "a target does not answer yet");
+            return;
+        }
+        match self.inner.door.claim(name, claim).await {
+            Ok(standing) if standing == *claim => {}
+            Ok(standing) => tracing::warn!(
+                target = name,
+                owner = standing.installation,
+                "another installation has claimed this target; nothing of it is ever swept here"
+            ),
+            Err(error) => tracing::warn!(target = name, %error, "a target cannot be claimed"),
+        }
+    }
+
+    /// Every target with its leases.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn target_statuses(&self) -> Result<Vec<TargetStatus>, Refused> {
+        let door = &self.inner.door;
+        let mut by_name = BTreeMap::new();
+        for (target, live, stuck) in self.inner.ledger.store().counts_by_target().await? {
+            by_name.insert(target, (live, stuck));
+        }
+        let status = |name: &str| {
+            let (live, stuck) = by_name.get(name).copied().unwrap_or_default();
+            TargetStatus {
+                name: name.to_owned(),
+                kind: door.kind(name).unwrap_or_default().to_owned(),
+                capabilities: door.capabilities(name).cloned(),
+                seen: door.seen(name).unwrap_or_default(),
+                live,
+                stuck,
+            }
+        };
+        Ok(door.targets().map(status).collect())
+    }
+
+    /// Asks a target how it is.
+    ///
+    /// # Errors
+    /// Where there is no such target; one that does not answer is an answer.
+    pub async fn check_target(&self, name: &str) -> Result<TargetStatus, Refused> {
+        if self.inner.door.kind(name).is_none() {
+            return Err(Refused::new(Reason::NotFound, format!("no target `{name}`")));
+        }
+        if let Err(error) = self.inner.door.look(name).await {
+            tracing::info!(target = name, %error, "checked a target that does not answer");
+        }
+        let statuses = self.target_statuses().await?;
+        statuses
+            .into_iter()
+            .find(|status| status.name == name)
+            .ok_or_else(|| Refused::new(Reason::NotFound, format!("no target `{name}`")))
+    }
+
+    /// The statements that give the broker the least that it needs in a target.
+    ///
+    /// # Errors
+    /// Where there is no such target, or it does not say what version it is.
+    pub async fn setup_target(&self, name: &str) -> Result<Vec<Statement>, Refused> {
+        if self.inner.door.kind(name).is_none() {
+            return Err(Refused::new(Reason::NotFound, format!("no target `{name}`")));
+        }
+        self.inner.door.setup(name).await.map_err(|error| Refused::backend(name, &error))
+    }
+
+    /// Leases that are being revoked with a failed try behind them.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn stuck(&self) -> Result<Vec<leasehold_law::lease::Lease>, Refused> {
+        let filter = LeaseFilter { stuck: true, ..LeaseFilter::default() };
+        Ok(self.inner.ledger.store().leases(&filter, SHOWN).await?)
+    }
+
+    /// An operator looked at the wall clock and takes it as right.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn confirm_clock(&self, by: &str, reason: &str) -> Result<Reading, Refused> {
+        let before = self.inner.clock.read();
+        let details = BTreeMap::from([
+            ("by".to_owned(), by.to_owned()),
+            ("reason".to_owned(), reason.to_owned()),
+            ("behind".to_owned(), before.behind.to_string()),
+        ]);
+        self.inner.ledger.note_broker("clock confirmed", details).await?;
+        Ok(self.inner.clock.confirm())
+    }
+}
+
+fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Option<&str>) -> Vec<String> {
+    let mut needs = Vec::new();
+    if let Some(error) = journal {
+        needs.push(format!("the journal takes nothing: {error}"));
+    }
+    if !clock.may_issue() {
+        needs.push(format!("the wall clock is {} behind: leasehold clock confirm --reason R", clock.behind));
+    }
+    if counts.stuck > 0 {
+        needs.push(format!("{} leases are stuck: leasehold lease stuck", counts.stuck));
+    }
+    if counts.bad_rows > 0 {
+        needs.push(format!("{} rows cannot be read and are set aside", counts.bad_rows));
+    }
+    for target in targets {
+        needs.extend(target.seen.error.iter().map(|error| format!("{}: {error}", target.name)));
+        let lacks = target.seen.missing.iter();
+        needs.extend(lacks.map(|missing| format!("{} lacks {}: {}", target.name, missing.what, missing.fix)));
+    }
+    needs
+}

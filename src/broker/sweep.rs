@@ -1,0 +1,160 @@
+//! The sweep: whatever is due is found by the index and set on its way, once a beat, for as long as the broker runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leasehold_backend::RevokeOrder;
+use leasehold_law::cause::Cause;
+use leasehold_law::journal::Event;
+use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
+use leasehold_law::time::Span;
+
+use super::{Broker, Inner};
+use crate::store::{BadRow, DueLease};
+
+/// How often it looks.
+const BEAT: Span = Span(250);
+/// How many beats make a second.
+const BEATS_A_SECOND: u64 = 4;
+/// How many leases it takes from the index at a time.
+const SLICE: usize = 512;
+/// How long after its removal a principal's late sessions may still arrive: PostgreSQL's longest post_auth_delay is
+/// 2147 s (RULES R-7).
+const REAP_FOR: Span = Span::from_mins(60);
+/// How often the clock's high-water mark is written down.
+const MARK_EVERY: u64 = 40;
+
+impl Broker {
+    /// Looks for what is due until the broker stops. One bad row, task or target never stops the rest (law 9).
+    pub async fn sweep(&self) {
+        let mut beat = tokio::time::interval(BEAT.as_duration());
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for count in 0_u64.. {
+            beat.tick().await;
+            self.sweep_once(count).await;
+        }
+    }
+
+    /// One beat. What is done only once a second or less goes by the count.
+    pub async fn sweep_once(&self, count: u64) {
+        let inner = &self.inner;
+        inner.record_late().await;
+        inner.sweep_leases().await;
+        inner.sweep_tasks().await;
+        if count % BEATS_A_SECOND == 0 {
+            inner.end_silent().await;
+            inner.reap().await;
+        }
+        if count % MARK_EVERY == 0
+            && let Err(error) = inner.ledger.record_time().await
+        {
+            tracing::warn!(%error, "the clock's high-water mark is not written");
+        }
+    }
+}
+
+impl Inner {
+    async fn sweep_leases(self: &Arc<Self>) {
+        let due = match self.ledger.store().due_leases(self.clock.now(), SLICE).await {
+            Ok(due) => due,
+            Err(error) => return tracing::error!(%error, "the store does not say what is due"),
+        };
+        let steps = due.into_iter().map(|row| async {
+            match row {
+                DueLease::Lease(lease) => self.sweep_lease(*lease).await,
+                DueLease::Bad(row) => self.kill_bad_row(row).await,
+            }
+        });
+        futures::future::join_all(steps).await;
+    }
+
+    async fn sweep_lease(self: &Arc<Self>, lease: Lease) {
+        match lease.state {
+            LeaseState::Active { .. } => self.clone().condemn(lease, Cause::Expired, None).await,
+            LeaseState::Minting { .. } => self.clone().condemn(lease, Cause::CrashRecovery, None).await,
+            LeaseState::Renewing { .. } => self.recover_renewal(lease).await,
+            LeaseState::Revoking { .. } => self.clone().kill(lease),
+            LeaseState::Residual { .. } => self.lapse(lease).await,
+            LeaseState::New
+            | LeaseState::Refused { .. }
+            | LeaseState::Revoked { .. }
+            | LeaseState::Lapsed { .. } => {}
+        }
+    }
+
+    /// Its natural end has passed.
+    async fn lapse(&self, lease: Lease) {
+        let step = LeaseEvent::Lapsed { at: self.clock.now() };
+        match self.ledger.step(&lease, step, &[]).await {
+            Ok(lease) => self.finish_task(lease.terms.task).await,
+            Err(error) => {
+                tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet")
+            }
+        }
+    }
+
+    /// A row that cannot be read stays where it is, but what it stands for is killed by its plain columns.
+    async fn kill_bad_row(&self, row: BadRow) {
+        tracing::error!(
+            lease = row.id,
+            target = row.target,
+            error = row.error,
+            "a row cannot be read: set aside"
+        );
+        let Some(principal) = leasehold_law::principal::PrincipalName::stored(&row.principal) else { return };
+        let order =
+            RevokeOrder { principal, handle: row.handle, recipe: leasehold_law::catalog::Recipe::default() };
+        for report in self.door.revoke(&row.target, &[order]).await {
+            let details = BTreeMap::from([
+                ("cause".to_owned(), "unreadable".to_owned()),
+                ("lease".to_owned(), row.id.clone()),
+                ("target".to_owned(), row.target.clone()),
+                ("principal".to_owned(), row.principal.clone()),
+                ("reached".to_owned(), format!("{:?}", report.reached)),
+            ]);
+            if let Err(error) = self.ledger.note_broker("set aside a row", details).await {
+                tracing::warn!(%error, "a row that was set aside is not on record");
+            }
+        }
+    }
+
+    async fn sweep_tasks(self: &Arc<Self>) {
+        let Ok(due) = self.ledger.store().due_tasks(self.clock.now(), SLICE).await else { return };
+        for task in due {
+            let id = task.terms.id;
+            if task.state != leasehold_law::task::TaskState::Open {
+                self.finish_task(id).await;
+            } else if let Err(error) = self.end_task(task, Cause::TaskExpired).await {
+                tracing::warn!(task = %id, %error, "a task past its deadline could not be ended yet");
+            }
+        }
+    }
+
+    /// Ends sessions that arrived after their principal was removed, in every target by itself.
+    async fn reap(self: &Arc<Self>) {
+        let since = self.clock.now() - REAP_FOR;
+        let Ok(handles) = self.ledger.store().recent_handles(since).await else { return };
+        let mut by_target: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (handle, target) in handles {
+            by_target.entry(target).or_default().push(handle);
+        }
+        for (target, handles) in by_target {
+            let inner = self.clone();
+            self.owned.spawn(async move { inner.reap_target(&target, &handles).await });
+        }
+    }
+
+    async fn reap_target(&self, target: &str, handles: &[String]) {
+        let reaped = match self.door.reap(target, handles).await {
+            Ok(reaped) => reaped,
+            Err(error) => return tracing::warn!(target, %error, "late sessions could not be looked for"),
+        };
+        for found in reaped.into_iter().filter(|found| found.sessions > 0) {
+            let event =
+                Event::Reaped { target: target.to_owned(), handle: found.handle, sessions: found.sessions };
+            if let Err(error) = self.ledger.note(target, event).await {
+                tracing::warn!(target, %error, "late sessions that were ended are not on record");
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What callers and operators may see of tasks, leases and the journal.
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::id::{DecisionId, LeaseId, RevocationId, TaskId};
+use leasehold_law::journal::{Body, Entry};
+use leasehold_law::lease::Lease;
+use leasehold_law::reason::Reason;
+use leasehold_law::task::Task;
+use leasehold_law::time::Span;
+
+use super::Broker;
+use super::decide::Asker;
+use super::refused::Refused;
+use crate::store::{LeaseFilter, TaskFilter};
+
+/// The most entries of one trace.
+const TRACE: usize = 1000;
+/// How far from the moment in a decision's id its entry may lie.
+const NEAR: Span = Span::from_secs(60);
+/// How many entries are read to find one decision.
+const SEARCH: usize = 20_000;
+
+/// One thing that a search found.
+#[derive(Clone, Debug)]
+pub enum Hit {
+    /// A lease, by its id or by its principal.
+    Lease(Box<Lease>),
+    /// A task, by its id or by a reference.
+    Task(Box<Task>),
+    /// An agent.
+    Agent(CallerId),
+    /// A revocation.
+    Revocation(RevocationId),
+    /// The agents that answer to a person or a group.
+    Owned(CallerId),
+    /// A decision that led to nothing.
+    Decision(DecisionId, Box<Body>),
+}
+
+impl Broker {
+    /// One task: the caller's own, or any for an operator.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn task(&self, asker: Option<&Asker>, id: TaskId) -> Result<Task, Refused> {
+        match asker {
+            Some(asker) => self.own_task(asker, id).await,
+            None => self
+                .inner
+                .ledger
+                .store()
+                .task(id)
+                .await?
+                .ok_or_else(|| Refused::new(Reason::NotFound, format!("no task `{id}`"))),
+        }
+    }
+
+    /// One lease: the caller's own, or any for an operator.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn lease(&self, asker: Option<&Asker>, id: LeaseId) -> Result<Lease, Refused> {
+        match asker {
+            Some(asker) => self.own_lease(asker, id).await,
+            None => self
+                .inner
+                .ledger
+                .store()
+                .lease(id)
+                .await?
+                .ok_or_else(|| Refused::new(Reason::NotFound, format!("no lease `{id}`"))),
+        }
+    }
+
+    /// Tasks, newest first: the caller's own, or any for an operator.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn tasks(
+        &self,
+        asker: Option<&Asker>,
+        mut filter: TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<Task>, Refused> {
+        filter.agent = asker.map(|asker| asker.id.clone()).or(filter.agent);
+        Ok(self.inner.ledger.store().tasks(&filter, limit).await?)
+    }
+
+    /// Leases, newest first: the caller's own, or any for an operator.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn leases(
+        &self,
+        asker: Option<&Asker>,
+        mut filter: LeaseFilter,
+        limit: usize,
+    ) -> Result<Vec<Lease>, Refused> {
+        filter.agent = asker.map(|asker| asker.id.clone()).or(filter.agent);
+        Ok(self.inner.ledger.store().leases(&filter, limit).await?)
+    }
+
+    /// Where this broker's chain ends.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn journal_head(&self) -> Result<leasehold_law::journal::ChainHead, Refused> {
+        Ok(self.inner.ledger.store().head().await?)
+    }
+
+    /// Entries from `first` on, at most `limit`, in order.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn journal_entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, Refused> {
+        Ok(self.inner.ledger.store().entries(first, limit).await?)
+    }
+
+    /// The entries of a task and its leases, in order.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub async fn trace_task(&self, id: TaskId) -> Result<Vec<Entry>, Refused> {
+        some(self.inner.ledger.store().entries_of_task(id, TRACE).await?, "task", id)
+    }
+
+    /// The entries of the task that a lease hangs on.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub async fn trace_lease(&self, id: LeaseId) -> Result<Vec<Entry>, Refused> {
+        let lease = self.lease(None, id).await?;
+        self.trace_task(lease.terms.task).await
+    }
+
+    /// The entries around a decision: those of its task, or the one that holds it.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub async fn trace_decision(&self, id: DecisionId) -> Result<Vec<Entry>, Refused> {
+        let found = self.entry_of_decision(id).await?;
+        let found = found.ok_or_else(|| Refused::new(Reason::NotFound, format!("no decision `{id}`")))?;
+        match Body::parse(&found.body).ok().and_then(|body| body.task) {
+            Some(task) => self.trace_task(task).await,
+            None => Ok(vec![found]),
+        }
+    }
+
+    /// The entries of the task that was opened last.
+    ///
+    /// # Errors
+    /// Where there is no task yet.
+    pub async fn trace_last(&self) -> Result<Vec<Entry>, Refused> {
+        let tasks = self.tasks(None, TaskFilter::default(), 1).await?;
+        match tasks.first() {
+            Some(task) => self.trace_task(task.terms.id).await,
+            None => Err(Refused::new(Reason::NotFound, "no task was opened yet")),
+        }
+    }
+
+    /// The id says when the decision was made, so only what was written around then is read.
+    async fn entry_of_decision(&self, id: DecisionId) -> Result<Option<Entry>, Refused> {
+        let made = id.made_at();
+        let entries = self.inner.ledger.store().entries_between(made - NEAR, made + NEAR, SEARCH).await?;
+        let wanted = id.to_string();
+        let holds = |entry: &Entry| entry.body.windows(wanted.len()).any(|part| part == wanted.as_bytes());
+        Ok(entries.into_iter().find(holds))
+    }
+
+    /// Whatever a text names: a principal, a lease, a task, a decision, a revocation, an agent, an owner, a reference.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn find(&self, text: &str, limit: usize) -> Result<Vec<Hit>, Refused> {
+        let store = self.inner.ledger.store();
+        if let Ok(id) = text.parse::<LeaseId>() {
+            return Ok(store.lease(id).await?.map(|lease| Hit::Lease(Box::new(lease))).into_iter().collect());
+        }
+        if let Ok(id) = text.parse::<TaskId>() {
+            return Ok(store.task(id).await?.map(|task| Hit::Task(Box::new(task))).into_iter().collect());
+        }
+        if let Ok(id) = text.parse::<RevocationId>() {
+            return Ok(store
+                .revocation(id)
+                .await?
+                .map(|found| Hit::Revocation(found.id))
+                .into_iter()
+                .collect());
+        }
+        if let Ok(id) = text.parse::<DecisionId>() {
+            let entry = self.entry_of_decision(id).await?;
+            let body = entry.and_then(|entry| Body::parse(&entry.body).ok());
+            return Ok(body.map(|body| Hit::Decision(id, Box::new(body))).into_iter().collect());
+        }
+        if let Some(lease) = store.lease_by_principal(text).await? {
+            return Ok(vec![Hit::Lease(Box::new(lease))]);
+        }
+        self.find_by_words(text, limit).await
+    }
+
+    async fn find_by_words(&self, text: &str, limit: usize) -> Result<Vec<Hit>, Refused> {
+        let registry = self.registry();
+        let agents = &registry.catalog().agents;
+        let mut hits: Vec<_> = agents
+            .values()
+            .filter(|agent| {
+                agent.owner.to_string() == text || format!("person:{text}") == agent.owner.to_string()
+            })
+            .map(|agent| Hit::Owned(agent.id.clone()))
+            .collect();
+        if let Ok(id) = text.parse::<CallerId>()
+            && agents.contains_key(&id)
+        {
+            hits.push(Hit::Agent(id));
+        }
+        if let Some((key, value)) = text.split_once('=') {
+            let filter =
+                TaskFilter { reference: Some((key.to_owned(), value.to_owned())), ..TaskFilter::default() };
+            let tasks = self.inner.ledger.store().tasks(&filter, limit).await?;
+            hits.extend(tasks.into_iter().map(|task| Hit::Task(Box::new(task))));
+        }
+        hits.truncate(limit);
+        Ok(hits)
+    }
+}
+
+fn some(entries: Vec<Entry>, noun: &str, id: impl std::fmt::Display) -> Result<Vec<Entry>, Refused> {
+    if entries.is_empty() {
+        Err(Refused::new(Reason::NotFound, format!("no {noun} `{id}`")))
+    } else {
+        Ok(entries)
+    }
+}

@@ -1,0 +1,81 @@
+//! `[agents]`: the workloads that may ask, and who answers for each.
+
+use std::collections::BTreeSet;
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::catalog::{Agent, Autonomy, Owner};
+use leasehold_law::request::MAX_PURPOSE_BYTES;
+use leasehold_law::scope::is_name;
+
+use super::names::Names;
+use super::operators::foreign;
+use super::people::Person;
+use super::table::{Table, Value};
+
+/// The people and groups that may own things.
+pub(super) struct Owners<'a> {
+    pub(super) people: &'a Names<Person>,
+    pub(super) groups: &'a Names<BTreeSet<String>>,
+}
+
+impl Owners<'_> {
+    /// The owner that a table names, who must exist.
+    pub(super) fn read(&self, table: &Table<'_>) -> Option<Owner> {
+        let value = table.need("owner")?;
+        let owner: Owner = value.parsed()?;
+        let report = value.context().report;
+        match &owner {
+            Owner::Person(name) => self.people.check(name, value.place(), report),
+            Owner::Group(name) => self.groups.check(name, value.place(), report),
+        }
+        Some(owner)
+    }
+}
+
+pub(super) fn read(parts: &[Table<'_>], owners: &Owners<'_>, trust_domain: Option<&str>) -> Names<Agent> {
+    Names::collect(parts, ("agents", "agent"), Table::entries, |id, value| {
+        agent(id, value, owners, trust_domain)
+    })
+}
+
+fn agent(id: &str, value: &Value<'_>, owners: &Owners<'_>, trust_domain: Option<&str>) -> Option<Agent> {
+    let id = agent_id(id, value, trust_domain);
+    let words = [Autonomy::Observe, Autonomy::Propose, Autonomy::Act].map(|level| (level.name(), level));
+    value.read(|table| {
+        let owner = owners.read(table);
+        let groups = group_names(table);
+        let autonomy = table.need("autonomy").and_then(|value| value.word(&words));
+        let purpose = table.get("purpose").and_then(|value| purpose(&value)).unwrap_or_default();
+        Some(Agent { id: id?, owner: owner?, groups, autonomy: autonomy?, purpose })
+    })
+}
+
+fn agent_id(text: &str, value: &Value<'_>, trust_domain: Option<&str>) -> Option<CallerId> {
+    let Ok(id) = text.parse().map(CallerId::Agent) else {
+        value.problem(format!(
+            "`{text}` is not a SPIFFE ID: write it like `spiffe://prod.example/agent/triage`"
+        ));
+        return None;
+    };
+    foreign(&id, trust_domain).into_iter().for_each(|what| value.problem(what));
+    Some(id)
+}
+
+/// The groups that an agent or a target puts itself into.
+pub(super) fn group_names(table: &Table<'_>) -> BTreeSet<String> {
+    let (good, bad): (Vec<_>, Vec<_>) =
+        table.texts("groups").into_iter().partition(|(name, _)| is_name(name));
+    for (name, place) in bad {
+        table.context().report.problem(&place, format!("`{name}` is not the name of a group"));
+    }
+    good.into_iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+fn purpose(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if text.len() > MAX_PURPOSE_BYTES {
+        value
+            .problem(format!("a purpose has at most {MAX_PURPOSE_BYTES} bytes; this one has {}", text.len()));
+    }
+    Some(text.to_owned())
+}

@@ -1,0 +1,92 @@
+//! `[listen]`: the doors.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::table::{Table, Value};
+use super::trust::Trust;
+
+/// The longest path of a unix socket that Linux binds, in bytes.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The agents' door: mutual TLS.
+    pub agents: SocketAddr,
+    /// The operators' doors.
+    pub admin: Vec<AdminAddr>,
+    /// The group that may open the unix sockets: 0660 in 0750. Without it 0600 in 0700.
+    pub admin_group: Option<String>,
+}
+
+/// One door for operators (RULES R-19).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdminAddr {
+    /// A unix socket, with the kernel's word for who calls.
+    Unix(PathBuf),
+    /// Always mutual TLS.
+    Tcp(SocketAddr),
+}
+
+pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
+    root.need("listen")?.read(|table| {
+        let agents = table.need("agents").and_then(|value| tcp(&value, trust));
+        let admin = table.need("admin").map(|value| doors(&value, trust));
+        let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
+        let listen = Listen { agents: agents?, admin: admin?, admin_group };
+        if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {
+            let what = format!("`{}` is the agents' door; operators need another", listen.agents);
+            table.context().report.problem(table.place(), what);
+        }
+        Some(listen)
+    })
+}
+
+fn doors(list: &Value<'_>, trust: Trust) -> Vec<AdminAddr> {
+    let items = list.items();
+    if items.is_empty() && list.raw().is_array() {
+        list.problem("operators need a door: write `admin = [\"unix:/run/leasehold/admin.sock\"]`");
+    }
+    items.iter().filter_map(|item| door(item, trust)).collect()
+}
+
+fn door(item: &Value<'_>, trust: Trust) -> Option<AdminAddr> {
+    let Some(path) = item.text()?.strip_prefix("unix:") else {
+        return tcp(item, trust).map(AdminAddr::Tcp);
+    };
+    unix_socket(item, path).map(AdminAddr::Unix)
+}
+
+/// The path of a unix socket, relative to the config's folder.
+pub(super) fn unix_socket(value: &Value<'_>, path: &str) -> Option<PathBuf> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.ends_with('/') {
+        value.problem("the path of the socket is missing: write it like `unix:/run/leasehold/admin.sock`");
+        return None;
+    }
+    let path = value.context().source.resolve(path);
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        value.problem(format!(
+            "the path of a socket has at most {MAX_SOCKET_PATH} bytes; this one has {length}"
+        ));
+        return None;
+    }
+    Some(path)
+}
+
+fn tcp(value: &Value<'_>, trust: Trust) -> Option<SocketAddr> {
+    let text = value.text()?;
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        value.problem(format!("`{text}` is not an address: write an IP and a port, like `0.0.0.0:8443`"));
+        return None;
+    };
+    if trust == Trust::Dev && !address.ip().is_loopback() {
+        value.problem(format!(
+            "`--dev-trust` opens doors on loopback only; write `127.0.0.1:{}`",
+            address.port()
+        ));
+    }
+    Some(address)
+}

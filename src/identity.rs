@@ -1,0 +1,129 @@
+//! Step 2 of the road, who: what a connection proved becomes a [`Caller`], looked at anew for every request.
+//!
+//! Connections are made by [`listener`], which knows mutual TLS with X.509-SVIDs ([`spiffe`]) and unix sockets
+//! ([`unix`]). A refused handshake leaves a count in [`Refusals`], never a row per attempt (RULES R-24).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::Extensions;
+use leasehold_law::{caller::CallerId, time::Timestamp};
+
+mod connection;
+pub mod listener;
+mod refusal;
+pub mod spiffe;
+pub mod unix;
+
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use refusal::{RefusalCount, RefusalReason, Refusals};
+
+/// The clock that this room asks; the broker hands in its own (RULES R-23), tests a fixed one.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Through which listener a request came. Authority differs by door (RULES R-19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Door {
+    /// Agents: their own tasks and leases only.
+    Agents,
+    /// Operators: admin, revocation and audit.
+    Admin,
+}
+
+/// How the caller proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// A SPIFFE X.509-SVID in a mutual TLS 1.3 handshake.
+    X509Svid,
+    /// The kernel's word for the other end of a unix socket.
+    PeerCredentials,
+}
+
+/// A proven caller. Only this room makes one, so holding one is the evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    id: CallerId,
+    proof: Proof,
+    not_after: Option<Timestamp>,
+    door: Door,
+    login_uid: Option<u32>,
+    peer: Option<SocketAddr>,
+}
+
+impl Caller {
+    /// Who it is: a SPIFFE ID or a local user.
+    pub fn id(&self) -> &CallerId {
+        &self.id
+    }
+
+    /// What the identity rests on.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    /// When the proof itself ends; local users have no such time.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.not_after
+    }
+
+    /// Through which door it came.
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
+    /// The uid that logged in, as the kernel recorded it, even after `sudo`; unix callers only.
+    pub fn login_uid(&self) -> Option<u32> {
+        self.login_uid
+    }
+
+    /// The other end of a TCP connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    fn check(&self, now: Timestamp) -> Result<(), Rejection> {
+        match self.not_after {
+            Some(not_after) if now >= not_after => Err(Rejection::SvidExpired { not_after }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// What a connection carries into each of its requests. Opaque: [`Presented::of`] reads it.
+#[derive(Clone, Debug)]
+pub struct ConnectInfo(Caller);
+
+/// Why an identity that was once proven does not count for this request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The SVID has passed its end while the connection stayed open (REQUIREMENTS ID-2).
+    #[error("the X.509-SVID of this connection expired; connect again with a fresh one")]
+    SvidExpired {
+        /// The end of the SVID.
+        not_after: Timestamp,
+    },
+}
+
+/// What a request brought as identity. Nothing, a proof and a bad proof are three things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// The request came over a road that proves nobody.
+    NotPresented,
+    /// The identity holds at this moment.
+    Proven(Caller),
+    /// An identity was shown and does not hold now.
+    Rejected(Rejection),
+}
+
+impl Presented {
+    /// Reads the identity out of a request's extensions and judges it at `now`.
+    pub fn of(extensions: &Extensions, now: Timestamp) -> Self {
+        let Some(ConnectInfo(caller)) = extensions.get::<ConnectInfo>() else { return Self::NotPresented };
+        match caller.check(now) {
+            Ok(()) => Self::Proven(caller.clone()),
+            Err(rejection) => Self::Rejected(rejection),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Accept loops: strangers in, proven callers out, everything that a stranger controls bounded.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use leasehold_law::{caller::CallerId, time::Timestamp};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_stream::Stream;
+
+use super::{
+    Caller, Connection, Door, Now, Proof, RefusalReason, Refusals,
+    connection::Io,
+    refusal::Refused,
+    spiffe::{Proven, ServerTls},
+    unix::{self, Access},
+};
+
+/// Connections that wait for the server to pick them up.
+const WAITING: usize = 128;
+/// Rest after a failed accept (out of file descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds on what peers may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Handshakes at one time; further clients wait in the kernel's backlog.
+    pub handshakes: usize,
+    /// The time a handshake may take.
+    pub handshake_time: Duration,
+    /// Open connections of proven callers.
+    pub connections: usize,
+    /// The hard end of a connection, open streams or not; the SVID's notAfter where that is earlier.
+    pub connection_life: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 512,
+            handshake_time: Duration::from_secs(5),
+            connections: 10_000,
+            connection_life: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another process has the port.
+    #[error("port in use: `{addr}`")]
+    PortInUse {
+        /// The address asked for.
+        addr: SocketAddr,
+    },
+    /// A living process listens on the socket file.
+    #[error("socket in use: `{}`", path.display())]
+    SocketInUse {
+        /// The socket file.
+        path: PathBuf,
+    },
+    /// Something else lies where the socket file should go; it is not removed.
+    #[error("`{}` exists and is not a socket", path.display())]
+    NotASocket {
+        /// What lies there.
+        path: PathBuf,
+    },
+    /// The folder lets others in, so that they could swap the socket file.
+    #[error("folder `{}` has mode {found:04o}: allowed is {allowed:04o}", path.display())]
+    FolderTooOpen {
+        /// The folder of the socket file.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+        /// The widest permission bits that are accepted.
+        allowed: u32,
+    },
+    /// The folder belongs to another user.
+    #[error("folder `{}` belongs to uid {owner}, not to this process", path.display())]
+    FolderOwner {
+        /// The folder of the socket file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// The system said no.
+    #[error("cannot listen on `{at}`: {source}")]
+    Io {
+        /// Address or path.
+        at: String,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// Opens a TCP port. TLS comes with [`Entrance::accept_tls`]; there is no plain TCP.
+///
+/// # Errors
+/// [`ListenError::PortInUse`], or [`ListenError::Io`] for anything else.
+pub async fn bind_tcp(addr: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(addr).await.map_err(|source| match source.kind() == io::ErrorKind::AddrInUse {
+        true => ListenError::PortInUse { addr },
+        false => ListenError::Io { at: addr.to_string(), source },
+    })
+}
+
+/// Opens a unix socket; see [`Access`] for its modes. A stale socket file is replaced, a live one is not.
+///
+/// # Errors
+/// As [`ListenError`] says.
+pub async fn bind_unix(path: &std::path::Path, access: Access) -> Result<UnixListener, ListenError> {
+    unix::bind(path, access).await
+}
+
+/// One door's way in. Any number of listeners may feed it; all share its bounds.
+#[derive(Clone)]
+pub struct Entrance {
+    door: Door,
+    limits: Limits,
+    now: Now,
+    refusals: Arc<Refusals>,
+    slots: Arc<Semaphore>,
+    out: mpsc::Sender<io::Result<Connection>>,
+}
+
+impl fmt::Debug for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entrance")
+            .field("door", &self.door)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The proven connections of one door, for `Server::serve_with_incoming`. Dropping it ends the accept loops;
+/// it ends itself once every [`Entrance`] to it is gone.
+pub struct Incoming(mpsc::Receiver<io::Result<Connection>>);
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+impl Entrance {
+    /// A door with its bounds, and the stream of those who passed it.
+    pub fn new(door: Door, limits: Limits, now: Now, refusals: Arc<Refusals>) -> (Self, Incoming) {
+        let (out, incoming) = mpsc::channel(WAITING);
+        let slots = Arc::new(Semaphore::new(limits.connections));
+        (Self { door, limits, now, refusals, slots, out }, Incoming(incoming))
+    }
+
+    /// Accepts mutual TLS on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
+    pub fn accept_tls(&self, listener: TcpListener, tls: ServerTls) {
+        let entrance = self.clone();
+        tokio::spawn(async move {
+            let turns = Arc::new(Semaphore::new(entrance.limits.handshakes));
+            while let Some(turn) = entrance.turn(&turns).await {
+                let Some((stream, peer)) = entrance.next(|| listener.accept()).await else { break };
+                tokio::spawn(entrance.clone().greet(stream, peer, tls.clone(), turn));
+            }
+        });
+    }
+
+    /// Accepts local users on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
+    pub fn accept_unix(&self, listener: UnixListener) {
+        let entrance = self.clone();
+        tokio::spawn(async move {
+            while let Some((stream, _)) = entrance.next(|| listener.accept()).await {
+                match entrance.admit_local(stream) {
+                    Ok(connection) => entrance.pass(connection).await,
+                    Err(refused) => entrance.refuse(&refused, "unix"),
+                }
+            }
+        });
+    }
+
+    async fn turn(&self, turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            () = self.out.closed() => None,
+            turn = turns.clone().acquire_owned() => turn.ok(),
+        }
+    }
+
+    /// The next connection of a listener; none once the server is gone.
+    async fn next<T, F: Future<Output = io::Result<T>>>(&self, accept: impl Fn() -> F) -> Option<T> {
+        loop {
+            let accepted = tokio::select! {
+                () = self.out.closed() => return None,
+                accepted = accept() => accepted,
+            };
+            match accepted {
+                Ok(connection) => return Some(connection),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn greet(self, stream: TcpStream, peer: SocketAddr, tls: ServerTls, turn: OwnedSemaphorePermit) {
+        let proven = timeout(self.limits.handshake_time, tls.prove(stream)).await;
+        let proven = proven.unwrap_or_else(|_| Err(Refused::new(RefusalReason::Timeout, "too slow")));
+        drop(turn);
+        match proven.and_then(|proven| self.admit_svid(proven, peer)) {
+            Ok(connection) => self.pass(connection).await,
+            Err(refused) => self.refuse(&refused, peer),
+        }
+    }
+
+    fn admit_svid(&self, proven: Proven, peer: SocketAddr) -> Result<Connection, Refused> {
+        let slot = self.slot()?;
+        let left = time_left(proven.not_after, (self.now)())?;
+        let caller = Caller {
+            id: CallerId::Agent(proven.id),
+            proof: Proof::X509Svid,
+            not_after: Some(proven.not_after),
+            door: self.door,
+            login_uid: None,
+            peer: Some(peer),
+        };
+        Ok(self.connection(Io::Tls(proven.stream), caller, left, slot))
+    }
+
+    fn admit_local(&self, stream: UnixStream) -> Result<Connection, Refused> {
+        let slot = self.slot()?;
+        let user = unix::user_of(&stream).map_err(|e| Refused::new(RefusalReason::Other, e.to_string()))?;
+        let caller = Caller {
+            id: CallerId::LocalUser(user.uid),
+            proof: Proof::PeerCredentials,
+            not_after: None,
+            door: self.door,
+            login_uid: user.login_uid,
+            peer: None,
+        };
+        Ok(self.connection(Io::Unix(stream), caller, Duration::MAX, slot))
+    }
+
+    fn slot(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let full =
+            |_| Refused::new(RefusalReason::TooManyConnections, "the bound on open connections is reached");
+        self.slots.clone().try_acquire_owned().map_err(full)
+    }
+
+    fn connection(&self, io: Io, caller: Caller, left: Duration, slot: OwnedSemaphorePermit) -> Connection {
+        let end = sleep_until(Instant::now() + left.min(self.limits.connection_life));
+        Connection::new(io, caller, end, slot)
+    }
+
+    async fn pass(&self, connection: Connection) {
+        // An error means that the server has gone; the connection goes with it.
+        let _ = self.out.send(Ok(connection)).await;
+    }
+
+    fn refuse(&self, refused: &Refused, peer: impl fmt::Display) {
+        self.refusals.note(refused, peer, (self.now)());
+    }
+}
+
+/// What is left of an SVID by the broker's own clock, which may differ from the TLS library's.
+fn time_left(not_after: Timestamp, now: Timestamp) -> Result<Duration, Refused> {
+    let left = u64::try_from(not_after.0.saturating_sub(now.0)).ok().filter(|left| *left > 0);
+    left.map(Duration::from_millis).ok_or_else(|| Refused::new(RefusalReason::Expired, "past its notAfter"))
+}

@@ -1,0 +1,420 @@
+//! The broker's own SVID and trust bundles, live from a Workload API, and the proof of a peer's SVID.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ::spiffe::{
+    X509Source, X509Svid,
+    transport::Endpoint,
+    workload_api::{WorkloadApiClient, WorkloadApiError},
+    x509_source::{SvidPicker, X509SourceError},
+};
+use leasehold_law::{
+    caller::{CallerIdError, SpiffeId},
+    time::Timestamp,
+};
+use rustls::{ProtocolVersion, pki_types::CertificateDer};
+use spiffe_rustls::{TerminalSourcePolicy, TlsStatus, TrustDomainPolicy};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::refusal::{RefusalReason, Refused};
+
+/// Rest between two looks at a Workload API that is not there yet.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// SVIDs that live longer are warned about (RULES R-25); SPIRE dates them back by some seconds.
+const LONG_LIFE_SECONDS: i64 = 3600 + 60;
+const WARNED_PEERS: usize = 1024;
+
+/// Trust domains made by `leasehold dev` for trying things out: anybody who can read a file is anybody in them.
+pub fn is_dev_trust_domain(name: &str) -> bool {
+    name == "leasehold.test" || name.ends_with(".leasehold.test")
+}
+
+/// Where the broker's identity comes from (`[identity.spiffe]`).
+#[derive(Clone, Debug)]
+pub struct SpiffeSettings {
+    /// The Workload API: `unix:/path` or `tcp:IP:PORT`.
+    pub workload_api: String,
+    /// Which SVID is the broker's, where several match the workload.
+    pub id: SpiffeId,
+    /// Accept dev trust domains (RULES R-19); only `--dev-trust` sets it.
+    pub dev_trust: bool,
+    /// How long the Workload API may take to give the first SVID.
+    pub sync_timeout: Duration,
+}
+
+/// Why the broker has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum SpiffeError {
+    /// The endpoint cannot be read.
+    #[error("`{endpoint}` is no Workload API endpoint: {reason}")]
+    BadEndpoint {
+        /// As configured.
+        endpoint: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// The configured id cannot be read.
+    #[error("`{id}` is no SPIFFE ID: {reason}")]
+    BadId {
+        /// As configured.
+        id: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// Nobody answers at the Workload API.
+    #[error("no Workload API answers at `{endpoint}`: {reason}")]
+    NoSocket {
+        /// As configured.
+        endpoint: String,
+        /// What the attempt ended with.
+        reason: String,
+    },
+    /// The Workload API knows this process and gives it nothing.
+    #[error("the Workload API at `{endpoint}` issued no identity to this process: is there an entry for it?")]
+    NoIdentityIssued {
+        /// As configured.
+        endpoint: String,
+    },
+    /// SVIDs came, the broker's is not among them.
+    #[error("the Workload API issued {}, but not `{expected}`", list(found))]
+    IdMissing {
+        /// The configured id.
+        expected: String,
+        /// The ids that came.
+        found: Vec<String>,
+    },
+    /// A dev trust domain without `--dev-trust`.
+    #[error("`{trust_domain}` is a dev trust domain; it is accepted only with --dev-trust")]
+    DevTrustDomain {
+        /// The trust domain of the configured id.
+        trust_domain: String,
+    },
+    /// The Workload API answered with something unusable.
+    #[error("the Workload API at `{endpoint}` failed: {reason}")]
+    Unusable {
+        /// As configured.
+        endpoint: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+fn list(ids: &[String]) -> String {
+    ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The broker's live identity: rotates by itself, refuses to serve once it is withdrawn or expired.
+#[derive(Clone)]
+pub struct SpiffeIdentity {
+    source: X509Source,
+    dev_trust: bool,
+}
+
+impl fmt::Debug for SpiffeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpiffeIdentity").field("dev_trust", &self.dev_trust).finish_non_exhaustive()
+    }
+}
+
+impl SpiffeIdentity {
+    /// Fetches the first SVID and follows the Workload API from then on.
+    ///
+    /// # Errors
+    /// As [`SpiffeError`] says, at the latest after `sync_timeout`.
+    pub async fn connect(settings: &SpiffeSettings) -> Result<Self, SpiffeError> {
+        let id = parse_id(&settings.id)?;
+        let trust_domain = id.trust_domain().as_str();
+        if is_dev_trust_domain(trust_domain) && !settings.dev_trust {
+            return Err(SpiffeError::DevTrustDomain { trust_domain: trust_domain.to_owned() });
+        }
+        let deadline = Instant::now() + settings.sync_timeout;
+        await_svid(settings, &id, deadline).await?;
+        let source = X509Source::builder()
+            .endpoint(&settings.workload_api)
+            .picker(ById(id))
+            .initial_sync_timeout(settings.sync_timeout)
+            .build()
+            .await
+            .map_err(|error| source_error(settings, &error))?;
+        warn_of_long_life(&source);
+        Ok(Self { source, dev_trust: settings.dev_trust })
+    }
+
+    /// Whether the broker can prove itself right now. A withdrawal may be brief: no reason to exit.
+    pub fn is_ready(&self) -> bool {
+        self.source.state().is_usable()
+    }
+
+    /// The server side of mutual TLS. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SpiffeError::Unusable`] where there is no SVID or no bundle at this moment.
+    pub fn server_tls(&self) -> Result<ServerTls, SpiffeError> {
+        let dev_trust = self.dev_trust;
+        // Who may do what is for the registry and the authority table. Here only: which trust domains count at all.
+        let authorizer = move |peer: &::spiffe::SpiffeId| is_welcome(peer, dev_trust);
+        let (config, status) = spiffe_rustls::mtls_server(self.source.clone())
+            .authorize(authorizer)
+            .trust_domain_policy(TrustDomainPolicy::AnyInBundleSet)
+            .terminal_source_policy(TerminalSourcePolicy::FailClosed)
+            .with_alpn_protocols([b"h2"])
+            .build_with_status()
+            .map_err(|error| SpiffeError::Unusable {
+                endpoint: "x509 source".into(),
+                reason: error.to_string(),
+            })?;
+        Ok(ServerTls { acceptor: TlsAcceptor::from(Arc::new(config)), status, warned: Warned::default() })
+    }
+}
+
+/// A federated dev trust domain counts no more than one's own.
+fn is_welcome(peer: &::spiffe::SpiffeId, dev_trust: bool) -> bool {
+    dev_trust || !is_dev_trust_domain(peer.trust_domain().as_str())
+}
+
+/// Picks the broker's SVID where several match: SPIRE sorts them by entry id, which says nothing.
+#[derive(Debug)]
+struct ById(::spiffe::SpiffeId);
+
+impl SvidPicker for ById {
+    fn pick_svid(&self, svids: &[Arc<X509Svid>]) -> Option<usize> {
+        svids.iter().position(|svid| *svid.spiffe_id() == self.0)
+    }
+}
+
+fn parse_id(id: &SpiffeId) -> Result<::spiffe::SpiffeId, SpiffeError> {
+    let id = id.as_str().to_owned();
+    ::spiffe::SpiffeId::new(&id).map_err(|error| SpiffeError::BadId { id, reason: error.to_string() })
+}
+
+/// Asks until the broker's SVID is there. The source would do so too, but forgets why it had to wait.
+async fn await_svid(
+    settings: &SpiffeSettings,
+    id: &::spiffe::SpiffeId,
+    deadline: Instant,
+) -> Result<(), SpiffeError> {
+    let endpoint = Endpoint::parse(&settings.workload_api).map_err(|error| SpiffeError::BadEndpoint {
+        endpoint: settings.workload_api.clone(),
+        reason: error.to_string(),
+    })?;
+    loop {
+        let look = timeout_at(deadline, look_for(settings, endpoint.clone(), id)).await;
+        let error = match look {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => return Err(no_socket(settings, "no answer in time")),
+        };
+        if Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(error);
+        }
+        tracing::debug!(%error, "waiting for an identity");
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn look_for(
+    settings: &SpiffeSettings,
+    endpoint: Endpoint,
+    id: &::spiffe::SpiffeId,
+) -> Result<(), SpiffeError> {
+    let client =
+        WorkloadApiClient::connect(endpoint).await.map_err(|error| no_socket(settings, &full(&error)))?;
+    let context = client.fetch_x509_context().await.map_err(|error| api_error(settings, &error))?;
+    if context.svids().iter().any(|svid| svid.spiffe_id() == id) {
+        return Ok(());
+    }
+    let found = context.svids().iter().map(|svid| svid.spiffe_id().to_string()).collect();
+    Err(SpiffeError::IdMissing { expected: id.to_string(), found })
+}
+
+fn no_socket(settings: &SpiffeSettings, reason: &str) -> SpiffeError {
+    SpiffeError::NoSocket { endpoint: settings.workload_api.clone(), reason: reason.to_owned() }
+}
+
+fn api_error(settings: &SpiffeSettings, error: &WorkloadApiError) -> SpiffeError {
+    let endpoint = settings.workload_api.clone();
+    if matches!(error, WorkloadApiError::NoIdentityIssued) {
+        return SpiffeError::NoIdentityIssued { endpoint };
+    }
+    SpiffeError::Unusable { endpoint, reason: full(error) }
+}
+
+fn source_error(settings: &SpiffeSettings, error: &X509SourceError) -> SpiffeError {
+    SpiffeError::Unusable { endpoint: settings.workload_api.clone(), reason: full(error) }
+}
+
+/// An error with its causes; transport errors say nothing without them.
+fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn warn_of_long_life(source: &X509Source) {
+    let Ok(svid) = source.svid() else { return };
+    if let Ok(life) = Life::of(svid.leaf().as_bytes())
+        && life.is_long()
+    {
+        warn_of(svid.spiffe_id(), life);
+    }
+}
+
+/// The validity of a certificate in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Life {
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Life {
+    fn of(der: &[u8]) -> Result<Self, Refused> {
+        let not_a_svid = |error: &dyn fmt::Display| Refused::new(RefusalReason::NotASvid, error.to_string());
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(der).map_err(|error| not_a_svid(&error))?;
+        let validity = certificate.validity();
+        Ok(Self { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    }
+
+    fn seconds(self) -> i64 {
+        self.not_after.saturating_sub(self.not_before)
+    }
+
+    fn is_long(self) -> bool {
+        self.seconds() > LONG_LIFE_SECONDS
+    }
+}
+
+fn warn_of(id: &::spiffe::SpiffeId, life: Life) {
+    let seconds = life.seconds();
+    tracing::warn!(%id, seconds, "this SVID lives over an hour: a stolen key is good as long");
+}
+
+/// Peers already warned about: each once, and no more of them than fit.
+#[derive(Clone, Default)]
+struct Warned(Arc<Mutex<BTreeSet<String>>>);
+
+impl Warned {
+    fn is_first(&self, id: &::spiffe::SpiffeId) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.len() < WARNED_PEERS && known.insert(id.to_string())
+    }
+}
+
+/// Mutual TLS 1.3 with X.509-SVIDs; each handshake sees the newest SVID and bundles.
+#[derive(Clone)]
+pub struct ServerTls {
+    acceptor: TlsAcceptor,
+    status: TlsStatus,
+    warned: Warned,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// A peer that proved an SVID.
+pub(super) struct Proven {
+    pub(super) id: SpiffeId,
+    pub(super) not_after: Timestamp,
+    pub(super) stream: Box<TlsStream<TcpStream>>,
+}
+
+impl ServerTls {
+    /// Runs one handshake. The caller sets the deadline.
+    pub(super) async fn prove(&self, tcp: TcpStream) -> Result<Proven, Refused> {
+        let unusable = |error: io::Error| Refused::new(RefusalReason::Other, error.to_string());
+        tcp.set_nodelay(true).map_err(unusable)?;
+        self.settled().await;
+        let stream = self.acceptor.accept(tcp).await.map_err(|error| Refused::from_handshake(&error))?;
+        let (_, session) = stream.get_ref();
+        // The SPIFFE library builds its config for 1.2 as well and lets nobody narrow it.
+        if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return Err(Refused::new(RefusalReason::OldTls, format!("{:?}", session.protocol_version())));
+        }
+        let (id, life) = peer_of(session.peer_certificates())?;
+        if life.is_long() && self.warned.is_first(&id) {
+            warn_of(&id, life);
+        }
+        let not_a_svid = |error: CallerIdError| Refused::new(RefusalReason::NotASvid, error.to_string());
+        let not_after = Timestamp(life.not_after.saturating_mul(1000));
+        Ok(Proven { id: id.to_string().parse().map_err(not_a_svid)?, not_after, stream: Box::new(stream) })
+    }
+
+    /// Waits out the moment in which a rotated SVID is known but not yet applied: a handshake would fail in it.
+    async fn settled(&self) {
+        let mut status = self.status.clone();
+        while is_pending(&status) {
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn is_pending(status: &TlsStatus) -> bool {
+    let error = status.current().error;
+    error.is_some_and(|error| matches!(*error, spiffe_rustls::Error::PendingRevision { .. }))
+}
+
+/// Reads the proven leaf. The verifier has checked it, so a failure here is a disagreement, and refuses.
+fn peer_of(chain: Option<&[CertificateDer<'_>]>) -> Result<(::spiffe::SpiffeId, Life), Refused> {
+    let none = || Refused::new(RefusalReason::NoCertificate, "no certificate");
+    let leaf = chain.and_then(<[_]>::first).ok_or_else(none)?;
+    let id = ::spiffe::cert::spiffe_id_from_der(leaf)
+        .map_err(|error| Refused::new(RefusalReason::NotASvid, error.to_string()))?;
+    Ok((id, Life::of(leaf)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dev_trust_domains_are_known_by_name() {
+        let check = |name: &str, dev: bool| assert_eq!(is_dev_trust_domain(name), dev, "{name}");
+        check("leasehold.test", true);
+        check("dev.leasehold.test", true);
+        check("prod.example", false);
+        check("leasehold.test.example", false);
+        check("notleasehold.test", false);
+    }
+
+    #[test]
+    fn a_federated_dev_peer_needs_dev_trust_too() {
+        let check = |peer: &str, dev_trust, expect| {
+            let peer = ::spiffe::SpiffeId::new(peer).unwrap();
+            assert_eq!(is_welcome(&peer, dev_trust), expect, "{peer} with dev_trust {dev_trust}");
+        };
+        check("spiffe://prod.example/a", false, true);
+        check("spiffe://dev.leasehold.test/a", false, false);
+        check("spiffe://dev.leasehold.test/a", true, true);
+    }
+
+    #[test]
+    fn long_lives_are_warned_about_once_a_peer() {
+        let life = |seconds| Life { not_before: -10, not_after: seconds };
+        assert!(!life(3600).is_long(), "SPIRE's default hour, dated back");
+        assert!(life(2 * 3600).is_long());
+        let warned = Warned::default();
+        let id = |n| ::spiffe::SpiffeId::new(format!("spiffe://prod.example/{n}")).unwrap();
+        assert!(warned.is_first(&id(0)));
+        assert!(!warned.is_first(&id(0)));
+        let firsts = (0..2 * WARNED_PEERS).filter(|n| warned.is_first(&id(*n))).count();
+        assert_eq!(firsts, WARNED_PEERS - 1, "memory is bounded");
+    }
+}

@@ -1,0 +1,238 @@
+//! A broker's front door on real sockets, and clients of every sort.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use leasehold_law::time::Timestamp;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{
+    Request, Status,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Server},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    dev::{
+        ca::DevSvid,
+        trust_domain::{DevIdentity, DevTrustDomain},
+    },
+    identity::{
+        Door, Now, Presented, RefusalCount, RefusalReason, Refusals,
+        listener::{Entrance, Limits, bind_tcp, bind_unix},
+        spiffe::{SpiffeIdentity, SpiffeSettings},
+        unix::Access,
+    },
+};
+
+pub(super) const DOMAIN: &str = "home.leasehold.test";
+pub(super) const BROKER: &str = "spiffe://home.leasehold.test/leasehold";
+pub(super) const TTL: Duration = Duration::from_secs(600);
+/// No test waits so long unless it fails.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn wall() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_millis()).unwrap())
+}
+
+fn wall_clock() -> Now {
+    Arc::new(wall)
+}
+
+/// A dev trust domain in a folder of its own.
+pub(super) struct Domain {
+    pub(super) inner: DevTrustDomain,
+    _dir: TempDir,
+}
+
+impl Domain {
+    pub(super) fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = DevTrustDomain::open(&dir.path().join("dev"), name, TTL, wall_clock()).unwrap();
+        Self { inner, _dir: dir }
+    }
+}
+
+pub(super) fn settings(workload_api: String) -> SpiffeSettings {
+    let id = BROKER.parse().unwrap();
+    SpiffeSettings { workload_api, id, dev_trust: true, sync_timeout: PATIENCE }
+}
+
+/// A broker that answers health checks to proven callers and remembers who came.
+pub(super) struct World {
+    pub(super) domain: Domain,
+    pub(super) broker: DevIdentity,
+    pub(super) identity: SpiffeIdentity,
+    pub(super) addr: SocketAddr,
+    pub(super) socket: PathBuf,
+    pub(super) refusals: Arc<Refusals>,
+    skew: Arc<AtomicI64>,
+    seen: Arc<Mutex<Vec<Presented>>>,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    pub(super) async fn with(limits: Limits) -> Self {
+        let domain = Domain::new(DOMAIN);
+        let broker = domain.inner.serve("broker", "/leasehold").await.unwrap();
+        let identity = SpiffeIdentity::connect(&settings(broker.endpoint())).await.unwrap();
+        let skew = Arc::new(AtomicI64::new(0));
+        let offset = skew.clone();
+        let now: Now = Arc::new(move || wall().shifted(offset.load(Ordering::SeqCst)));
+        let refusals = Arc::new(Refusals::default());
+        let (entrance, incoming) = Entrance::new(Door::Agents, limits, now.clone(), refusals.clone());
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let socket = domain.inner.dir().join("door.sock");
+        entrance.accept_tls(listener, identity.server_tls().unwrap());
+        entrance.accept_unix(bind_unix(&socket, Access::Owner).await.unwrap());
+        let seen = Arc::new(Mutex::new(vec![]));
+        let (_, health) = tonic_health::server::health_reporter();
+        let guarded = InterceptedService::new(health, guard(now, seen.clone()));
+        tokio::spawn(Server::builder().add_service(guarded).serve_with_incoming(incoming));
+        Self { domain, broker, identity, addr, socket, refusals, skew, seen }
+    }
+
+    /// Moves the broker's clock.
+    pub(super) fn skew(&self, by: Duration) {
+        self.skew.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// What the last request presented.
+    pub(super) fn last_seen(&self) -> Presented {
+        self.seen.lock().unwrap().last().cloned().unwrap()
+    }
+
+    pub(super) async fn agent(&self, name: &str) -> DevIdentity {
+        self.domain.inner.serve(name, &format!("/agent/{name}")).await.unwrap()
+    }
+
+    pub(super) async fn connect(&self, agent: &DevIdentity) -> Channel {
+        let server = Some(BROKER.try_into().unwrap());
+        let addr = self.addr.to_string();
+        leasehold_client::channel::connect_spiffe(&agent.endpoint(), &addr, server, PATIENCE).await.unwrap()
+    }
+
+    /// Waits for the one refusal that must come, and checks that it is the only one.
+    pub(super) async fn expect_refusal(&self, reason: RefusalReason, case: &str) {
+        let rows = eventually(case, || {
+            Some(self.refusals.drain(Timestamp(i64::MAX))).filter(|rows: &Vec<RefusalCount>| !rows.is_empty())
+        });
+        let rows: Vec<_> = rows.await.iter().map(|row| (row.reason, row.count)).collect();
+        assert_eq!(rows, [(reason, 1)], "{case}");
+    }
+}
+
+fn guard(
+    now: Now,
+    seen: Arc<Mutex<Vec<Presented>>>,
+) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| {
+        let presented = Presented::of(request.extensions(), now());
+        seen.lock().unwrap().push(presented.clone());
+        match presented {
+            Presented::Proven(_) => Ok(request),
+            Presented::NotPresented => Err(Status::unauthenticated("nothing presented")),
+            Presented::Rejected(why) => Err(Status::unauthenticated(why.to_string())),
+        }
+    }
+}
+
+pub(super) async fn check(channel: &Channel) -> Result<(), Status> {
+    HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.map(drop)
+}
+
+/// Polls a condition that a real server brings about, with a bound.
+pub(super) async fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A TLS client without scruples: any server, any certificate of its own or none.
+pub(super) async fn raw_tls(
+    addr: SocketAddr,
+    own: Option<&DevSvid>,
+    version: &'static SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer));
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(svid) => {
+            let chain = vec![CertificateDer::from(svid.certificate().to_vec())];
+            let key = PrivateKeyDer::Pkcs8(svid.expose_key().to_vec().into());
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect(addr).await?;
+    let name = ServerName::try_from("broker.invalid").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,402 @@
+//! Room 7: the only maker of [`Recorded`]. Nothing is minted that was not written down first (law 1).
+//!
+//! The ledger turns steps of the law into rows and journal entries, writes both in one transaction with the versions
+//! that the step was decided on (RULES R-1), and tells whoever watches.
+
+mod aims;
+mod entry;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::journal::Event;
+use leasehold_law::lease::{IllegalTransition, Lease, LeaseEvent, LeaseTerms};
+use leasehold_law::policy::{DecisionRecord, IssueOrder, RenewOrder};
+use leasehold_law::revocation::{Lifted, Revocation, Selector};
+use leasehold_law::scope::Scope;
+use leasehold_law::subject::{Guard, Subject};
+use leasehold_law::task::{IllegalTaskTransition, Task, TaskEvent, TaskTerms};
+use leasehold_law::time::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::clock::Clock;
+use crate::store::{Change, Outcome, Store, StoreError};
+use entry::{about_lease, about_nothing, about_task};
+
+/// Proof that something is durable. Only the ledger makes one.
+#[derive(Debug)]
+pub struct Recorded<T>(T);
+
+impl<T> Recorded<T> {
+    /// What was recorded.
+    pub fn inner(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Why a step is not on record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// It rests on something that has changed: decide again.
+    #[error("{0} has changed meanwhile")]
+    Stale(Subject),
+    /// The law knows no such step.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// The law knows no such step of a task.
+    #[error(transparent)]
+    IllegalTask(#[from] IllegalTaskTransition),
+    /// The store refused; nothing is written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nobody knows whether it is written: expose nothing, read again.
+    #[error("whether it was written is not known: {0}")]
+    Unknown(StoreError),
+}
+
+/// What changed, for whoever watches. Sent after it is durable.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A lease.
+    Lease(Arc<Lease>),
+    /// A task.
+    Task(Arc<Task>),
+}
+
+/// How many notices a watcher may fall behind before it must read anew.
+const NOTICES: usize = 4096;
+
+/// The maker of records.
+pub struct Ledger {
+    store: Arc<dyn Store>,
+    clock: Arc<Clock>,
+    notices: broadcast::Sender<Notice>,
+    healthy: AtomicBool,
+}
+
+impl Ledger {
+    /// A ledger over a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<Clock>) -> Self {
+        let (notices, _) = broadcast::channel(NOTICES);
+        Self { store, clock, notices, healthy: AtomicBool::new(true) }
+    }
+
+    /// What is durable, for reading.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// Every change from now on.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    /// Whether the journal takes entries: step 1 of the road. Where the last write failed, a small one is tried.
+    pub async fn healthy(&self) -> Result<(), StoreError> {
+        if self.healthy.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        self.commit(vec![Change::Number(HIGH_WATER, now.0)], Vec::new()).await.map_err(|error| match error {
+            LedgerError::Store(error) | LedgerError::Unknown(error) => error,
+            LedgerError::Stale(_) | LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => {
+                StoreError::Unusable(error.to_string())
+            }
+        })
+    }
+
+    /// Commit one of a mint: the lease exists by name before it exists in the target (law 2).
+    ///
+    /// # Errors
+    /// [`LedgerError::Stale`] where what it was decided on has changed.
+    pub async fn record_mint(
+        &self,
+        order: IssueOrder,
+        decision: DecisionRecord,
+        due: Timestamp,
+    ) -> Result<(Recorded<IssueOrder>, Lease), LedgerError> {
+        let step = LeaseEvent::MintStarted { mint_by: order.mint_by(), due, expires_at: order.expires_at() };
+        let guards = order.guards().to_vec();
+        let lease = self.begin_lease(order.terms().clone(), step, Some(decision), guards).await?;
+        Ok((Recorded(order), lease))
+    }
+
+    /// A request that never became a lease.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn record_refusal(
+        &self,
+        terms: LeaseTerms,
+        decision: DecisionRecord,
+        refusal: leasehold_law::lease::Refusal,
+    ) -> Result<Lease, LedgerError> {
+        self.begin_lease(terms, LeaseEvent::Refused { refusal }, Some(decision), Vec::new()).await
+    }
+
+    async fn begin_lease(
+        &self,
+        terms: LeaseTerms,
+        step: LeaseEvent,
+        decision: Option<DecisionRecord>,
+        guards: Vec<Guard>,
+    ) -> Result<Lease, LedgerError> {
+        let lease = Lease::first(terms.clone(), &step)?;
+        let event = Event::Lease { terms: Some(Box::new(terms)), decision: decision.map(Box::new), step };
+        self.put_lease(lease, event, Vec::new(), guards).await
+    }
+
+    /// Commit one of a renewal.
+    ///
+    /// # Errors
+    /// As for [`Ledger::record_mint`].
+    pub async fn record_renewal(
+        &self,
+        lease: &Lease,
+        order: RenewOrder,
+        decision: DecisionRecord,
+        due: Timestamp,
+    ) -> Result<(Recorded<RenewOrder>, Lease), LedgerError> {
+        let step = LeaseEvent::RenewStarted { until: order.until(), due };
+        let next = lease.apply(&step)?;
+        let guards = order.guards().to_vec();
+        let event = Event::Lease { terms: None, decision: Some(Box::new(decision)), step };
+        let lease = self.put_lease(next, event, Vec::new(), guards).await?;
+        Ok((Recorded(order), lease))
+    }
+
+    /// A step of a lease.
+    ///
+    /// # Errors
+    /// Where the law or the store refuses, or a guard no longer holds.
+    pub async fn step(
+        &self,
+        lease: &Lease,
+        step: LeaseEvent,
+        guards: &[Guard],
+    ) -> Result<Lease, LedgerError> {
+        let next = lease.apply(&step)?;
+        let event = Event::Lease { terms: None, decision: None, step };
+        self.put_lease(next, event, Vec::new(), guards.to_vec()).await
+    }
+
+    async fn put_lease(
+        &self,
+        lease: Lease,
+        event: Event,
+        mut changes: Vec<Change>,
+        guards: Vec<Guard>,
+    ) -> Result<Lease, LedgerError> {
+        let draft = about_lease(&lease, event, self.clock.now())?;
+        changes.extend([Change::Lease(Box::new(lease.clone())), Change::Append(draft)]);
+        self.commit(changes, guards).await?;
+        self.tell(Notice::Lease(Arc::new(lease.clone())));
+        Ok(lease)
+    }
+
+    /// A task's first step, with the decisions that it rests on.
+    ///
+    /// # Errors
+    /// Where the law or the store refuses, or a guard no longer holds.
+    pub async fn begin_task(
+        &self,
+        terms: TaskTerms,
+        scope: Scope,
+        step: TaskEvent,
+        decisions: Vec<DecisionRecord>,
+        guards: Vec<Guard>,
+    ) -> Result<Task, LedgerError> {
+        let task = Task::first(terms.clone(), scope.clone(), &step)?;
+        let event = Event::Task { terms: Some(Box::new(terms)), scope: Some(scope), decisions, step };
+        self.put_task(task, event, Vec::new(), guards).await
+    }
+
+    /// A step of a task, and in the same transaction a step of each of these leases.
+    ///
+    /// # Errors
+    /// Where the law or the store refuses, or a guard no longer holds.
+    pub async fn step_task(
+        &self,
+        task: &Task,
+        step: TaskEvent,
+        decisions: Vec<DecisionRecord>,
+        leases: &[(Lease, LeaseEvent)],
+        guards: Vec<Guard>,
+    ) -> Result<(Task, Vec<Lease>), LedgerError> {
+        let next = task.apply(&step)?;
+        let now = self.clock.now();
+        let mut changes = Vec::new();
+        let mut moved = Vec::new();
+        for (lease, step) in leases {
+            let (lease, change) = self.lease_change(lease, step, now)?;
+            changes.extend(change);
+            moved.push(lease);
+        }
+        let event = Event::Task { terms: None, scope: None, decisions, step };
+        let task = self.put_task(next, event, changes, guards).await?;
+        moved.iter().for_each(|lease| self.tell(Notice::Lease(Arc::new(lease.clone()))));
+        Ok((task, moved))
+    }
+
+    fn lease_change(
+        &self,
+        lease: &Lease,
+        step: &LeaseEvent,
+        now: Timestamp,
+    ) -> Result<(Lease, [Change; 2]), LedgerError> {
+        let next = lease.apply(step)?;
+        let event = Event::Lease { terms: None, decision: None, step: step.clone() };
+        let draft = about_lease(&next, event, now)?;
+        Ok((next.clone(), [Change::Lease(Box::new(next)), Change::Append(draft)]))
+    }
+
+    async fn put_task(
+        &self,
+        task: Task,
+        event: Event,
+        mut changes: Vec<Change>,
+        guards: Vec<Guard>,
+    ) -> Result<Task, LedgerError> {
+        let draft = about_task(&task, event, self.clock.now())?;
+        changes.extend([Change::Task(Box::new(task.clone())), Change::Append(draft)]);
+        self.commit(changes, guards).await?;
+        self.tell(Notice::Task(Arc::new(task.clone())));
+        Ok(task)
+    }
+
+    /// A revocation, before anything is listed: its barrier stands from here on (RULES R-2).
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn record_revocation(&self, revocation: &Revocation) -> Result<(), LedgerError> {
+        let event = Event::Revocation { revocation: Box::new(revocation.clone()) };
+        let barrier = revocation.freeze.then(|| Change::Bump(Subject::Freeze(revocation.selector.clone())));
+        self.put_revocation(revocation, event, barrier).await
+    }
+
+    /// The end of a barrier.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn record_lift(
+        &self,
+        revocation: &Revocation,
+        lifted: Lifted,
+    ) -> Result<Revocation, LedgerError> {
+        let next = Revocation { lifted: Some(lifted.clone()), ..revocation.clone() };
+        let event = Event::Lifted { id: revocation.id, lifted };
+        let barrier = Change::Bump(Subject::Freeze(revocation.selector.clone()));
+        self.put_revocation(&next, event, Some(barrier)).await?;
+        Ok(next)
+    }
+
+    async fn put_revocation(
+        &self,
+        revocation: &Revocation,
+        event: Event,
+        barrier: Option<Change>,
+    ) -> Result<(), LedgerError> {
+        let draft = about_nothing(
+            &revocation.id.to_string(),
+            task_of(&revocation.selector),
+            event,
+            self.clock.now(),
+        )?;
+        let changes = [Change::Revocation(Box::new(revocation.clone())), Change::Append(draft)];
+        self.commit(changes.into_iter().chain(barrier).collect(), Vec::new()).await
+    }
+
+    /// The leases that a revocation took, once they are listed behind its barrier.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn remember_taken(&self, revocation: &Revocation) -> Result<(), LedgerError> {
+        self.commit(vec![Change::Revocation(Box::new(revocation.clone()))], Vec::new()).await
+    }
+
+    /// Something that changes no row: a decision, a refusal, an act of the broker.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn note(&self, subject: &str, event: Event) -> Result<(), LedgerError> {
+        let draft = about_nothing(subject, None, event, self.clock.now())?;
+        self.commit(vec![Change::Append(draft)], Vec::new()).await
+    }
+
+    /// What the broker itself did, with details.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn note_broker(
+        &self,
+        what: &str,
+        details: BTreeMap<String, String>,
+    ) -> Result<(), LedgerError> {
+        self.note("broker", Event::Broker { what: what.to_owned(), details }).await
+    }
+
+    /// Config subjects whose digest changed: each gets its next version, in one transaction with its entry.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn record_config(&self, changed: Vec<(Subject, String)>) -> Result<(), LedgerError> {
+        let details = changed.iter().map(|(subject, digest)| (subject.to_string(), digest.clone())).collect();
+        let event = Event::Broker { what: "configured".to_owned(), details };
+        let draft = about_nothing("config", None, event, self.clock.now())?;
+        let changes = changed
+            .into_iter()
+            .flat_map(|(subject, digest)| [Change::Bump(subject.clone()), Change::Digest(subject, digest)]);
+        self.commit(changes.chain([Change::Append(draft)]).collect(), Vec::new()).await
+    }
+
+    /// Remembers the present as the clock's high-water mark.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn record_time(&self) -> Result<(), LedgerError> {
+        self.commit(vec![Change::Number(HIGH_WATER, self.clock.now().0)], Vec::new()).await
+    }
+
+    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Result<(), LedgerError> {
+        let outcome = self.store.commit(changes, guards).await;
+        let healthy = !matches!(outcome, Outcome::Failed(StoreError::Unusable(_)) | Outcome::Unknown(_));
+        self.healthy.store(healthy, Ordering::Relaxed);
+        match outcome {
+            Outcome::Committed => Ok(()),
+            Outcome::Stale(subject) => Err(LedgerError::Stale(subject)),
+            Outcome::Failed(error) => Err(LedgerError::Store(error)),
+            Outcome::Unknown(error) => Err(LedgerError::Unknown(error)),
+        }
+    }
+
+    /// Nobody watching is no fault.
+    fn tell(&self, notice: Notice) {
+        let _ = self.notices.send(notice);
+    }
+}
+
+/// The name under which the clock's high-water mark is kept.
+pub const HIGH_WATER: &str = "clock.high_water";
+
+fn task_of(selector: &Selector) -> Option<leasehold_law::id::TaskId> {
+    match selector {
+        Selector::Task(id) => Some(*id),
+        Selector::Lease(_) | Selector::Agent(_) => None,
+    }
+}
+
+/// The caller on whose behalf a refusal is written.
+#[must_use]
+pub fn refused(
+    decision: leasehold_law::id::DecisionId,
+    caller: CallerId,
+    call: &str,
+    reason: leasehold_law::reason::Reason,
+) -> Event {
+    Event::Refused { decision, caller, call: call.to_owned(), reason: reason.text().to_owned() }
+}

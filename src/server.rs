@@ -1,0 +1,322 @@
+//! The composition root: the only room, with dev/, that names concrete stores and backends.
+
+mod assemble;
+mod process;
+mod refusals;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_backend::BackendKind;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::transport::Server as Transport;
+
+use crate::api::Api;
+use crate::api::layers::DoorLayer;
+use crate::authority::Operators;
+use crate::broker::Broker;
+use crate::clock::{Clock, SystemTime, TimeSource};
+use crate::config::{AdminAddr, Config, Loaded, Problem, Trust};
+use crate::identity::Door;
+use crate::identity::Refusals;
+use crate::identity::listener::{Entrance, Incoming, Limits, bind_tcp, bind_unix};
+use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
+use crate::identity::unix::Access;
+
+pub use process::harden;
+
+/// How long the Workload API may take to give the broker its identity.
+const IDENTITY_WAIT: Duration = Duration::from_secs(30);
+/// How long open calls may take to end when the broker stops.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often a quiet connection is asked whether its other end is there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Streams that one connection may hold at a time.
+const STREAMS: u32 = 256;
+/// How often the identity is asked whether it is good for a handshake.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// The backends that are built in.
+#[must_use]
+pub fn kinds() -> Vec<Box<dyn BackendKind>> {
+    vec![
+        Box::new(leasehold_memory::MemoryKind::default()),
+        #[cfg(feature = "postgres")]
+        Box::new(leasehold_postgres::PostgresKind),
+    ]
+}
+
+/// How a broker is started.
+pub struct Start {
+    /// Whether dev trust domains, dev keys and the memory backend are accepted (RULES R-19).
+    pub trust: Trust,
+    /// The backends that are built in.
+    pub kinds: Vec<Box<dyn BackendKind>>,
+    /// Where time comes from.
+    pub time: Arc<dyn TimeSource>,
+    /// Bounds on what peers may take.
+    pub limits: Limits,
+}
+
+impl Start {
+    /// As a host starts one.
+    #[must_use]
+    pub fn on_host(trust: Trust) -> Self {
+        Self { trust, kinds: kinds(), time: Arc::new(SystemTime), limits: Limits::default() }
+    }
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The config has problems: all of them.
+    #[error("{}", lines(.0))]
+    Config(Vec<Problem>),
+    /// The installation key cannot be used.
+    #[error(transparent)]
+    Key(#[from] crate::config::KeyError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The broker has no identity.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::spiffe::SpiffeError),
+    /// A port or socket cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] crate::identity::listener::ListenError),
+    /// What the last run left cannot be taken up.
+    #[error("{0}")]
+    Recover(String),
+    /// Something of the host is missing.
+    #[error("{0}")]
+    Host(String),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl StartError {
+    /// The exit code: 78 for bad config (sysexits.h), 1 for everything else.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 78,
+            Self::Key(_)
+            | Self::Store(_)
+            | Self::Identity(_)
+            | Self::Listen(_)
+            | Self::Recover(_)
+            | Self::Host(_) => 1,
+        }
+    }
+}
+
+/// A broker that serves. Dropped, it goes on; [`Running::stop`] ends it.
+pub struct Running {
+    /// The broker.
+    pub broker: Broker,
+    /// Where agents connect.
+    pub agents: SocketAddr,
+    /// Where operators connect over TCP, where that is configured.
+    pub admin_tcp: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    doors: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// Loads a config and starts a broker on it.
+///
+/// # Errors
+/// Every problem of the config, before any port opens (law 14); or the first thing that stands in the way.
+pub async fn start(config: &Path, start: Start) -> Result<Running, StartError> {
+    let Loaded { config, warnings } =
+        Config::load(config, &start.kinds, start.trust).map_err(StartError::Config)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let parts = assemble::broker(&config, &start).await?;
+    let identity = SpiffeIdentity::connect(&spiffe_settings(&config, start.trust)?).await?;
+    let listeners = Listeners::bind(&config).await?;
+    let broker = parts.broker;
+    broker.recover(&parts.changed).await.map_err(|error| StartError::Recover(error.to_string()))?;
+    assemble::greet_targets(&broker, &parts.claim);
+    let refusals = Arc::new(Refusals::default());
+    let background = vec![
+        tokio::spawn(sweep(broker.clone())),
+        tokio::spawn(refusals::write_down(broker.clone(), refusals.clone())),
+    ];
+    serve(broker, &config, start.limits, identity, listeners, refusals, background).await
+}
+
+async fn sweep(broker: Broker) {
+    broker.sweep().await;
+}
+
+fn spiffe_settings(config: &Config, trust: Trust) -> Result<SpiffeSettings, StartError> {
+    let spiffe = &config.identity.spiffe;
+    let default = format!("spiffe://{}/leasehold", config.broker.trust_domain);
+    let id = match &spiffe.id {
+        Some(id) => id.clone(),
+        None => default.parse().map_err(|error| StartError::Host(format!("{error}")))?,
+    };
+    Ok(SpiffeSettings {
+        workload_api: format!("unix:{}", spiffe.workload_api.display()),
+        id,
+        dev_trust: trust == Trust::Dev,
+        sync_timeout: IDENTITY_WAIT,
+    })
+}
+
+/// Ports and sockets, open and not yet served.
+struct Listeners {
+    agents: TcpListener,
+    admin_tcp: Vec<TcpListener>,
+    admin_unix: Vec<UnixListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let access = access(config)?;
+        let agents = bind_tcp(config.listen.agents).await?;
+        let (mut admin_tcp, mut admin_unix) = (Vec::new(), Vec::new());
+        for address in &config.listen.admin {
+            match address {
+                AdminAddr::Tcp(address) => admin_tcp.push(bind_tcp(*address).await?),
+                AdminAddr::Unix(path) => admin_unix.push(bind_unix(path, access).await?),
+            }
+        }
+        Ok(Self { agents, admin_tcp, admin_unix })
+    }
+}
+
+fn access(config: &Config) -> Result<Access, StartError> {
+    let Some(group) = &config.listen.admin_group else { return Ok(Access::Owner) };
+    match uzers::get_group_by_name(group) {
+        Some(found) => Ok(Access::Group(found.gid())),
+        None => Err(StartError::Host(format!(
+            "there is no group `{group}` on this host; make it, or leave admin_group out"
+        ))),
+    }
+}
+
+async fn serve(
+    broker: Broker,
+    config: &Config,
+    limits: Limits,
+    identity: SpiffeIdentity,
+    listeners: Listeners,
+    refusals: Arc<Refusals>,
+    background: Vec<JoinHandle<()>>,
+) -> Result<Running, StartError> {
+    let local =
+        |listener: &TcpListener| listener.local_addr().map_err(|error| StartError::Host(error.to_string()));
+    let agents = local(&listeners.agents)?;
+    let admin_tcp = listeners.admin_tcp.iter().map(local).collect::<Result<Vec<_>, _>>()?;
+    let operators = Arc::new(config.operators.clone());
+    let routes = Api::new(broker.clone(), operators.clone()).routes().await;
+    let routes = routes.map_err(|error| StartError::Host(error.to_string()))?;
+    let (stop, stopped) = watch::channel(false);
+    let now = now_of(&broker);
+    let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, now.clone(), refusals.clone());
+    agents_door.accept_tls(listeners.agents, identity.server_tls()?);
+    let (admin_door, admin_incoming) = Entrance::new(Door::Admin, limits, now, refusals);
+    for listener in listeners.admin_tcp {
+        admin_door.accept_tls(listener, identity.server_tls()?);
+    }
+    listeners.admin_unix.into_iter().for_each(|listener| admin_door.accept_unix(listener));
+    let door = |incoming| {
+        tokio::spawn(serve_door(broker.clone(), operators.clone(), routes.clone(), incoming, stopped.clone()))
+    };
+    let doors = vec![door(agents_incoming), door(admin_incoming)];
+    let mut background = background;
+    background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
+    tracing::info!(%agents, broker = broker.name(), "serving");
+    Ok(Running { broker, agents, admin_tcp, stop, doors, background })
+}
+
+fn now_of(broker: &Broker) -> crate::identity::Now {
+    let broker = broker.clone();
+    Arc::new(move || broker.now())
+}
+
+/// Keeps what the doors live on, and says when the identity is withdrawn and when it is back.
+async fn hold(identity: SpiffeIdentity, _agents: Entrance, _admin: Entrance) {
+    let mut ready = true;
+    let mut look = tokio::time::interval(HEALTH_EVERY);
+    loop {
+        look.tick().await;
+        let is_ready = identity.is_ready();
+        match (ready, is_ready) {
+            (true, false) => {
+                tracing::error!("the broker's identity is withdrawn or expired; handshakes are refused")
+            }
+            (false, true) => tracing::info!("the broker's identity is back"),
+            (true, true) | (false, false) => {}
+        }
+        ready = is_ready;
+    }
+}
+
+async fn serve_door(
+    broker: Broker,
+    operators: Arc<Operators>,
+    routes: Routes,
+    incoming: Incoming,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
+    Transport::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .layer(DoorLayer::new(broker, operators))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, async move {
+            // A sender that is gone stops the door as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        })
+        .await
+}
+
+impl Running {
+    /// Stops: nothing new, then what is under way ends, for at most ten seconds.
+    pub async fn stop(self) {
+        self.broker.drain();
+        let _ = self.stop.send(true);
+        let ended = async {
+            for door in self.doors {
+                if let Ok(Err(error)) = door.await {
+                    tracing::warn!(%error, "a door ended badly");
+                }
+            }
+            self.broker.drained().await;
+        };
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            tracing::warn!(
+                "some calls did not end in time; what they held is found again after the next start"
+            );
+        }
+        self.background.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Serves until a signal says to stop.
+///
+/// # Errors
+/// As [`start`].
+pub async fn serve_until_signal(config: PathBuf, trust: Trust) -> Result<(), StartError> {
+    harden();
+    let running = start(&config, Start::on_host(trust)).await?;
+    process::stop_signal().await.map_err(|error| StartError::Host(error.to_string()))?;
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(())
+}
+
+/// The clock of a broker that has read its high-water mark.
+fn clock(time: Arc<dyn TimeSource>, high_water: Option<i64>) -> Arc<Clock> {
+    Arc::new(Clock::new(time, high_water.map(leasehold_law::time::Timestamp)))
+}

@@ -1,0 +1,149 @@
+//! From a checked config to a broker: key, store, clock, targets, versions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leasehold_backend::{Backend, Claim, Entropy};
+use leasehold_law::catalog::Recipe;
+use leasehold_law::principal::InstallationKey;
+use leasehold_law::scope::Pair;
+use leasehold_law::subject::Subject;
+
+use super::{Start, StartError, clock};
+use crate::broker::{Broker, Parts, TaskLimits};
+use crate::config::{Config, Problem, Store as StoreConfig, Trust, read_installation_key};
+use crate::entropy::SystemEntropy;
+use crate::ledger::{HIGH_WATER, Ledger};
+use crate::registry::Registry;
+use crate::store::sqlite::{Options, SqliteStore, Stamp, Writer};
+use crate::store::{Store, StoreError};
+use crate::vault_door::{TargetPart, VaultDoor};
+
+/// A broker that has not started, and what its start must look at.
+pub(super) struct Assembled {
+    pub(super) broker: Broker,
+    /// Config subjects that differ from the last run.
+    pub(super) changed: Vec<Subject>,
+    pub(super) claim: Claim,
+}
+
+pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, StartError> {
+    let key = read_installation_key(&config.broker.installation_key, start.trust)?;
+    let store = open_store(config, start.trust).await?;
+    let clock = clock(start.time.clone(), store.number(HIGH_WATER).await?);
+    let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock.clone());
+    let targets = open_targets(config, start, &entropy)?;
+    let ledger = Ledger::new(store.clone(), clock.clone());
+    let changed = note_config(config, &ledger).await?;
+    let registry = Registry::new(
+        config.catalog.as_ref().clone(),
+        config.engine.clone(),
+        versions(config, store.as_ref()).await?,
+    );
+    let claim = claim(&key);
+    let door = VaultDoor::new(targets, clock.clone());
+    let tasks = TaskLimits {
+        grace: config.tasks.grace,
+        default_deadline: config.tasks.default_deadline,
+        max_deadline: config.tasks.max_deadline,
+    };
+    let name = config.broker.name.clone();
+    let broker = Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, name });
+    Ok(Assembled { broker, changed, claim })
+}
+
+async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, StartError> {
+    let StoreConfig::Sqlite(path) = &config.store;
+    let options = Options {
+        path: path.clone(),
+        chain: config.broker.name.clone(),
+        stamp: match trust {
+            Trust::Production => Stamp::Production,
+            Trust::Dev => Stamp::Dev,
+        },
+        writer: Writer::Thread,
+        cache_mib: CACHE_MIB,
+    };
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
+    Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
+}
+
+/// Small enough for an idle broker of 40 MB; the store gives it back after half a minute without writes.
+const CACHE_MIB: u16 = 16;
+
+fn open_targets(
+    config: &Config,
+    start: &Start,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<BTreeMap<String, TargetPart>, StartError> {
+    let mut problems = Vec::new();
+    let mut parts = BTreeMap::new();
+    for (name, target) in &config.targets {
+        let Some(kind) = start.kinds.iter().find(|kind| kind.name() == target.backend) else { continue };
+        match kind.open(name, &target.table, entropy.clone()) {
+            Ok(backend) => {
+                let grants = grants_of(config, name);
+                problems.extend(recipe_problems(config, backend.as_ref(), &grants));
+                parts.insert(name.clone(), TargetPart { kind: target.backend.clone(), backend, grants });
+            }
+            Err(found) => problems.extend(found.iter().map(|problem| target.problem(problem))),
+        }
+    }
+    if problems.is_empty() { Ok(parts) } else { Err(StartError::Config(problems)) }
+}
+
+fn grants_of(config: &Config, target: &str) -> Vec<(Pair, Recipe)> {
+    let of_target = config.catalog.grants.values().filter(|grant| grant.pair.target == target);
+    of_target.map(|grant| (grant.pair.clone(), grant.recipe.clone())).collect()
+}
+
+fn recipe_problems(config: &Config, backend: &dyn Backend, grants: &[(Pair, Recipe)]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (pair, recipe) in grants {
+        for found in backend.check_recipe(recipe) {
+            let what = format!("the recipe of {pair}: {}", found.what);
+            problems.extend(config.recipe_place(pair, &found.pointer).map(|place| Problem::at(place, what)));
+        }
+    }
+    problems
+}
+
+/// Every subject whose digest differs from the last run, those that are gone included, gets its next version.
+async fn note_config(config: &Config, ledger: &Ledger) -> Result<Vec<Subject>, StartError> {
+    let known: BTreeMap<Subject, String> = ledger.store().digests().await?.into_iter().collect();
+    let now = config.digests.iter().filter(|(subject, digest)| known.get(subject) != Some(*digest));
+    let mut changed: Vec<_> = now.map(|(subject, digest)| (subject.clone(), digest.clone())).collect();
+    let gone = known
+        .iter()
+        .filter(|(subject, digest)| !config.digests.contains_key(subject) && digest.as_str() != GONE);
+    changed.extend(gone.map(|(subject, _)| (subject.clone(), GONE.to_owned())));
+    let subjects = changed.iter().map(|(subject, _)| subject.clone()).collect();
+    if !changed.is_empty() {
+        ledger.record_config(changed).await.map_err(|error| StartError::Recover(error.to_string()))?;
+    }
+    Ok(subjects)
+}
+
+/// What is remembered of a subject that has left the config.
+const GONE: &str = "gone";
+
+async fn versions(config: &Config, store: &dyn Store) -> Result<BTreeMap<Subject, u64>, StartError> {
+    let subjects: Vec<_> = config.digests.keys().cloned().collect();
+    let versions = store.versions(&subjects).await?;
+    Ok(subjects.into_iter().zip(versions).collect())
+}
+
+/// The public name of this installation.
+fn claim(key: &InstallationKey) -> Claim {
+    Claim { installation: key.installation(), incarnation: 1 }
+}
+
+/// Looks at every target once, beside the start: one that is down delays nobody. A target that another installation
+/// has claimed is said aloud; from then on it is theirs to sweep (RULES R-11).
+pub(super) fn greet_targets(broker: &Broker, claim: &Claim) {
+    let targets: Vec<String> = broker.target_names();
+    for target in targets {
+        let (broker, claim) = (broker.clone(), claim.clone());
+        tokio::spawn(async move { broker.greet_target(&target, &claim).await });
+    }
+}

@@ -1,0 +1,204 @@
+//! One set inside the writer's transaction: compared, written and chained, or taken back alone.
+
+use leasehold_law::journal::ChainHead;
+use leasehold_law::subject::Subject;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
+use super::sql::{signed, unusable};
+use super::{Draft, StoreError};
+
+/// Why a set is not written.
+pub(super) enum Rejected {
+    /// Something has another version by now.
+    Stale(Subject),
+    /// SQLite says why.
+    Failed(StoreError),
+}
+
+impl From<rusqlite::Error> for Rejected {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(unusable(error))
+    }
+}
+
+/// Writes one set behind `head` and gives the head that it leaves.
+///
+/// # Errors
+/// Nothing of the set is written then. SQLite may also have taken back the whole transaction (a full disk does
+/// that): the connection is in autocommit then.
+pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
+    run(conn, "SAVEPOINT one_set")?;
+    let written = write(conn, head.clone(), set);
+    match written {
+        Ok(_) => run(conn, "RELEASE one_set")?,
+        Err(_) if conn.is_autocommit() => {}
+        Err(_) => take_back(conn)?,
+    }
+    written
+}
+
+/// Where even that fails, the whole transaction goes, and its other sets are tried again.
+fn take_back(conn: &Connection) -> rusqlite::Result<()> {
+    let back = run(conn, "ROLLBACK TO one_set").and_then(|()| run(conn, "RELEASE one_set"));
+    back.or_else(|_| run(conn, "ROLLBACK"))
+}
+
+/// Runs a statement without parameters that will be run often.
+pub(super) fn run(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn write(conn: &Connection, mut head: ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
+    set.checks.iter().try_for_each(|check| compare(conn, check))?;
+    for write in &set.writes {
+        match write {
+            Write::Lease(row) => lease(conn, row)?,
+            Write::Task(row) => task(conn, row)?,
+            Write::Revocation(row) => revocation(conn, row)?,
+            Write::Bump(key) => bump(conn, key)?,
+            Write::Digest(key, digest) => remember_digest(conn, key, digest)?,
+            Write::Number(name, value) => remember_number(conn, name, *value)?,
+            Write::Append(draft) => append(conn, &mut head, draft)?,
+        }
+    }
+    Ok(head)
+}
+
+fn compare(conn: &Connection, check: &Check) -> Result<(), Rejected> {
+    let (sql, key) = check.place.query();
+    let found: Option<i64> = conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
+    if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Rejected::Stale(check.subject.clone())) }
+}
+
+/// Terms never change, so that only the first version writes their columns.
+fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Rejected> {
+    let written = if row.lease.version == 1 { insert_lease(conn, row)? } else { update_lease(conn, row)? };
+    if written == 1 { Ok(()) } else { Err(Rejected::Stale(Subject::Lease(row.lease.terms.id))) }
+}
+
+fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
+    const SQL: &str =
+        "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id,
+        attempt, version, created_at, stuck, revoked_at, body)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    let (terms, state) = (&row.lease.terms, &row.lease.state);
+    conn.prepare_cached(SQL)?.execute(params![
+        terms.id.to_string(),
+        terms.task.to_string(),
+        terms.agent.to_string(),
+        terms.pair.target,
+        terms.principal.as_str(),
+        state.handle(),
+        state.name(),
+        row.due,
+        terms.request_id.to_string(),
+        terms.attempt,
+        signed(row.lease.version),
+        terms.created_at.0,
+        row.stuck,
+        row.revoked_at,
+        row.body,
+    ])
+}
+
+fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
+    const SQL: &str =
+        "UPDATE leases SET handle = ?, state = ?, due = ?, version = ?4, stuck = ?, revoked_at = ?,
+        body = ? WHERE id = ? AND version = ?4 - 1";
+    let state = &row.lease.state;
+    conn.prepare_cached(SQL)?.execute(params![
+        state.handle(),
+        state.name(),
+        row.due,
+        signed(row.lease.version),
+        row.stuck,
+        row.revoked_at,
+        row.body,
+        row.lease.terms.id.to_string(),
+    ])
+}
+
+fn task(conn: &Connection, row: &TaskRow) -> Result<(), Rejected> {
+    let written = if row.task.version == 1 { insert_task(conn, row)? } else { update_task(conn, row)? };
+    if written == 1 { Ok(()) } else { Err(Rejected::Stale(Subject::Task(row.task.terms.id))) }
+}
+
+fn insert_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
+    const SQL: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    const REF: &str = "INSERT INTO task_refs (name, value, task) VALUES (?, ?, ?)";
+    let terms = &row.task.terms;
+    let id = terms.id.to_string();
+    let written = conn.prepare_cached(SQL)?.execute(params![
+        id,
+        terms.agent.to_string(),
+        terms.request_id.to_string(),
+        row.task.state.name(),
+        row.due,
+        signed(row.task.version),
+        terms.opened_at.0,
+        row.body,
+    ])?;
+    for (name, value) in terms.refs.iter().filter(|_| written == 1) {
+        conn.prepare_cached(REF)?.execute(params![name, value, id])?;
+    }
+    Ok(written)
+}
+
+fn update_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
+    const SQL: &str =
+        "UPDATE tasks SET state = ?, due = ?, version = ?3, body = ? WHERE id = ? AND version = ?3 - 1";
+    conn.prepare_cached(SQL)?.execute(params![
+        row.task.state.name(),
+        row.due,
+        signed(row.task.version),
+        row.body,
+        row.task.terms.id.to_string(),
+    ])
+}
+
+fn revocation(conn: &Connection, row: &RevocationRow) -> Result<(), Rejected> {
+    const SQL: &str = "INSERT INTO revocations (id, selector, freezing, body) VALUES (?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET freezing = excluded.freezing, body = excluded.body";
+    conn.prepare_cached(SQL)?.execute(params![row.id, row.selector, row.freezing, row.body])?;
+    Ok(())
+}
+
+fn bump(conn: &Connection, key: &str) -> Result<(), Rejected> {
+    const SQL: &str = "INSERT INTO subjects (subject, version) VALUES (?, 1)
+        ON CONFLICT (subject) DO UPDATE SET version = version + 1";
+    conn.prepare_cached(SQL)?.execute([key])?;
+    Ok(())
+}
+
+fn remember_digest(conn: &Connection, key: &str, digest: &str) -> Result<(), Rejected> {
+    const SQL: &str = "INSERT INTO subjects (subject, version, digest) VALUES (?, 0, ?)
+        ON CONFLICT (subject) DO UPDATE SET digest = excluded.digest";
+    conn.prepare_cached(SQL)?.execute([key, digest])?;
+    Ok(())
+}
+
+fn remember_number(conn: &Connection, name: &str, value: i64) -> Result<(), Rejected> {
+    const SQL: &str = "INSERT INTO numbers (name, value) VALUES (?, ?)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    conn.prepare_cached(SQL)?.execute(params![name, value])?;
+    Ok(())
+}
+
+fn append(conn: &Connection, head: &mut ChainHead, draft: &Draft) -> Result<(), Rejected> {
+    const SQL: &str = "INSERT INTO journal (chain, seq, at, task, lease, body, prev, hash)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let entry = head.append(draft.body.clone());
+    conn.prepare_cached(SQL)?.execute(params![
+        head.chain.as_str(),
+        signed(entry.seq),
+        draft.at.0,
+        draft.task.map(|id| id.to_string()),
+        draft.lease.map(|id| id.to_string()),
+        entry.body,
+        entry.prev.0,
+        entry.hash.0,
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! The one connection that writes: many waiting sets, one transaction, one flush to disk.
+
+use std::fs::File;
+use std::slice;
+
+use leasehold_law::journal::{ChainHead, ChainId};
+use rusqlite::Connection;
+
+use super::apply::{self, Rejected, run};
+use super::journal;
+use super::set::Set;
+use super::sql::unusable;
+use super::{Outcome, StoreError};
+
+/// So many sets make a checkpoint worth its flush once there is time for it.
+const WORTH_A_CHECKPOINT: usize = 256;
+
+/// Writes sets, and knows where the chain ends.
+pub(super) struct Batcher {
+    pub(super) conn: Connection,
+    chain: ChainId,
+    /// `None` when a commit failed: then it is read again.
+    head: Option<ChainHead>,
+    since_checkpoint: usize,
+    /// Closed last: it is what keeps other brokers away.
+    _lock: File,
+}
+
+/// SQLite took the whole transaction back in the middle of it.
+struct Lost(StoreError);
+
+impl Batcher {
+    pub(super) fn new(conn: Connection, chain: ChainId, lock: File) -> Self {
+        Self { conn, chain, head: None, since_checkpoint: 0, _lock: lock }
+    }
+
+    /// Writes these sets in one transaction, and answers each for itself, in their order.
+    ///
+    /// Where one of them makes SQLite give up the transaction, each is tried in one of its own: on a disk that is
+    /// nearly full the small ones, such as revocations, may still fit.
+    pub(super) fn write(&mut self, sets: &[Set]) -> Vec<Outcome> {
+        self.since_checkpoint += sets.len();
+        let head = match self.begin() {
+            Ok(head) => head,
+            Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
+        };
+        match self.fill(head, sets) {
+            Ok(outcomes) => self.finish(outcomes),
+            Err(Lost(_)) if sets.len() > 1 => {
+                sets.iter().flat_map(|set| self.write(slice::from_ref(set))).collect()
+            }
+            Err(Lost(error)) => vec![Outcome::Failed(error)],
+        }
+    }
+
+    fn begin(&mut self) -> Result<ChainHead, StoreError> {
+        let head = match self.head.take() {
+            Some(head) => head,
+            None => journal::head(&self.conn, &self.chain)?,
+        };
+        let begun = run(&self.conn, "BEGIN IMMEDIATE");
+        self.head = Some(head.clone());
+        begun.map(|()| head).map_err(unusable)
+    }
+
+    /// `self.head` stays where it was until the commit; what is lost leaves it right.
+    fn fill(&mut self, mut head: ChainHead, sets: &[Set]) -> Result<(Vec<Outcome>, ChainHead), Lost> {
+        let mut outcomes = Vec::with_capacity(sets.len());
+        for set in sets {
+            outcomes.push(match apply::set(&self.conn, &head, set) {
+                Ok(moved) => {
+                    head = moved;
+                    Outcome::Committed
+                }
+                Err(Rejected::Stale(subject)) => Outcome::Stale(subject),
+                Err(Rejected::Failed(error)) if self.conn.is_autocommit() => return Err(Lost(error)),
+                Err(Rejected::Failed(error)) => Outcome::Failed(error),
+            });
+        }
+        Ok((outcomes, head))
+    }
+
+    /// After a commit that failed nobody knows what a crash would find, whatever SQLite shows now.
+    fn finish(&mut self, (mut outcomes, head): (Vec<Outcome>, ChainHead)) -> Vec<Outcome> {
+        match run(&self.conn, "COMMIT") {
+            Ok(()) => self.head = Some(head),
+            Err(error) => {
+                self.head = None;
+                self.abandon();
+                let error = unusable(error);
+                let written = outcomes.iter_mut().filter(|outcome| **outcome == Outcome::Committed);
+                written.for_each(|outcome| *outcome = Outcome::Unknown(error.clone()));
+            }
+        }
+        outcomes
+    }
+
+    fn abandon(&self) {
+        if self.conn.is_autocommit() {
+            return;
+        }
+        if let Err(error) = run(&self.conn, "ROLLBACK") {
+            tracing::error!(%error, "the store's transaction cannot be taken back");
+        }
+    }
+
+    /// Moves what the write-ahead log holds into the database, without waiting for readers, if that is worth it.
+    pub(super) fn checkpoint(&mut self) {
+        if self.since_checkpoint >= WORTH_A_CHECKPOINT {
+            self.since_checkpoint = 0;
+            self.upkeep("PRAGMA wal_checkpoint(PASSIVE)");
+        }
+    }
+
+    /// Gives the page cache back.
+    pub(super) fn shrink(&self) {
+        self.upkeep("PRAGMA shrink_memory");
+    }
+
+    /// The next commit finds out whether anything is truly wrong.
+    fn upkeep(&self, sql: &str) {
+        if let Err(error) = self.conn.execute_batch(sql) {
+            tracing::warn!(%error, sql, "the store's upkeep failed");
+        }
+    }
+}

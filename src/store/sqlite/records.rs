@@ -1,0 +1,100 @@
+//! Reading what is neither lease nor task: revocations, versions, digests, numbers and counts.
+
+use leasehold_law::id::RevocationId;
+use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::subject::Subject;
+use rusqlite::OptionalExtension;
+
+use super::readers::Reader;
+use super::rows::{many, newest, one};
+use super::sql::{Place, Terms, unsigned, unusable};
+use super::{Counts, StoreError};
+
+pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
+    one(reader, "SELECT body FROM revocations WHERE id = ?", [id.to_string()])
+}
+
+pub(super) fn revocations(
+    reader: &Reader<'_>,
+    freezing: bool,
+    before: Option<RevocationId>,
+    limit: usize,
+) -> Result<Vec<Revocation>, StoreError> {
+    let terms =
+        Terms::default().when(freezing, "freezing = 1").with("id < ?", before.map(|id| id.to_string()));
+    newest(reader, "revocations", &terms, limit)
+}
+
+pub(super) fn barriers(reader: &Reader<'_>, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
+    const SQL: &str = "SELECT id, body FROM revocations WHERE freezing = 1 AND selector = ? ORDER BY id DESC";
+    let mut found = Vec::new();
+    for selector in selectors {
+        found.extend(many::<Revocation>(reader, SQL, [selector.to_string()], usize::MAX)?);
+    }
+    Ok(found)
+}
+
+pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {
+    subjects.iter().map(|subject| version(reader, subject)).collect()
+}
+
+fn version(reader: &Reader<'_>, subject: &Subject) -> Result<u64, StoreError> {
+    let place = Place::of(subject)?;
+    let (sql, key) = place.query();
+    let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
+    let found: Option<i64> = statement.query_row([key], |row| row.get(0)).optional().map_err(unusable)?;
+    Ok(found.map_or(0, unsigned))
+}
+
+pub(super) fn digests(reader: &Reader<'_>) -> Result<Vec<(Subject, String)>, StoreError> {
+    const SQL: &str = "SELECT subject, digest FROM subjects WHERE digest IS NOT NULL ORDER BY subject";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    let mut rows = statement.query([]).map_err(unusable)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(unusable)? {
+        let key: String = row.get(0).map_err(unusable)?;
+        if let Some(subject) = reader.parse(&key, &key) {
+            found.push((subject, row.get(1).map_err(unusable)?));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn number(reader: &Reader<'_>, name: &str) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT value FROM numbers WHERE name = ?";
+    let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
+    statement.query_row([name], |row| row.get(0)).optional().map_err(unusable)
+}
+
+/// Each count walks a partial index, so that what is over costs nothing.
+pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
+    const SQL: &str = "SELECT
+        (SELECT count(*) FROM leases WHERE due IS NOT NULL),
+        (SELECT count(*) FROM leases WHERE state = 'revoking'),
+        (SELECT count(*) FROM leases WHERE state = 'revoking' AND stuck = 1),
+        (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open'),
+        (SELECT count(*) FROM tasks WHERE due = 0 AND state = 'ending')";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Counts {
+            live: row.get(0).map(unsigned)?,
+            revoking: row.get(1).map(unsigned)?,
+            stuck: row.get(2).map(unsigned)?,
+            open_tasks: row.get(3).map(unsigned)?,
+            ending_tasks: row.get(4).map(unsigned)?,
+            bad_rows: reader.bad_rows(),
+        })
+    };
+    statement.query_row([], read).map_err(unusable)
+}
+
+/// Live leases by target, and those of them with a failed try behind them.
+pub(super) fn counts_by_target(reader: &Reader<'_>) -> Result<Vec<(String, u64, u64)>, StoreError> {
+    const SQL: &str = "SELECT target, count(*), sum(state = 'revoking' AND stuck = 1) FROM leases
+        WHERE due IS NOT NULL GROUP BY target";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    let read =
+        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1).map(unsigned)?, row.get(2).map(unsigned)?));
+    let rows = statement.query_map([], read).map_err(unusable)?;
+    rows.collect::<Result<_, _>>().map_err(unusable)
+}

@@ -1,0 +1,78 @@
+//! The schema and the identity of a store: brought up to date, or refused, in one transaction.
+
+use leasehold_law::journal::ChainId;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::sql::unusable;
+use super::{Options, Stamp, StoreError};
+
+/// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_rows_and_journal.sql")];
+
+/// What the incarnation is remembered by.
+const INCARNATION: &str = "incarnation";
+
+/// Checks whose store it is, brings its schema up to date, and gives the chain that its journal continues.
+///
+/// # Errors
+/// [`StoreError::Newer`] for a schema from the future, [`StoreError::Foreign`] for another broker's store or one
+/// with the other stamp (RULES R-19); the store is then as it was.
+pub(super) fn prepare(conn: &mut Connection, options: &Options) -> Result<ChainId, StoreError> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
+    let found = version(&tx)?;
+    if found > 0 {
+        check_identity(&tx, options)?;
+    }
+    migrate(&tx, found).map_err(unusable)?;
+    if found == 0 {
+        write_identity(&tx, options).map_err(unusable)?;
+    }
+    let incarnation = incarnation(&tx)?;
+    tx.commit().map_err(unusable)?;
+    Ok(ChainId::new(&options.chain, incarnation))
+}
+
+fn version(tx: &Transaction<'_>) -> Result<u32, StoreError> {
+    let found: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(unusable)?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(found) }
+}
+
+fn migrate(tx: &Transaction<'_>, found: u32) -> rusqlite::Result<()> {
+    for (version, sql) in (1_u32..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", version)?;
+    }
+    Ok(())
+}
+
+fn write_identity(tx: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {
+    let stamp = options.stamp.name();
+    tx.execute("INSERT INTO identity (one, broker, stamp) VALUES (1, ?, ?)", params![options.chain, stamp])?;
+    tx.execute("INSERT INTO numbers (name, value) VALUES (?, 1)", [INCARNATION])?;
+    Ok(())
+}
+
+fn check_identity(tx: &Transaction<'_>, options: &Options) -> Result<(), StoreError> {
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (broker, stamp): (String, String) =
+        tx.query_row("SELECT broker, stamp FROM identity", [], read).map_err(unusable)?;
+    if broker != options.chain {
+        let why = format!("it belongs to broker `{broker}`, and this one is `{}`", options.chain);
+        return Err(StoreError::Foreign(why));
+    }
+    if stamp == options.stamp.name() {
+        return Ok(());
+    }
+    let why = match options.stamp {
+        Stamp::Production => "it was made with --dev-trust, and such a store never serves production",
+        Stamp::Dev => "it serves production, and --dev-trust never opens such a store",
+    };
+    Err(StoreError::Foreign(why.to_owned()))
+}
+
+fn incarnation(tx: &Transaction<'_>) -> Result<u32, StoreError> {
+    let sql = "SELECT value FROM numbers WHERE name = ?";
+    let found = tx.query_row(sql, [INCARNATION], |row| row.get(0)).optional().map_err(unusable)?;
+    found.ok_or_else(|| StoreError::Unreadable("the incarnation is missing".to_owned()))
+}

@@ -1,0 +1,177 @@
+//! A set of changes, made ready in the caller's task, so that the writer only writes.
+
+use leasehold_law::lease::{Lease, LeaseState};
+use leasehold_law::revocation::Revocation;
+use leasehold_law::subject::{Guard, Subject};
+use leasehold_law::task::{Task, TaskState};
+use leasehold_law::time::Timestamp;
+
+use super::sql::{Place, json, signed};
+use super::{Change, Draft, StoreError};
+
+/// What is written whole or not at all.
+pub(super) struct Set {
+    /// What must still hold.
+    pub(super) checks: Vec<Check>,
+    /// What is written then, in order.
+    pub(super) writes: Vec<Write>,
+}
+
+/// A subject that must still have this version.
+pub(super) struct Check {
+    /// The subject.
+    pub(super) subject: Subject,
+    /// Where its version is.
+    pub(super) place: Place,
+    /// Its version.
+    pub(super) version: i64,
+}
+
+/// One change with its texts made.
+pub(super) enum Write {
+    /// A lease's row.
+    Lease(Box<LeaseRow>),
+    /// A task's row.
+    Task(Box<TaskRow>),
+    /// A revocation's row.
+    Revocation(RevocationRow),
+    /// The next version of a subject, by its key.
+    Bump(String),
+    /// A digest, by its subject's key.
+    Digest(String, String),
+    /// A number by name.
+    Number(&'static str, i64),
+    /// An entry.
+    Append(Draft),
+}
+
+/// A lease, and its columns that are not in its terms.
+pub(super) struct LeaseRow {
+    /// The lease.
+    pub(super) lease: Lease,
+    /// Null unless live.
+    pub(super) due: Option<i64>,
+    /// Whether a try to revoke it failed.
+    pub(super) stuck: bool,
+    /// When it died, with proof.
+    pub(super) revoked_at: Option<i64>,
+    /// All of it.
+    pub(super) body: String,
+}
+
+/// A task, and its columns that are not in its terms.
+pub(super) struct TaskRow {
+    /// The task.
+    pub(super) task: Task,
+    /// Null once it is over.
+    pub(super) due: Option<i64>,
+    /// All of it.
+    pub(super) body: String,
+}
+
+/// A revocation.
+pub(super) struct RevocationRow {
+    /// Its id.
+    pub(super) id: String,
+    /// What it took, as text.
+    pub(super) selector: String,
+    /// Whether its barrier stands.
+    pub(super) freezing: bool,
+    /// All of it.
+    pub(super) body: String,
+}
+
+impl Set {
+    /// Makes a set ready.
+    ///
+    /// # Errors
+    /// Where a subject is bumped that has its version in its own row.
+    pub(super) fn prepare(changes: Vec<Change>, guards: Vec<Guard>) -> Result<Self, StoreError> {
+        let checks = guards.into_iter().map(Check::prepare).collect::<Result<_, _>>()?;
+        let writes = changes.into_iter().map(Write::prepare).collect::<Result<_, _>>()?;
+        Ok(Self { checks, writes })
+    }
+}
+
+impl Check {
+    fn prepare(guard: Guard) -> Result<Self, StoreError> {
+        let place = Place::of(&guard.subject)?;
+        Ok(Self { subject: guard.subject, place, version: signed(guard.version) })
+    }
+}
+
+impl Write {
+    fn prepare(change: Change) -> Result<Self, StoreError> {
+        Ok(match change {
+            Change::Lease(lease) => Self::Lease(Box::new(LeaseRow::prepare(*lease)?)),
+            Change::Task(task) => Self::Task(Box::new(TaskRow::prepare(*task)?)),
+            Change::Revocation(revocation) => Self::Revocation(RevocationRow::prepare(&revocation)?),
+            Change::Bump(subject) => Self::Bump(own_key(&subject)?),
+            Change::Digest(subject, digest) => Self::Digest(own_key(&subject)?, digest),
+            Change::Number(name, value) => Self::Number(name, value),
+            Change::Append(draft) => Self::Append(draft),
+        })
+    }
+}
+
+fn own_key(subject: &Subject) -> Result<String, StoreError> {
+    match Place::of(subject)? {
+        Place::Subject(key) => Ok(key),
+        Place::Task(_) | Place::Lease(_) => {
+            Err(StoreError::Unusable(format!("the version of {subject} moves only with its row")))
+        }
+    }
+}
+
+impl LeaseRow {
+    fn prepare(lease: Lease) -> Result<Self, StoreError> {
+        Ok(Self {
+            due: lease.state.due().map(|at| at.0),
+            stuck: is_stuck(&lease.state),
+            revoked_at: revoked_at(&lease.state).map(|at| at.0),
+            body: json(&lease)?,
+            lease,
+        })
+    }
+}
+
+/// A try without an error waits for sessions to end; that is progress.
+fn is_stuck(state: &LeaseState) -> bool {
+    matches!(state, LeaseState::Revoking { progress, .. } if progress.last_error.is_some())
+}
+
+fn revoked_at(state: &LeaseState) -> Option<Timestamp> {
+    match state {
+        LeaseState::Revoked { at, .. } => Some(*at),
+        LeaseState::New
+        | LeaseState::Refused { .. }
+        | LeaseState::Minting { .. }
+        | LeaseState::Active { .. }
+        | LeaseState::Renewing { .. }
+        | LeaseState::Revoking { .. }
+        | LeaseState::Residual { .. }
+        | LeaseState::Lapsed { .. } => None,
+    }
+}
+
+impl TaskRow {
+    fn prepare(task: Task) -> Result<Self, StoreError> {
+        let due = match &task.state {
+            TaskState::Open => Some(task.terms.deadline.0),
+            TaskState::Ending { .. } => Some(0),
+            TaskState::New | TaskState::Refused | TaskState::Ended { .. } => None,
+        };
+        Ok(Self { due, body: json(&task)?, task })
+    }
+}
+
+impl RevocationRow {
+    fn prepare(revocation: &Revocation) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: revocation.id.to_string(),
+            selector: revocation.selector.to_string(),
+            freezing: revocation.is_freezing(),
+            body: json(revocation)?,
+        })
+    }
+}

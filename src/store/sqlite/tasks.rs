@@ -1,0 +1,43 @@
+//! Reading tasks.
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::id::TaskId;
+use leasehold_law::request::RequestId;
+use leasehold_law::task::Task;
+use leasehold_law::time::Timestamp;
+use rusqlite::params;
+
+use super::readers::Reader;
+use super::rows::{many, newest, one};
+use super::sql::Terms;
+use super::{StoreError, TaskFilter};
+
+pub(super) fn by_id(reader: &Reader<'_>, id: TaskId) -> Result<Option<Task>, StoreError> {
+    one(reader, "SELECT body FROM tasks WHERE id = ?", [id.to_string()])
+}
+
+pub(super) fn by_request(
+    reader: &Reader<'_>,
+    agent: &CallerId,
+    request: &RequestId,
+) -> Result<Option<Task>, StoreError> {
+    const SQL: &str = "SELECT body FROM tasks WHERE agent = ? AND request_id = ? ORDER BY id DESC LIMIT 1";
+    one(reader, SQL, params![agent.to_string(), request.to_string()])
+}
+
+pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError> {
+    // One term in two halves, since each takes one value.
+    let (name, value) = filter.reference.clone().unzip();
+    let terms = Terms::default()
+        .with("agent = ?", filter.agent.as_ref().map(ToString::to_string))
+        .with("id IN (SELECT task FROM task_refs WHERE name = ?", name)
+        .with("value = ?)", value)
+        .when(filter.live, "due IS NOT NULL")
+        .with("id < ?", filter.before.map(|id| id.to_string()));
+    newest(reader, "tasks", &terms, limit)
+}
+
+/// Those that are ending first: they are due at 0.
+pub(super) fn due(reader: &Reader<'_>, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError> {
+    many(reader, "SELECT id, body FROM tasks WHERE due <= ? ORDER BY due, id", [now.0], limit)
+}

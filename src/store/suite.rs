@@ -1,0 +1,378 @@
+//! What every store must do, whatever holds it: one function a rule, run by each store's own tests.
+
+mod replay;
+pub(crate) mod samples;
+
+use std::sync::Arc;
+
+use leasehold_law::cause::Cause;
+use leasehold_law::journal::{Hash, Line, verify};
+use leasehold_law::lease::{Lease, LeaseEvent, Proof, Reached, Sessions};
+use leasehold_law::request::RequestId;
+use leasehold_law::revocation::{Lifted, Selector};
+use leasehold_law::subject::{Guard, Subject};
+use leasehold_law::task::{Outcome as End, TaskEvent};
+use leasehold_law::time::Timestamp;
+
+use super::{Change, Counts, DueLease, LeaseFilter, Outcome, Store, TaskFilter};
+pub(crate) use replay::rows_are_what_the_journal_says;
+use samples::{T0, active, agent, draft, lease, lease_change, minting, revocation, task, task_change};
+
+/// Makes a test of each rule. `$open` gives the store and whatever must outlive it.
+macro_rules! store_suite {
+    ($open:expr) => {
+        $crate::store::suite::store_suite! { @each $open;
+            rows_read_back_as_written,
+            a_stale_guard_writes_nothing,
+            versions_of_rows_are_compared,
+            subjects_count_their_bumps,
+            a_request_is_answered_by_its_latest_attempt,
+            pages_run_newest_first,
+            filters_narrow,
+            due_rows_come_longest_overdue_first,
+            a_revocation_takes_what_is_live,
+            handles_are_found_after_their_death,
+            a_barrier_stands_until_it_is_lifted,
+            entries_are_found_by_what_they_are_about,
+            concurrent_callers_keep_the_chain_whole,
+            rows_are_what_the_journal_says,
+        }
+    };
+    (@each $open:expr; $($rule:ident,)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $rule() {
+            let (store, _kept) = $open;
+            $crate::store::suite::$rule(store).await;
+        })*
+    };
+}
+pub(crate) use store_suite;
+
+type AnyStore = Arc<dyn Store>;
+
+/// Commits without guards, and must succeed.
+pub(crate) async fn put(store: &dyn Store, changes: Vec<Change>) {
+    assert_eq!(store.commit(changes, vec![]).await, Outcome::Committed);
+}
+
+fn next(before: &Lease, event: &LeaseEvent) -> Lease {
+    before.apply(event).unwrap()
+}
+
+fn revoke(at: i64) -> LeaseEvent {
+    LeaseEvent::RevokeStarted { cause: Cause::Operator, at: T0.shifted(at), handle: None }
+}
+
+fn tried(error: Option<&str>, next_try: i64) -> LeaseEvent {
+    LeaseEvent::RevokeTried {
+        reached: Reached::Disabled,
+        sessions: Sessions::Unknown,
+        error: error.map(str::to_owned),
+        next_try: T0.shifted(next_try),
+    }
+}
+
+fn revoked(at: i64) -> LeaseEvent {
+    LeaseEvent::Revoked { proof: Proof::ReadBack, at: T0.shifted(at) }
+}
+
+fn ids(leases: &[Lease]) -> Vec<String> {
+    leases.iter().map(|lease| lease.terms.id.to_string()).collect()
+}
+
+pub(crate) async fn rows_read_back_as_written(store: AnyStore) {
+    let (task, minting, revocation) = (task(1), minting(1, 1), revocation(1, Selector::Agent(agent(1))));
+    let target = Subject::Target("orders-db".to_owned());
+    let changes = vec![
+        task_change(&task),
+        lease_change(&minting),
+        Change::Revocation(Box::new(revocation.clone())),
+        Change::Digest(target.clone(), "abc".to_owned()),
+        Change::Number("high_water", -7),
+    ];
+    put(&*store, changes).await;
+    let id = minting.terms.id;
+    assert_eq!(store.lease(id).await, Ok(Some(minting.clone())));
+    assert_eq!(store.lease_by_principal(minting.terms.principal.as_str()).await, Ok(Some(minting.clone())));
+    assert_eq!(store.lease_by_principal("postgres").await, Ok(None));
+    assert_eq!(store.task(task.terms.id).await, Ok(Some(task.clone())));
+    assert_eq!(store.task_by_request(&agent(1), &task.terms.request_id).await, Ok(Some(task.clone())));
+    assert_eq!(store.task_by_request(&agent(2), &task.terms.request_id).await, Ok(None));
+    assert_eq!(store.revocation(revocation.id).await, Ok(Some(revocation)));
+    assert_eq!(store.digests().await, Ok(vec![(target, "abc".to_owned())]));
+    assert_eq!(store.number("high_water").await, Ok(Some(-7)));
+    assert_eq!(store.number("low_water").await, Ok(None));
+    let active = active(&minting);
+    put(&*store, vec![lease_change(&active)]).await;
+    assert_eq!(store.lease(id).await, Ok(Some(active)));
+}
+
+pub(crate) async fn a_stale_guard_writes_nothing(store: AnyStore) {
+    put(&*store, vec![task_change(&task(1)), Change::Bump(Subject::Policy)]).await;
+    let check = async |subject: Subject, version: u64, fits: bool| {
+        let before = store.head().await.unwrap();
+        let changes = vec![Change::Append(draft(1)), Change::Number("n", i64::from(fits))];
+        let outcome = store.commit(changes, vec![Guard { subject: subject.clone(), version }]).await;
+        let expect = if fits { Outcome::Committed } else { Outcome::Stale(subject) };
+        assert_eq!(outcome, expect);
+        assert_eq!(store.head().await.unwrap().seq, before.seq + u64::from(fits));
+    };
+    check(Subject::Policy, 0, false).await;
+    check(Subject::Policy, 2, false).await;
+    check(Subject::Task(task(1).terms.id), 0, false).await;
+    check(Subject::Freeze(Selector::Agent(agent(1))), 1, false).await;
+    assert_eq!(store.number("n").await, Ok(None));
+    check(Subject::Policy, 1, true).await;
+    check(Subject::Task(task(1).terms.id), 1, true).await;
+    check(Subject::Lease(minting(1, 1).terms.id), 0, true).await;
+    check(Subject::Freeze(Selector::Agent(agent(1))), 0, true).await;
+}
+
+pub(crate) async fn versions_of_rows_are_compared(store: AnyStore) {
+    let (minting, task) = (minting(1, 1), task(1));
+    let (lease_id, task_id) = (Subject::Lease(minting.terms.id), Subject::Task(task.terms.id));
+    let dying = next(&active(&minting), &revoke(5));
+    let ending = task.apply(&TaskEvent::EndStarted { cause: Cause::TaskLost, at: T0 }).unwrap();
+    let check = async |change: Change, expect: Outcome| {
+        let before = store.head().await;
+        let outcome = store.commit(vec![Change::Append(draft(1)), change], vec![]).await;
+        assert_eq!(outcome, expect);
+        assert_eq!(store.head().await != before, expect == Outcome::Committed);
+    };
+    check(lease_change(&dying), Outcome::Stale(lease_id.clone())).await;
+    check(lease_change(&minting), Outcome::Committed).await;
+    check(lease_change(&minting), Outcome::Stale(lease_id.clone())).await;
+    check(lease_change(&dying), Outcome::Stale(lease_id.clone())).await;
+    check(lease_change(&active(&minting)), Outcome::Committed).await;
+    check(lease_change(&dying), Outcome::Committed).await;
+    check(lease_change(&active(&minting)), Outcome::Stale(lease_id)).await;
+    check(task_change(&ending), Outcome::Stale(task_id.clone())).await;
+    check(task_change(&task), Outcome::Committed).await;
+    check(task_change(&task), Outcome::Stale(task_id.clone())).await;
+    check(task_change(&ending), Outcome::Committed).await;
+    check(task_change(&ending), Outcome::Stale(task_id)).await;
+}
+
+pub(crate) async fn subjects_count_their_bumps(store: AnyStore) {
+    let agent_1 = Subject::Agent(agent(1));
+    put(&*store, vec![Change::Bump(agent_1.clone()), Change::Bump(Subject::Policy)]).await;
+    put(&*store, vec![Change::Bump(agent_1.clone()), Change::Digest(agent_1.clone(), "d".to_owned())]).await;
+    put(&*store, vec![task_change(&task(3))]).await;
+    let subjects = [Subject::Policy, agent_1, Subject::Agent(agent(2)), Subject::Task(task(3).terms.id)];
+    assert_eq!(store.versions(&subjects).await, Ok(vec![1, 2, 0, 1]));
+    let moved = store.commit(vec![Change::Bump(Subject::Task(task(3).terms.id))], vec![]).await;
+    assert!(matches!(moved, Outcome::Failed(_)), "a task's version moves only with its row: {moved:?}");
+}
+
+pub(crate) async fn a_request_is_answered_by_its_latest_attempt(store: AnyStore) {
+    let attempt = |n: u64, attempt: u32| {
+        let mut terms = minting(n, 1).terms;
+        terms.request_id = "same".parse().unwrap();
+        terms.attempt = attempt;
+        lease(terms)
+    };
+    put(&*store, [(1, 1), (2, 3), (3, 2)].map(|(n, a)| lease_change(&attempt(n, a))).to_vec()).await;
+    let request: RequestId = "same".parse().unwrap();
+    let task_1 = task(1).terms.id;
+    assert_eq!(store.lease_by_request(task_1, &request).await, Ok(Some(attempt(2, 3))));
+    assert_eq!(store.lease_by_request(task_1, &"other".parse().unwrap()).await, Ok(None));
+    assert_eq!(store.lease_by_request(task(2).terms.id, &request).await, Ok(None));
+}
+
+pub(crate) async fn pages_run_newest_first(store: AnyStore) {
+    let leases: Vec<_> = (1..=5).map(|n| minting(n, 1)).collect();
+    put(&*store, leases.iter().map(lease_change).chain((1..=5).map(|n| task_change(&task(n)))).collect())
+        .await;
+    let (mut filter, mut found) = (LeaseFilter::default(), vec![]);
+    loop {
+        let page = store.leases(&filter, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2);
+        filter.before = Some(last.terms.id);
+        found.extend(page);
+    }
+    assert_eq!(found, leases.into_iter().rev().collect::<Vec<_>>());
+    let before = TaskFilter { before: Some(task(4).terms.id), ..TaskFilter::default() };
+    assert_eq!(store.tasks(&before, 2).await, Ok(vec![task(3), task(2)]));
+}
+
+pub(crate) async fn filters_narrow(store: AnyStore) {
+    let dying = next(&active(&minting(2, 1)), &revoke(5));
+    let stuck = next(&next(&active(&minting(3, 2)), &revoke(5)), &tried(Some("no route"), 9));
+    let dead = next(&next(&active(&minting(4, 2)), &revoke(5)), &revoked(6));
+    for lease in [&minting(1, 1), &dying, &stuck, &dead] {
+        put(&*store, samples::life(lease)).await;
+    }
+    let ending = task(2).apply(&TaskEvent::EndStarted { cause: Cause::TaskLost, at: T0 }).unwrap();
+    let ended = ending.apply(&TaskEvent::Ended { outcome: End::Clean, at: T0 }).unwrap();
+    put(&*store, [task(1), task(2), ending.clone(), ended, task(3)].iter().map(task_change).collect()).await;
+    let check = async |filter: LeaseFilter, expect: &[u64]| {
+        let expect: Vec<_> = expect.iter().map(|n| minting(*n, 1).terms.id.to_string()).collect();
+        assert_eq!(ids(&store.leases(&filter, 10).await.unwrap()), expect, "{filter:?}");
+    };
+    let all = LeaseFilter::default;
+    check(all(), &[4, 3, 2, 1]).await;
+    check(LeaseFilter { live: true, ..all() }, &[3, 2, 1]).await;
+    check(LeaseFilter { stuck: true, ..all() }, &[3]).await;
+    check(LeaseFilter { agent: Some(agent(2)), ..all() }, &[4, 3]).await;
+    check(LeaseFilter { agent: Some(agent(2)), live: true, ..all() }, &[3]).await;
+    check(LeaseFilter { task: Some(task(1).terms.id), ..all() }, &[2, 1]).await;
+    check(LeaseFilter { target: Some("orders-db".to_owned()), live: true, ..all() }, &[3, 2, 1]).await;
+    check(LeaseFilter { target: Some("nowhere".to_owned()), ..all() }, &[]).await;
+    check(LeaseFilter { since: Some(minting(3, 1).terms.created_at), ..all() }, &[4, 3]).await;
+    let check = async |filter: TaskFilter, expect: &[u64]| {
+        let found = store.tasks(&filter, 10).await.unwrap();
+        let found: Vec<_> = found.iter().map(|task| task.terms.id).collect();
+        assert_eq!(found, expect.iter().map(|n| task(*n).terms.id).collect::<Vec<_>>(), "{filter:?}");
+    };
+    let all = TaskFilter::default;
+    let reference = |value: &str| Some(("ticket".to_owned(), value.to_owned()));
+    check(all(), &[3, 2, 1]).await;
+    check(TaskFilter { live: true, ..all() }, &[3, 1]).await;
+    check(TaskFilter { agent: Some(agent(2)), ..all() }, &[2]).await;
+    check(TaskFilter { reference: reference("T-3"), ..all() }, &[3]).await;
+    check(TaskFilter { reference: reference("T-9"), ..all() }, &[]).await;
+}
+
+pub(crate) async fn due_rows_come_longest_overdue_first(store: AnyStore) {
+    assert_eq!(store.next_due().await, Ok(None));
+    let due = |lease: &Lease| lease.state.due().unwrap();
+    let late = next(&active(&minting(1, 1)), &revoke(0));
+    let later = active(&minting(2, 1));
+    put(&*store, [samples::life(&later), samples::life(&late), vec![task_change(&task(1))]].concat()).await;
+    assert_eq!(store.next_due().await, Ok(Some(due(&late))));
+    let check = async |now: Timestamp, limit: usize, expect: &[&Lease]| {
+        let found = store.due_leases(now, limit).await.unwrap();
+        let read = |row| if let DueLease::Lease(lease) = row { *lease } else { panic!("{row:?}") };
+        let found: Vec<_> = found.into_iter().map(read).collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), expect);
+    };
+    check(due(&late).shifted(-1), 9, &[]).await;
+    check(due(&late), 9, &[&late]).await;
+    check(due(&later), 9, &[&late, &later]).await;
+    check(due(&later), 1, &[&late]).await;
+    let deadline = task(1).terms.deadline;
+    assert_eq!(store.due_tasks(deadline.shifted(-1), 9).await, Ok(vec![]));
+    assert_eq!(store.due_tasks(deadline, 9).await, Ok(vec![task(1)]));
+    let ending = task(1).apply(&TaskEvent::EndStarted { cause: Cause::TaskLost, at: T0 }).unwrap();
+    put(&*store, vec![task_change(&ending)]).await;
+    assert_eq!(store.due_tasks(T0, 9).await, Ok(vec![ending.clone()]));
+    let counts = Counts { live: 2, revoking: 1, ending_tasks: 1, ..Counts::default() };
+    assert_eq!(store.counts().await, Ok(counts));
+    let ended = ending.apply(&TaskEvent::Ended { outcome: End::Clean, at: T0 }).unwrap();
+    put(&*store, vec![task_change(&ended), lease_change(&next(&late, &revoked(3)))]).await;
+    assert_eq!(store.next_due().await, Ok(Some(due(&later))));
+    assert_eq!(store.counts().await, Ok(Counts { live: 1, ..Counts::default() }));
+}
+
+pub(crate) async fn a_revocation_takes_what_is_live(store: AnyStore) {
+    let dead = next(&next(&active(&minting(2, 1)), &revoke(5)), &revoked(6));
+    for lease in [&active(&minting(1, 1)), &dead, &minting(3, 2)] {
+        put(&*store, samples::life(lease)).await;
+    }
+    let check = async |selector: Selector, expect: &[u64]| {
+        let expect: Vec<_> = expect.iter().map(|n| minting(*n, 1).terms.id.to_string()).collect();
+        assert_eq!(ids(&store.live_leases(&selector).await.unwrap()), expect, "{selector}");
+    };
+    check(Selector::Lease(minting(1, 1).terms.id), &[1]).await;
+    check(Selector::Lease(minting(2, 1).terms.id), &[]).await;
+    check(Selector::Task(task(1).terms.id), &[1]).await;
+    check(Selector::Agent(agent(1)), &[1]).await;
+    check(Selector::Agent(agent(2)), &[3]).await;
+    check(Selector::Agent(agent(3)), &[]).await;
+}
+
+pub(crate) async fn handles_are_found_after_their_death(store: AnyStore) {
+    let dead = |n: u64, at: i64| next(&next(&active(&minting(n, 1)), &revoke(1)), &revoked(at));
+    for lease in [&dead(1, 10), &dead(2, 20), &active(&minting(3, 1))] {
+        put(&*store, samples::life(lease)).await;
+    }
+    let check = async |since: i64, expect: &[&str]| {
+        let expect: Vec<_> = expect.iter().map(|h| ((*h).to_owned(), "orders-db".to_owned())).collect();
+        assert_eq!(store.recent_handles(T0.shifted(since)).await, Ok(expect));
+    };
+    check(10, &["oid-1", "oid-2"]).await;
+    check(11, &["oid-2"]).await;
+    check(21, &[]).await;
+}
+
+pub(crate) async fn a_barrier_stands_until_it_is_lifted(store: AnyStore) {
+    let select = |n| Selector::Agent(agent(n));
+    let [first, second] = [revocation(1, select(1)), revocation(2, select(2))];
+    let soft = samples::without_freeze(revocation(3, select(1)));
+    put(&*store, [&first, &second, &soft].map(|r| Change::Revocation(Box::new(r.clone()))).to_vec()).await;
+    assert_eq!(store.barriers(&[select(1), select(3)]).await, Ok(vec![first.clone()]));
+    assert_eq!(store.revocations(true, None, 9).await, Ok(vec![second.clone(), first.clone()]));
+    assert_eq!(store.revocations(false, Some(soft.id), 1).await, Ok(vec![second.clone()]));
+    let mut lifted = first.clone();
+    lifted.lifted = Some(Lifted { by: agent(9), reason: "over".to_owned(), at: T0 });
+    put(&*store, vec![Change::Revocation(Box::new(lifted.clone()))]).await;
+    assert_eq!(store.barriers(&[select(1), select(2)]).await, Ok(vec![second]));
+    assert_eq!(store.revocation(first.id).await, Ok(Some(lifted)));
+}
+
+pub(crate) async fn entries_are_found_by_what_they_are_about(store: AnyStore) {
+    let task_1 = task(1).terms.id;
+    let lease_1 = minting(1, 1).terms.id;
+    let mut drafts: Vec<_> = (0..6).map(draft).collect();
+    drafts[1].task = Some(task_1);
+    drafts[3].task = Some(task_1);
+    drafts[3].lease = Some(lease_1);
+    // Taken before its neighbour, written after it.
+    drafts[4].at = drafts[2].at;
+    put(&*store, drafts.into_iter().map(Change::Append).collect()).await;
+    let seqs = |entries: Result<Vec<_>, _>| -> Vec<u64> {
+        entries.unwrap().iter().map(|entry: &leasehold_law::journal::Entry| entry.seq).collect()
+    };
+    assert_eq!(seqs(store.entries(3, 2).await), [3, 4]);
+    assert_eq!(seqs(store.entries(7, 2).await), [] as [u64; 0]);
+    assert_eq!(seqs(store.entries_of_task(task_1, 9).await), [2, 4]);
+    assert_eq!(seqs(store.entries_of_task(task_1, 1).await), [2]);
+    assert_eq!(seqs(store.entries_of_lease(lease_1, 9).await), [4]);
+    let at = |n| draft(n).at;
+    assert_eq!(seqs(store.entries_between(at(1), at(3), 9).await), [2, 3, 5]);
+    assert_eq!(seqs(store.entries_between(at(2), at(3), 1).await), [3]);
+    assert_eq!(seqs(store.entries_between(at(6), at(9), 9).await), [] as [u64; 0]);
+}
+
+/// 64 callers at once; every fourth set is stale and must neither be written nor harm its neighbours.
+pub(crate) async fn concurrent_callers_keep_the_chain_whole(store: AnyStore) {
+    const CALLERS: u64 = 64;
+    const SETS: u64 = 4;
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let store = Arc::clone(&store);
+        callers.spawn(async move {
+            for set in 0..SETS {
+                let n = 1 + caller * SETS + set;
+                let guard = Guard { subject: Subject::Policy, version: u64::from(set == 3) };
+                let changes = vec![lease_change(&minting(n, 1)), Change::Append(draft(n))];
+                let outcome = store.commit(changes, vec![guard]).await;
+                let stale = Outcome::Stale(Subject::Policy);
+                assert_eq!(outcome, if set == 3 { stale } else { Outcome::Committed });
+                let found = store.lease(minting(n, 1).terms.id).await.unwrap();
+                assert_eq!(found.is_some(), set != 3, "a read sees what was acknowledged, and nothing else");
+            }
+        });
+    }
+    callers.join_all().await;
+    let head = verify_export(&*store).await;
+    assert_eq!(head, CALLERS * (SETS - 1));
+    assert_eq!(store.counts().await.unwrap().live, CALLERS * (SETS - 1));
+}
+
+/// Verifies the whole chain as an auditor would, and gives the number of its entries.
+pub(crate) async fn verify_export(store: &dyn Store) -> u64 {
+    let head = store.head().await.unwrap();
+    let begin = Line::Begin { chain: head.chain.clone(), first_seq: 1, prev: Hash::GENESIS };
+    let mut lines = vec![serde_json::to_string(&begin).unwrap()];
+    let mut prev = Hash::GENESIS;
+    for entry in store.entries(1, usize::MAX).await.unwrap() {
+        assert_eq!(std::mem::replace(&mut prev, entry.hash), entry.prev);
+        let body = String::from_utf8(entry.body).unwrap();
+        let line = Line::Entry { seq: entry.seq, body, hash: entry.hash };
+        lines.push(serde_json::to_string(&line).unwrap());
+    }
+    assert_eq!(verify(lines.iter().map(String::as_str)).as_ref(), Ok(&head));
+    head.seq
+}
