@@ -136,9 +136,14 @@ async fn what_is_kept_has_no_teeth() {
         let name = leased.principal();
         let count = |what: &str| format!("SELECT count(*)::text FROM {what}");
         assert_eq!(value(&root, &count(&format!("pg_proc WHERE proname = 'trap_{name}'"))).await, "0");
-        assert_eq!(value(&root, &count(&format!("pg_trigger WHERE tgrelid = 'work.bait_{name}'::regclass"))).await, "0");
+        assert_eq!(
+            value(&root, &count(&format!("pg_trigger WHERE tgrelid = 'work.bait_{name}'::regclass"))).await,
+            "0"
+        );
         for kept in ["bait", "view"] {
-            let owner = format!("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'work.{kept}_{name}'::regclass");
+            let owner = format!(
+                "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'work.{kept}_{name}'::regclass"
+            );
             assert_eq!(value(&root, &owner).await, "lh_estate");
         }
         Ok(())
@@ -266,7 +271,8 @@ async fn a_missing_privilege_is_named_and_nothing_is_proven_without_it() {
 async fn second_admin(root: &Client, name: &str) -> Map<String, Value> {
     let version: i32 = value(root, "SHOW server_version_num").await.parse().unwrap();
     let options = if version >= 160_000 { "WITH ADMIN TRUE, INHERIT FALSE, SET FALSE" } else { "" };
-    let make = format!("CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'second'; GRANT {GROUP} TO {name} {options}");
+    let make =
+        format!("CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'second'; GRANT {GROUP} TO {name} {options}");
     root.batch_execute(&make).await.unwrap();
     let file = Site::shared().files.path().join(name);
     std::fs::write(&file, "second").unwrap();
@@ -396,7 +402,10 @@ async fn a_superuser_is_refused_unless_accepted() {
     let mut table = Site::shared().with("admin", json!({ "user": "postgres", "password_file": file }));
     holds(Server::of(&table), async |bench| {
         let health = bench.backend.health(&[]).await?;
-        assert!(health.missing_privileges.iter().any(|missing| missing.fix.contains("NOSUPERUSER")), "{health:?}");
+        assert!(
+            health.missing_privileges.iter().any(|missing| missing.fix.contains("NOSUPERUSER")),
+            "{health:?}"
+        );
         let answer = bench.issue_error().await?;
         assert!(matches!(answer, Err(BackendError::Refused { .. })), "{answer:?}");
         Ok(())
@@ -429,7 +438,8 @@ async fn a_server_that_is_down_is_named() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let table = Site::shared().with("connect", json!({ "host": "127.0.0.1", "port": port, "dbname": "postgres" }));
+    let table =
+        Site::shared().with("connect", json!({ "host": "127.0.0.1", "port": port, "dbname": "postgres" }));
     let down = open(&table);
     let told = down.health(&[]).await.unwrap_err();
     let BackendError::Transient { target, .. } = &told else { panic!("{told:?}") };
