@@ -63,7 +63,8 @@ pub fn start(bin_dir: &Path) -> Result<Cluster, ThrowawayError> {
     let account = account(folder.path()).map_err(wrong("the temporary folder cannot be handed over"))?;
     init(bin_dir, folder.path(), account)?;
     let port = free_port().map_err(wrong("no free port"))?;
-    let mut keeper = serve(bin_dir, folder.path(), account, port).map_err(wrong("postgres cannot be started"))?;
+    let mut keeper =
+        serve(bin_dir, folder.path(), account, port).map_err(wrong("postgres cannot be started"))?;
     let socket_dir = folder.path().to_owned();
     let mut cluster = Cluster { life: keeper.stdin.take(), keeper, port, socket_dir, _folder: folder };
     cluster.await_ready()?;

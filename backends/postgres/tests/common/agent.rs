@@ -26,7 +26,11 @@ impl Session for Open {
 pub(crate) fn config(credential: &Credential) -> Config {
     let public = |key: &str| credential.public[key].as_str();
     let mut config = Config::new();
-    config.host(public("host")).port(public("port").parse().unwrap()).dbname(public("dbname")).user(public("user"));
+    config
+        .host(public("host"))
+        .port(public("port").parse().unwrap())
+        .dbname(public("dbname"))
+        .user(public("user"));
     config.password(credential.secret["password"].expose());
     config
 }
@@ -115,7 +119,9 @@ impl Estate for Trap {
         let rows = root.query(query, &[]).await?;
         match rows.first() {
             None => Ok(()),
-            Some(row) => Err(Failure::new(format!("{} has {}", row.get::<_, String>(1), row.get::<_, String>(0)))),
+            Some(row) => {
+                Err(Failure::new(format!("{} has {}", row.get::<_, String>(1), row.get::<_, String>(0))))
+            }
         }
     }
 }

@@ -52,7 +52,8 @@ impl Site {
     pub(crate) fn shared() -> &'static Self {
         static SITE: OnceLock<Site> = OnceLock::new();
         SITE.get_or_init(|| {
-            let site = Self { cluster: throwaway::start(&bin_dir()).unwrap(), files: TempDir::new().unwrap() };
+            let site =
+                Self { cluster: throwaway::start(&bin_dir()).unwrap(), files: TempDir::new().unwrap() };
             std::fs::write(site.files.path().join("password"), format!("{ADMIN_PASSWORD}\n")).unwrap();
             std::thread::scope(|scope| scope.spawn(|| site.prepare()).join()).unwrap();
             site
@@ -71,7 +72,7 @@ impl Site {
         ))
         .await
         .unwrap();
-        let (pair, recipe) = ("orders.read@orders".parse::<Pair>().unwrap(), recipe());
+        let (pair, recipe) = ("orders.read@orders".parse::<Pair>().unwrap(), recipe_of(&recipe()));
         let grants = [GrantView { pair: &pair, recipe: &recipe }];
         for table in [self.table(), self.with("on_owned", json!("keep"))] {
             for statement in open(&table).setup(&grants).await.unwrap() {
@@ -116,11 +117,11 @@ pub(crate) fn open(table: &Map<String, Value>) -> Arc<dyn Backend> {
 }
 
 /// A recipe that mints.
-pub(crate) fn recipe() -> Recipe {
-    recipe_of(json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } }))
+pub(crate) fn recipe() -> Value {
+    json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } })
 }
 
-pub(crate) fn recipe_of(value: Value) -> Recipe {
+pub(crate) fn recipe_of(value: &Value) -> Recipe {
     Recipe(value.as_object().unwrap().clone())
 }
 
@@ -146,4 +147,3 @@ pub(crate) async fn half_way(root: &Client) -> Vec<i32> {
         AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)";
     root.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
-
