@@ -181,16 +181,22 @@ impl Conn<'_> {
         &mut self,
         ask: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Failure> {
-        let Some(object) = &self.object else { return Err(Failure::silent("the connection was lost")) };
-        let Ok(answer) = timeout(ANSWER, ask(object)).await else {
-            self.discard();
-            return Err(Failure::silent("no answer within the deadline"));
-        };
+        let Some(object) = self.object.take() else { return Err(Failure::silent("the connection was lost")) };
+        let mut busy = Busy(Some(object));
+        let Some(object) = &busy.0 else { return Err(Failure::silent("the connection was lost")) };
+        let answer = timeout(ANSWER, ask(object)).await;
+        let answer = answer.map_err(|_| Failure::silent("no answer within the deadline"))?;
+        self.object = busy.0.take();
         answer.map_err(Failure::from)
     }
+}
 
-    fn discard(&mut self) {
-        if let Some(object) = self.object.take() {
+/// A connection that owes an answer. Whoever stops waiting for it, by a deadline or by going away, closes it.
+struct Busy(Option<Object>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
             drop(Object::take(object));
         }
     }

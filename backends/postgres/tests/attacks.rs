@@ -405,6 +405,41 @@ async fn the_server_keeps_a_verifier_and_no_password() {
     }
 }
 
+/// what `setup` gives is enough, and what is wider than that is warned of.
+#[tokio::test]
+async fn the_least_depends_on_the_version() {
+    let root = Site::shared().root().await;
+    let has_options = value(&root, "SHOW server_version_num").await.parse::<i32>().unwrap() >= 160_000;
+    holds(Server::shared().await, async |bench| {
+        let recipe = bench.harness.recipe();
+        let statements = bench.backend.setup(&[bench.grant(&recipe)]).await?;
+        let gives = |text: &str| statements.iter().any(|statement| statement.text.contains(text));
+        assert!(gives("GRANT pg_signal_backend TO \"leasehold\""), "{statements:?}");
+        assert_eq!(gives("GRANT pg_read_all_stats TO \"leasehold\""), has_options, "{statements:?}");
+        assert_eq!(gives("WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"), has_options, "{statements:?}");
+        assert!(!statements.iter().any(|s| s.text.contains("PASSWORD")), "{statements:?}");
+        let health = bench.backend.health(&[bench.grant(&recipe)]).await?;
+        let nearly_root = health.warnings.iter().any(|warning| warning.contains("up to PostgreSQL 15"));
+        assert_eq!(nearly_root, !has_options, "{health:?}");
+        assert!(health.missing_privileges.is_empty(), "{health:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_group_that_is_not_there_is_told_with_what_makes_it() {
+    let server = Server::shared().await.minting(&json!({ "member_of": ["not yet"] }));
+    holds(server, async |bench| {
+        let recipe = bench.harness.recipe();
+        let health = bench.backend.health(&[bench.grant(&recipe)]).await?;
+        let fix = "CREATE ROLE \"not yet\" NOLOGIN;";
+        assert!(health.missing_privileges.iter().any(|missing| missing.fix == fix), "{health:?}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_superuser_is_refused_unless_accepted() {
     let file = Site::shared().files.path().join("root");
