@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use leasehold_backend::conformance::{Bench, Failure, Harness as _, Leased, Outcome, Session as _, run};
-use leasehold_backend::{Alive, BackendError, GrantView, RevokeReport};
+use leasehold_backend::{Alive, BackendError, GrantView, RevokeOrder, RevokeReport};
 use leasehold_law::lease::{Reached, Sessions};
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
@@ -231,6 +231,51 @@ async fn a_role_that_cannot_be_dropped_stays_without_login_and_sessions() {
         Ok(())
     })
     .await;
+}
+
+/// R-4: a mint that is under way on the server is waited for, and does not outlive the revocation.
+#[tokio::test]
+async fn a_mint_that_is_half_done_is_waited_for_and_killed() {
+    let _turn = turn().await;
+    let server = Server::shared().await;
+    let (minting, revoking) = (server.backend(), server.backend());
+    holds(server, async |bench| {
+        let order = bench.order(Span::from_mins(5)).await?;
+        let revocation = RevokeOrder {
+            principal: order.principal().clone(),
+            handle: None,
+            recipe: order.recipe().clone(),
+        };
+        let root = Site::shared().root().await;
+        root.batch_execute("BEGIN; LOCK TABLE pg_auth_members IN SHARE MODE").await?;
+        let mint = tokio::spawn(async move { minting.issue(&order).await.map(|issued| issued.handle) });
+        let key = lock_key(revocation.principal.as_str());
+        has_lock(key, true).await;
+        let revoke = tokio::spawn(async move { revoking.revoke(&[revocation]).await.remove(0) });
+        has_lock(key, false).await;
+        root.batch_execute("ROLLBACK").await?;
+        let (minted, report) = (mint.await?, revoke.await?);
+        assert!(is_dead(&report) && !report.absent, "{report:?}");
+        assert_eq!(minted.unwrap(), report.handle);
+        Ok(())
+    })
+    .await;
+}
+
+/// Waits until somebody holds the lock, or waits for it.
+async fn has_lock(key: i64, granted: bool) {
+    let root = Site::shared().root().await;
+    let query = format!(
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND granted = {granted} \
+         AND ((classid::int8 << 32) | objid::int8) = '{key}'"
+    );
+    for _ in 0..1000 {
+        if value(&root, &query).await != "0" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("nobody has the lock (granted: {granted})");
 }
 
 /// Any login may take any advisory lock, and the names of leases are no secret.
