@@ -170,6 +170,7 @@ const SLEEPS: &[&str] = &["sleep(", "sleep_until("];
 const MAY_SLEEP: &[(&str, &str)] = &[
     ("src/identity/tests/world.rs", "looks again whether a real connection has changed, with a bound"),
     ("backends/postgres/tests/common", "looks again at a real server, with a bound"),
+    ("backends/postgres/tests/attacks.rs", "looks again at a real server's locks and settings, with a bound"),
     ("backends/postgres/tests/conformance.rs", "lets a real server's own clock pass the end of a lease"),
 ];
 
