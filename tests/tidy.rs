@@ -116,7 +116,14 @@ const ONLY: &[Only] = &[
     Only {
         room: "src/main.rs",
         family: "leasehold::",
-        may: &["leasehold::cli", "leasehold::server", "leasehold::init", "leasehold::dev"],
+        may: &[
+            "leasehold::cli",
+            "leasehold::server",
+            "leasehold::init",
+            "leasehold::dev",
+            "leasehold::telemetry",
+            "leasehold::config::Trust",
+        ],
         why: "the binary sends a command to its room and does nothing itself",
     },
 ];
@@ -163,6 +170,7 @@ const SLEEPS: &[&str] = &["sleep(", "sleep_until("];
 const MAY_SLEEP: &[(&str, &str)] = &[
     ("src/identity/tests/world.rs", "looks again whether a real connection has changed, with a bound"),
     ("backends/postgres/tests/common", "looks again at a real server, with a bound"),
+    ("backends/postgres/tests/attacks.rs", "looks again at a real server's locks and settings, with a bound"),
     ("backends/postgres/tests/conformance.rs", "lets a real server's own clock pass the end of a lease"),
 ];
 
@@ -180,6 +188,8 @@ const OPENED: &[(&str, usize, &str)] = &[
     ("backends/postgres/src/scram.rs", 1, "the verifier that the server gets instead"),
     ("src/api/write.rs", 1, "step 8 of the road: into the wire's encoder, for the caller alone"),
     ("sdk/rust/src/credential.rs", 1, "the agent's side: into a connection string"),
+    ("examples/agent.rs", 1, "the agent's side: into its PostgreSQL client"),
+    ("src/cli/exec/vars.rs", 1, "the agent's side: into the file or variable of the command that exec runs"),
     ("src/cli/deliver.rs", 2, "the agent's side: into the file or descriptor that was asked for"),
 ];
 
