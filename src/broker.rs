@@ -5,6 +5,7 @@ mod decide;
 mod end_task;
 mod issue;
 mod liveness;
+mod on_record;
 mod open_task;
 mod propose;
 mod reassess;

@@ -14,7 +14,12 @@ pub(crate) async fn run(table: &mut Table) {
     let mut world = World::with(Setup { policy: policies(50), ..Setup::default() }).await;
     let one = drive(&world, 1).await;
     let p50 = one.percentile(50);
-    table.row("request, one caller, memory", format!("p50 {}", millis(p50)), "p50 under 3 ms", p50 < Duration::from_millis(3));
+    table.row(
+        "request, one caller, memory",
+        format!("p50 {}", millis(p50)),
+        "p50 under 3 ms",
+        p50 < Duration::from_millis(3),
+    );
     let many = drive(&world, 64).await;
     let rate = many.len() as f64 / RUN.as_secs_f64();
     let p99 = many.percentile(99);

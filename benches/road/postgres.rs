@@ -49,7 +49,8 @@ fn programs() -> Option<PathBuf> {
 }
 
 async fn superuser(cluster: &Cluster) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(&cluster.superuser_dsn("postgres"), NoTls).await.unwrap();
+    let (client, connection) =
+        tokio_postgres::connect(&cluster.superuser_dsn("postgres"), NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -115,7 +116,8 @@ fn verifier(n: u64, iterations: u32) -> String {
 
 fn setup(cluster: &Cluster, iterations: u32) -> Setup {
     let base = Setup::default();
-    let memory = "[targets.orders]\nbackend = \"memory\"\nowner = \"group:data\"\nlabels = { env = \"test\" }";
+    let memory =
+        "[targets.orders]\nbackend = \"memory\"\nowner = \"group:data\"\nlabels = { env = \"test\" }";
     let password = std::env::temp_dir().join(format!("leasehold-bench-{}", std::process::id()));
     std::fs::write(&password, "bench").unwrap();
     let target = format!(
@@ -130,7 +132,8 @@ fn setup(cluster: &Cluster, iterations: u32) -> Setup {
     let config = base.config.replace(memory, &target);
     let config = roles.iter().fold(config, |config, role| {
         let orders = format!("targets = [\"orders\"]\nrecipe = {{ role = \"{role}\" }}");
-        let allowed = format!("targets = [\"orders\"]\nallow = [\"agents:soc\"]\nrecipe = {{ role = \"{role}\" }}");
+        let allowed =
+            format!("targets = [\"orders\"]\nallow = [\"agents:soc\"]\nrecipe = {{ role = \"{role}\" }}");
         let recipe = "recipe = { member_of = [\"orders_reader\"], connection_limit = 5 }";
         config
             .replace(&orders, &format!("targets = [\"orders\"]\n{recipe}"))
@@ -197,7 +200,11 @@ async fn ends(world: &World, cluster: &Cluster, table: &mut Table) {
 }
 
 async fn wait_until_gone(watcher: &tokio_postgres::Client, prefix: &str) {
-    wait_for(watcher, &format!("SELECT count(*) FROM pg_roles WHERE rolname LIKE '{prefix}%' AND length(rolname) = 32")).await;
+    wait_for(
+        watcher,
+        &format!("SELECT count(*) FROM pg_roles WHERE rolname LIKE '{prefix}%' AND length(rolname) = 32"),
+    )
+    .await;
 }
 
 async fn wait_for(watcher: &tokio_postgres::Client, count: &str) {

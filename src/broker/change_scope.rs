@@ -46,6 +46,17 @@ impl Broker {
         scope: Scope,
         wait: Span,
     ) -> Result<ScopeChange, Refused> {
+        let changed = self.change_own(asker, id, scope, wait).await;
+        self.on_record(asker, &format!("change scope of {id}"), changed).await
+    }
+
+    async fn change_own(
+        &self,
+        asker: &Asker,
+        id: TaskId,
+        scope: Scope,
+        wait: Span,
+    ) -> Result<ScopeChange, Refused> {
         for _ in 0..RACES {
             let task = self.own_task(asker, id).await?;
             match self.inner.try_change(asker, &task, &scope).await? {

@@ -43,6 +43,11 @@ impl Broker {
     /// # Errors
     /// Where it is no longer live, has reached its full life, is denied by now, or the target does not answer.
     pub async fn renew(&self, asker: &Asker, id: LeaseId, ttl: Option<Span>) -> Result<Renewal, Refused> {
+        let renewed = self.renew_own(asker, id, ttl).await;
+        self.on_record(asker, &format!("renew {id}"), renewed).await
+    }
+
+    async fn renew_own(&self, asker: &Asker, id: LeaseId, ttl: Option<Span>) -> Result<Renewal, Refused> {
         self.inner.may_issue().await?;
         let lease = self.own_lease(asker, id).await?;
         let inner = self.inner.clone();
