@@ -9,6 +9,7 @@ use leasehold_law::revocation::{Lifted, Revocation, Selector};
 use super::Broker;
 use super::refused::Refused;
 use super::wait::Settled;
+use crate::fault::{self, Point};
 use leasehold_law::time::Span;
 
 /// An order to revoke.
@@ -65,11 +66,13 @@ impl Broker {
         if let Err(error) = self.inner.ledger.record_revocation(&revocation).await {
             tracing::error!(revocation = %revocation.id, %error, "revoking without a record");
         }
+        fault::point(Point::BarrierRaised);
         let live = self.inner.ledger.store().live_leases(&revocation.selector).await?;
         revocation.leases = live.iter().map(|lease| lease.terms.id).collect();
         if let Err(error) = self.inner.ledger.remember_taken(&revocation).await {
             tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
         }
+        fault::point(Point::TakenListed);
         let condemned =
             live.into_iter().map(|lease| self.inner.clone().condemn(lease, Cause::Operator, None));
         futures::future::join_all(condemned).await;
