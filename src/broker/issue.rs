@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::decide::{Ask, Asker, TaskFacts};
 use super::open_task::TRIES;
 use super::refused::Refused;
-use super::request::{Requested, Turn};
+use super::request::{Requested, Turn, fits_scope};
 use super::{Broker, Inner};
 use crate::fault::{self, Point};
 use crate::ledger::{LedgerError, Recorded};
@@ -146,6 +146,7 @@ impl Inner {
         let guards = self.open_task_guards(asker, &task).await?;
         let registry = self.registry.load_full();
         let granted = registry.require_grant(&request.pair)?;
+        fits_scope(&task, request)?;
         let asked = request.ttl.unwrap_or(granted.grant.ttl.default);
         let ask = Ask { pair: &request.pair, params: Some(&request.params), ttl: asked, renewal: false };
         let now = self.clock.now();

@@ -75,6 +75,14 @@ impl Broker {
     }
 }
 
+/// Whether a request steps out of its task's scope. Asked again with every decision: the scope may have changed since
+/// the request came in (RULES R-1).
+pub(super) fn fits_scope(task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
+    task.scope
+        .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
+        .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
+}
+
 impl Inner {
     /// What can be refused before policy is asked.
     fn fits_task(&self, asker: &Asker, task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
@@ -85,9 +93,7 @@ impl Inner {
         }
         let granted = registry.require_grant(&request.pair)?;
         check_request_params(&granted, &request.params)?;
-        task.scope
-            .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
-            .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
+        fits_scope(task, request)
     }
 
     /// Whether this attempt may go on; where it takes another's place, that one is dead when this returns.

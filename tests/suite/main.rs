@@ -8,4 +8,8 @@
 )]
 
 mod flow;
+mod leases;
+mod requests;
+mod scopes;
+mod tasks;
 mod world;
