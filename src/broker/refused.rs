@@ -159,7 +159,7 @@ impl Refused {
         Self::new(Reason::UnknownAgent, format!("denied {caller}"))
             .why("this identity is proven, but it is not in the registry of agents")
             .next(format!(
-                "[agents.\"{caller}\"] owner = \"person:NAME\", groups = [\"GROUP\"], autonomy = \"act\""
+                "put a table [agents.\"{caller}\"] with owner, groups and autonomy into the config"
             ))
             .detail("agent", caller)
     }
