@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn machines_get_json() {
-        let line = told("info", Shape::Json, || tracing::info!(target: "leasehold", lease = "lease_1", "dead"));
+        let line =
+            told("info", Shape::Json, || tracing::info!(target: "leasehold", lease = "lease_1", "dead"));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&value["fields"]["lease"], &value["level"]), (&"lease_1".into(), &"INFO".into()));
     }

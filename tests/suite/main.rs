@@ -7,5 +7,13 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod child;
+mod crash;
+#[cfg(feature = "fault-points")]
+mod crash_points;
+mod crash_wire;
 mod flow;
+mod postgres;
+mod proxy;
+mod site;
 mod world;
