@@ -216,8 +216,16 @@ limbo_wait = "3s"
 pool = 2
 [intents."db.read"]
 class = "read-only"
+[intents."db.count"]
+class = "read-only"
 [[grants]]
 intent = "db.read"
+targets = ["db"]
+allow = ["agents:soc"]
+recipe = { member_of = ["GROUP"], settings = { application_name = "MARK" } }
+ttl = { default = "10m", max = "20m", life = "1h" }
+[[grants]]
+intent = "db.count"
 targets = ["db"]
 allow = ["agents:soc"]
 recipe = { member_of = ["GROUP"], settings = { application_name = "MARK" } }

@@ -14,6 +14,8 @@ mod crash_points;
 mod crash_wire;
 mod flow;
 mod postgres;
+mod process;
 mod proxy;
+mod redaction;
 mod site;
 mod world;
