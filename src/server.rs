@@ -254,7 +254,7 @@ async fn hold(identity: SpiffeIdentity, _agents: Entrance, _admin: Entrance) {
         let is_ready = identity.is_ready();
         match (ready, is_ready) {
             (true, false) => {
-                tracing::error!("the broker's identity is withdrawn or expired; handshakes are refused")
+                tracing::error!("the broker's identity is withdrawn or expired; handshakes are refused");
             }
             (false, true) => tracing::info!("the broker's identity is back"),
             (true, true) | (false, false) => {}

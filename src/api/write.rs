@@ -444,10 +444,9 @@ fn counts(settled: &Settled) -> v1::RevocationCounts {
     let count = |test: &dyn Fn(&Lease) -> bool| {
         u32::try_from(settled.leases.iter().filter(|lease| test(lease)).count()).unwrap_or(u32::MAX)
     };
-    let stuck = |lease: &Lease| match &lease.state {
-        LeaseState::Revoking { progress, .. } => progress.last_error.is_some(),
-        _ => false,
-    };
+    let failed = |progress: &Progress| progress.last_error.is_some();
+    let stuck =
+        |lease: &Lease| matches!(&lease.state, LeaseState::Revoking { progress, .. } if failed(progress));
     v1::RevocationCounts {
         total: count(&|_| true),
         confirmed: count(&|lease| !lease.state.is_live()),
