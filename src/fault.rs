@@ -26,6 +26,8 @@ pub(crate) enum Point {
     Condemned,
     /// A task and its leases are condemned, and nobody has begun to kill them.
     TaskCondemned,
+    /// A scope is narrower and the leases that no longer fit are condemned, and nobody has begun to kill them.
+    Narrowed,
     /// The target has killed, and only this process knows.
     Killed,
     /// The deaths are on record, and their task is not ended.

@@ -17,6 +17,7 @@ use super::open_task::{denial, scope_guards};
 use super::refused::Refused;
 use super::wait::Settled;
 use super::{Broker, Inner};
+use crate::fault::{self, Point};
 use crate::ledger::LedgerError;
 use crate::registry::Registry;
 
@@ -61,6 +62,7 @@ impl Broker {
             let task = self.own_task(asker, id).await?;
             if let Some((task, condemned, decisions)) = self.inner.try_change(asker, &task, &scope).await? {
                 let ids: Vec<_> = condemned.iter().map(|lease| lease.terms.id).collect();
+                fault::point(Point::Narrowed);
                 condemned.into_iter().for_each(|lease| self.inner.clone().kill(lease));
                 let settled = self.inner.wait_for(&ids, wait).await?;
                 return Ok(ScopeChange { task, settled, decisions });

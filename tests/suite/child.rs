@@ -16,6 +16,8 @@ use crate::world::{Client, PATIENCE, Setup, World, eventually};
 
 /// What every child's agent asks for.
 pub(crate) const PAIR: &str = "db.read@db";
+/// What is left of a scope after narrowing.
+pub(crate) const OTHER: &str = "db.count@db";
 
 /// A child and all around it. What it leaves survives a restart.
 pub(crate) struct Rig {

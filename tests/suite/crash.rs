@@ -4,17 +4,21 @@
 //! Then no role is there without a live lease, every lease stands as it should, and the journal's chain is whole.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, LazyLock, Mutex};
+use std::os::unix::process::ExitStatusExt as _;
+use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use leasehold_proto::v1;
 use tokio_postgres::Client as Session;
 use tonic::Status;
 
-use crate::child::{PAIR, Rig};
+use crate::child::{OTHER, PAIR, Rig};
 use crate::proxy::{Hold, Wire};
 use crate::site::{Site, login, login_config, works};
-use crate::world::{Client, PATIENCE, eventually, fresh_id, lease_request, seconds};
+use crate::world::{Client, PATIENCE, eventually, fresh_id, lease_request, scope, seconds};
+
+/// The variable that names a fault point.
+const FAULT: &str = "LEASEHOLD_FAULT_POINT";
 
 /// What the agent or the operator is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub(crate) enum Act {
     Issue,
     Renew,
     Release,
+    Narrow,
     Complete,
     Revoke,
 }
@@ -38,6 +43,9 @@ pub(crate) enum Place {
     /// At a fault point.
     #[cfg_attr(not(feature = "fault-points"), expect(dead_code, reason = "these cases need the feature"))]
     Point(&'static str),
+    /// At a fault point; and the next broker, that looks after it, at another.
+    #[cfg_attr(not(feature = "fault-points"), expect(dead_code, reason = "these cases need the feature"))]
+    Twice(&'static str, &'static str),
 }
 
 /// How the lease stands once the next broker has looked after it.
@@ -56,22 +64,20 @@ pub(crate) enum Then {
 pub(crate) struct Crash(pub(crate) Act, pub(crate) Place, pub(crate) Then);
 
 /// The cases of one module. They run side by side: most of their time is the wait until no mint can land any more.
-pub(crate) struct Crashes(LazyLock<HashMap<&'static str, Mutex<Option<JoinHandle<()>>>>, Start>);
+pub(crate) struct Crashes(HashMap<&'static str, Case>);
 
-type Start = Box<dyn FnOnce() -> HashMap<&'static str, Mutex<Option<JoinHandle<()>>>> + Send>;
+/// A case that runs, until somebody asks how it ended.
+type Case = Mutex<Option<JoinHandle<()>>>;
 
 impl Crashes {
-    /// Begins all of `cases` when the first of them is asked for.
-    pub(crate) fn new(cases: &'static [(&'static str, Crash)]) -> Self {
-        let start = move || {
-            let begin = |(name, crash): &(&'static str, Crash)| {
-                let crash = *crash;
-                let thread = std::thread::Builder::new().name((*name).to_owned());
-                (*name, Mutex::new(Some(thread.spawn(move || run(crash)).unwrap())))
-            };
-            cases.iter().map(begin).collect()
+    /// Begins all of them.
+    pub(crate) fn begin(cases: &[(&'static str, Crash)]) -> Self {
+        let begin = |(name, crash): &(&'static str, Crash)| {
+            let crash = *crash;
+            let thread = std::thread::Builder::new().name((*name).to_owned());
+            (*name, Mutex::new(Some(thread.spawn(move || run(crash)).unwrap())))
         };
-        Self(LazyLock::new(Box::new(start)))
+        Self(cases.iter().map(begin).collect())
     }
 
     /// Waits for one case, and fails as it did.
@@ -87,7 +93,7 @@ impl Crashes {
 macro_rules! crashes {
     ($($name:ident: $act:ident, $place:expr, $then:expr;)*) => {
         const CASES: &[(&str, Crash)] = &[$((stringify!($name), Crash(Act::$act, $place, $then))),*];
-        static CRASHES: LazyLock<Crashes> = LazyLock::new(|| Crashes::new(CASES));
+        static CRASHES: LazyLock<Crashes> = LazyLock::new(|| Crashes::begin(CASES));
         $(#[test] fn $name() { CRASHES.outcome(stringify!($name)); })*
     };
 }
@@ -123,8 +129,10 @@ async fn run(crash: Crash) {
     let wire = Wire::lay(site.port()).await;
     let mut rig = Rig::new(site, wire.port).await;
     let before = Before::the_crash(&mut rig, &wire, crash).await;
-    if let Place::Late(_) = crash.1 {
-        wire.let_go();
+    match crash.1 {
+        Place::Late(_) => wire.let_go(),
+        Place::Twice(_, again) => dies_again(&mut rig, again).await,
+        Place::Wire(_) | Place::TooLate(_) | Place::Point(_) => {}
     }
     rig.start(&[]).await;
     settles(&rig, site, crash.2).await;
@@ -137,6 +145,17 @@ async fn run(crash: Crash) {
     ends_clean(&mut rig, site, &before).await;
 }
 
+/// The broker comes to its fault point.
+async fn has_died(rig: &mut Rig) {
+    let status = rig.exit().await;
+    assert_eq!(status.signal(), Some(9), "{status}: {}", rig.log());
+}
+
+async fn dies_again(rig: &mut Rig, point: &str) {
+    rig.spawn(&[(FAULT, point)]);
+    has_died(rig).await;
+}
+
 /// What the agent had when its broker died.
 struct Before {
     task: v1::Task,
@@ -146,10 +165,13 @@ struct Before {
 impl Before {
     /// The agent acts, and the broker dies at the place.
     async fn the_crash(rig: &mut Rig, wire: &Wire, Crash(act, place, _): Crash) -> Self {
-        let point = if let Place::Point(name) = place { name } else { "none" };
-        rig.start(&[("LEASEHOLD_FAULT_POINT", point)]).await;
+        let point = match place {
+            Place::Point(name) | Place::Twice(name, _) => name,
+            Place::Wire(_) | Place::Late(_) | Place::TooLate(_) => "none",
+        };
+        rig.start(&[(FAULT, point)]).await;
         let mut agent = rig.agent().await;
-        let task = agent.open(&[PAIR]).await.unwrap();
+        let task = agent.open(&[PAIR, OTHER]).await.unwrap();
         let mut session = None;
         let mut lease = String::new();
         if act != Act::Issue {
@@ -160,16 +182,16 @@ impl Before {
         match place {
             Place::Wire(hold) => wire.hold(hold),
             Place::Late(words) | Place::TooLate(words) => wire.hold(Hold::Question(words)),
-            Place::Point(_) => {}
+            Place::Point(_) | Place::Twice(..) => {}
         }
         let admin = rig.admin().await;
         let acting = tokio::spawn(perform(act, agent, admin, task.clone(), lease));
-        if let Place::Point(_) = place {
-            let status = rig.exit().await;
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
-        } else {
-            wire.holds().await;
-            rig.kill().await;
+        match place {
+            Place::Point(_) | Place::Twice(..) => has_died(rig).await,
+            Place::Wire(_) | Place::Late(_) | Place::TooLate(_) => {
+                wire.holds().await;
+                rig.kill().await;
+            }
         }
         assert!(acting.await.unwrap().is_err(), "{act:?} was answered before the broker died");
         Self { task, session }
@@ -212,6 +234,11 @@ async fn perform(
             let request = v1::ReleaseLeaseRequest { lease, wait: seconds(20) };
             agent.leases.release_lease(request).await.map(drop)
         }
+        Act::Narrow => {
+            let scope = scope(&[OTHER]);
+            let request = v1::ChangeScopeRequest { task: task.id, scope, wait: seconds(20) };
+            agent.tasks.change_scope(request).await.map(drop)
+        }
         Act::Complete => agent.complete(&task).await.map(drop),
         Act::Revoke => {
             let kind = v1::selector::Kind::Agent("spiffe://suite.leasehold.test/agent/triage".into());
@@ -253,7 +280,7 @@ async fn settles(rig: &Rig, site: &Site, then: Then) {
         assert_eq!(roles, Vec::<String>::new(), "roles without a live lease");
         return;
     };
-    assert_eq!(roles, [lease.principal.clone()]);
+    assert_eq!(roles, std::slice::from_ref(&lease.principal));
     let remaining = site.remaining(&lease.principal).await;
     let expected = minutes * 60_000;
     assert!((expected - 60_000..=expected + 1000).contains(&remaining), "{remaining} ms, not {minutes} min");

@@ -4,7 +4,11 @@ use std::sync::LazyLock;
 
 use leasehold_proto::v1::Cause;
 
-use crate::crash::{Act, Crash, Crashes, Place::Point, Then, crashes};
+use crate::crash::{
+    Act, Crash, Crashes,
+    Place::{Point, Twice},
+    Then, crashes,
+};
 
 crashes! {
     the_mint_is_on_record: Issue, Point("MintRecorded"), Then::NeverMinted(Cause::CrashRecovery);
@@ -20,7 +24,12 @@ crashes! {
     what_is_behind_a_barrier_is_listed: Revoke, Point("TakenListed"), Then::Dead(Cause::Operator);
     a_revoked_lease_is_condemned: Revoke, Point("Condemned"), Then::Dead(Cause::Operator);
     a_revoked_role_is_killed: Revoke, Point("Killed"), Then::Dead(Cause::Operator);
+    a_scope_is_narrowed: Narrow, Point("Narrowed"), Then::Dead(Cause::ScopeChanged);
     a_task_is_condemned: Complete, Point("TaskCondemned"), Then::Dead(Cause::TaskCompleted);
     the_role_of_an_ended_task_is_killed: Complete, Point("Killed"), Then::Dead(Cause::TaskCompleted);
     the_death_of_an_ended_task_s_role_is_on_record: Complete, Point("DeathsRecorded"), Then::Dead(Cause::TaskCompleted);
+    an_unknown_mint_s_recovery_is_cut_short: Issue, Twice("MintRecorded", "Condemned"), Then::NeverMinted(Cause::CrashRecovery);
+    a_mint_s_recovery_is_cut_short: Issue, Twice("Minted", "Killed"), Then::Dead(Cause::CrashRecovery);
+    a_revocation_s_recovery_is_cut_short: Revoke, Twice("BarrierRaised", "Condemned"), Then::Dead(Cause::Operator);
+    a_task_s_recovery_is_cut_short: Complete, Twice("TaskCondemned", "Killed"), Then::Dead(Cause::TaskCompleted);
 }

@@ -8,13 +8,11 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client as Session, Config};
 
-use crate::child::{PAIR, Rig};
+use crate::child::{OTHER, PAIR, Rig};
 use crate::proxy::{Hold, Wire};
 use crate::site::{ADMIN, ADMIN_PASSWORD, GROUP, Site, login, login_config, works};
 use crate::world::{Client, PATIENCE, eventually, reason, scope, seconds};
 
-/// What is left after narrowing.
-const OTHER: &str = "db.count@db";
 const MINT: &str = " IN ROLE ";
 
 /// A broker that serves, and an agent's task with a lease that is in use.
@@ -49,7 +47,7 @@ impl Scene {
         let lease = self.agent.look(&self.lease.id).await;
         assert_eq!((lease.state(), lease.cause()), (v1::LeaseState::Revoked, cause));
         assert_eq!(self.site.roles(&self.rig.mark).await, Vec::<String>::new());
-        let refused = login(&self.login).await.err().expect("a dead lease logs in");
+        let refused = login(&self.login).await.map(drop).expect_err("a dead lease logs in");
         assert_eq!(refused.code(), Some(&SqlState::INVALID_PASSWORD), "{refused}");
         assert!(!works(&self.session).await, "a session outlived its lease");
         self.rig.journal().await;

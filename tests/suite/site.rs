@@ -62,7 +62,7 @@ impl Site {
         root.batch_execute(&made).await.unwrap();
         let entropy = SystemEntropy::new(Arc::new(Clock::new(Arc::new(leasehold::clock::SystemTime), None)));
         let backend = PostgresKind.open("db", &self.table(), entropy).unwrap();
-        let recipe = Recipe(object(json!({ "member_of": [GROUP] })));
+        let recipe = Recipe(object(&json!({ "member_of": [GROUP] })));
         let pair: Pair = "db.read@db".parse().unwrap();
         for statement in backend.setup(&[GrantView { pair: &pair, recipe: &recipe }]).await.unwrap() {
             if !statement.undo {
@@ -72,7 +72,7 @@ impl Site {
     }
 
     fn table(&self) -> Map<String, Value> {
-        object(json!({
+        object(&json!({
             "backend": "postgres",
             "connect": { "host": "127.0.0.1", "port": self.port(), "dbname": "postgres" },
             "tls": "disable",
@@ -119,7 +119,7 @@ impl Site {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
+fn object(value: &Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
