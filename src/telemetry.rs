@@ -101,7 +101,7 @@ mod tests {
         check("info", &["their-info", "our-info"]);
         check("trace", &["their-info", "our-trace", "our-info"]);
         check("trace,h2=trace,tokio_postgres=trace", &["their-info", "our-trace", "our-info"]);
-        check("warn,leasehold=trace", &["our-info"]);
+        check("warn,leasehold=trace", &["our-trace", "our-info"]);
         check("off", &[]);
     }
 

@@ -25,6 +25,8 @@ crashes! {
     after_a_released_role_is_dropped: Release, Place::Wire(Answer(DROP)), Then::Dead(Cause::Released);
     before_a_revoked_role_is_disabled: Revoke, Place::Wire(Question(DISABLE)), Then::Dead(Cause::Operator);
     after_a_revoked_role_is_dropped: Revoke, Place::Wire(Answer(DROP)), Then::Dead(Cause::Operator);
+    before_a_role_out_of_scope_is_disabled: Narrow, Place::Wire(Question(DISABLE)), Then::Dead(Cause::ScopeChanged);
+    after_a_role_out_of_scope_is_dropped: Narrow, Place::Wire(Answer(DROP)), Then::Dead(Cause::ScopeChanged);
     before_the_role_of_an_ended_task_is_disabled: Complete, Place::Wire(Question(DISABLE)), Then::Dead(Cause::TaskCompleted);
     after_the_role_of_an_ended_task_is_disabled: Complete, Place::Wire(Answer(DISABLE)), Then::Dead(Cause::TaskCompleted);
     before_the_role_of_an_ended_task_is_dropped: Complete, Place::Wire(Question(DROP)), Then::Dead(Cause::TaskCompleted);

@@ -213,3 +213,12 @@ async fn the_flag_opens_doors_on_loopback_only() {
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("loopback"), "{said}");
 }
+
+/// Only a build that asks for them has fault points.
+#[test]
+fn a_binary_has_fault_points_only_where_it_was_built_with_them() {
+    let binary = std::fs::read(env!("CARGO_BIN_EXE_leasehold")).unwrap();
+    let text: String = binary.into_iter().map(char::from).collect();
+    assert!(text.contains("--dev-trust"), "the search is blind");
+    assert_eq!(text.contains("LEASEHOLD_FAULT_POINT"), cfg!(feature = "fault-points"));
+}
