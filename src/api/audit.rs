@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 use super::{Api, read, write};
 use crate::broker::{Broker, Hit, Refused};
 
+/// The longest text to find, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
 /// How many entries go out at a time.
 const PAGE: usize = 256;
 
@@ -42,7 +44,10 @@ impl AuditService for Api {
 
     async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<v1::FindResponse>, Status> {
         let wire = request.into_inner();
-        let text = read::text("text", wire.text, 512)?;
+        let text = read::text("text", wire.text, MAX_TEXT_BYTES)?;
+        if text.trim().is_empty() {
+            return Err(Refused::field("text", "say what to find").into());
+        }
         let hits = self.broker.find(text.trim(), read::page_size(wire.page_size)?).await?;
         let mut views = Vec::new();
         for hit in &hits {

@@ -7,9 +7,16 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod audit;
+mod bad_input;
+mod faults;
 mod flow;
 mod leases;
+mod races;
 mod requests;
+mod restart;
 mod scopes;
+mod stopping;
+mod targets;
 mod tasks;
 mod world;

@@ -270,13 +270,18 @@ impl World {
 
     /// Starts the broker on what the last one left.
     pub(crate) async fn start(&mut self, setup: &Setup) -> Result<(), StartError> {
+        self.running = Some(self.start_another(setup).await?);
+        Ok(())
+    }
+
+    /// Starts a broker, whether or not one runs.
+    pub(crate) async fn start_another(&self, setup: &Setup) -> Result<Running, StartError> {
         let config = self.write_config(setup);
         let kind =
             MemoryKind::default().with("orders", self.orders.clone()).with("stock", self.stock.clone());
         let kinds: Vec<Box<dyn BackendKind>> = vec![Box::new(kind)];
         let how = Start { trust: Trust::Dev, kinds, time: self.time.clone(), limits: setup.limits };
-        self.running = Some(start(&config, how).await?);
-        Ok(())
+        start(&config, how).await
     }
 
     /// Writes the config as it would be started with.
@@ -337,6 +342,31 @@ impl World {
         self.spiffe(name, self.running().admin_tcp[0]).await
     }
 
+    /// A channel of an agent whose HTTP/2 window lets nothing of an answer through.
+    pub(crate) async fn narrow_channel(&self, name: &str) -> Channel {
+        let endpoint = self.endpoint(name);
+        let source = spiffe::X509Source::builder().endpoint(&endpoint).build().await.unwrap();
+        let config = spiffe_rustls::mtls_client(source)
+            .authorize(spiffe_rustls::authorizer::any())
+            .with_alpn_protocols([b"h2"])
+            .build()
+            .unwrap();
+        let tls = spiffe_rustls_tokio::TlsConnector::new(Arc::new(config));
+        let address = self.running().agents;
+        let connect = move |_: http::Uri| {
+            let tls = tls.clone();
+            async move {
+                let tcp = tokio::net::TcpStream::connect(address).await?;
+                let name = "leasehold.invalid".try_into().map_err(std::io::Error::other)?;
+                let (stream, _) = tls.connect(name, tcp).await.map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        };
+        let endpoint = tonic::transport::Endpoint::from_static("http://leasehold.invalid");
+        let narrow = endpoint.initial_stream_window_size(0);
+        narrow.connect_with_connector(tower::service_fn(connect)).await.unwrap()
+    }
+
     async fn spiffe(&self, name: &str, address: std::net::SocketAddr) -> Client {
         let channel = connect_spiffe(&self.endpoint(name), &address.to_string(), None, PATIENCE).await;
         Client::new(channel.unwrap_or_else(|error| panic!("{name} cannot connect: {error}")))
@@ -345,6 +375,25 @@ impl World {
     /// A client on the admin socket: the test's own user, an admin.
     pub(crate) async fn admin(&self) -> Client {
         Client::new(connect_unix(&self.path("admin/admin.sock")).await.unwrap())
+    }
+
+    /// A statement on the store, beside the broker.
+    pub(crate) fn on_store(&self, sql: &str) {
+        let store = rusqlite::Connection::open(self.path("store/leases.db")).unwrap();
+        store.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// From now on nothing can be written down, as on a full disk.
+    pub(crate) fn break_journal(&self) {
+        for table in ["journal", "numbers"] {
+            let full = "SELECT RAISE(ABORT, 'database or disk is full')";
+            self.on_store(&format!("CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN {full}; END"));
+        }
+    }
+
+    /// Entries can be written again.
+    pub(crate) fn mend_journal(&self) {
+        self.on_store("DROP TRIGGER full_numbers; DROP TRIGGER full_journal");
     }
 
     /// How many principals a target holds.
