@@ -8,6 +8,7 @@ use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
+use crate::raw;
 use crate::world::{Client, World, eventually, lease_request, refused, scope};
 
 type Answer = Result<Response<v1::RequestLeaseResponse>, Status>;
@@ -129,7 +130,7 @@ async fn an_answer_that_does_not_get_through_is_taken_back() {
     let mut agent = world.agent("triage").await;
     let task = agent.open(&["orders.read@orders"]).await.unwrap();
     // The headers of the answer come, and its window lets nothing more through.
-    let mut narrow = Grpc::new(world.narrow_channel("triage").await);
+    let mut narrow = Grpc::new(raw::narrow(&world, "triage").await);
     narrow.ready().await.unwrap();
     let path = PathAndQuery::from_static("/leasehold.v1.LeaseService/RequestLease");
     let request = Request::new(lease_request(&task, "orders.read@orders"));

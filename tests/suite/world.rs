@@ -342,31 +342,6 @@ impl World {
         self.spiffe(name, self.running().admin_tcp[0]).await
     }
 
-    /// A channel of an agent whose HTTP/2 window lets nothing of an answer through.
-    pub(crate) async fn narrow_channel(&self, name: &str) -> Channel {
-        let endpoint = self.endpoint(name);
-        let source = spiffe::X509Source::builder().endpoint(&endpoint).build().await.unwrap();
-        let config = spiffe_rustls::mtls_client(source)
-            .authorize(spiffe_rustls::authorizer::any())
-            .with_alpn_protocols([b"h2"])
-            .build()
-            .unwrap();
-        let tls = spiffe_rustls_tokio::TlsConnector::new(Arc::new(config));
-        let address = self.running().agents;
-        let connect = move |_: http::Uri| {
-            let tls = tls.clone();
-            async move {
-                let tcp = tokio::net::TcpStream::connect(address).await?;
-                let name = "leasehold.invalid".try_into().map_err(std::io::Error::other)?;
-                let (stream, _) = tls.connect(name, tcp).await.map_err(std::io::Error::other)?;
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-            }
-        };
-        let endpoint = tonic::transport::Endpoint::from_static("http://leasehold.invalid");
-        let narrow = endpoint.initial_stream_window_size(0);
-        narrow.connect_with_connector(tower::service_fn(connect)).await.unwrap()
-    }
-
     async fn spiffe(&self, name: &str, address: std::net::SocketAddr) -> Client {
         let channel = connect_spiffe(&self.endpoint(name), &address.to_string(), None, PATIENCE).await;
         Client::new(channel.unwrap_or_else(|error| panic!("{name} cannot connect: {error}")))
