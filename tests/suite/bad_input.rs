@@ -30,62 +30,60 @@ fn pair(intent: &str, target: &str) -> v1::ScopePair {
     v1::ScopePair { intent: intent.into(), target: target.into(), ..v1::ScopePair::default() }
 }
 
+/// What is wrong with a request to open a task, and what is said of it.
+const OPENINGS: &[(&str, Spoil<v1::OpenTaskRequest>, &str)] = &[
+    ("no request id", |r| r.request_id.clear(), "BAD_REQUEST"),
+    ("a long request id", |r| r.request_id = "r".repeat(65), "BAD_REQUEST"),
+    ("an odd request id", |r| r.request_id = "r/1".into(), "BAD_REQUEST"),
+    ("a Unicode request id", |r| r.request_id = "größe".into(), "BAD_REQUEST"),
+    ("a long purpose", |r| r.purpose = "p".repeat(513), "BAD_REQUEST"),
+    ("a purpose that steers a terminal", |r| r.purpose = "\u{1b}[2Jgone".into(), "BAD_REQUEST"),
+    ("a purpose that reads backwards", |r| r.purpose = "a\u{202e}b".into(), "BAD_REQUEST"),
+    ("no scope", |r| r.scope.clear(), "BAD_REQUEST"),
+    ("a pair twice", |r| r.scope = scope(&["orders.read@orders", "orders.read@orders"]), "BAD_REQUEST"),
+    ("65 pairs", |r| r.scope = many(65, |n| pair(&format!("i{n}"), "orders")), "BAD_REQUEST"),
+    ("a wildcard", |r| r.scope = vec![pair("*", "orders")], "BAD_REQUEST"),
+    ("no target", |r| r.scope = vec![pair("orders.read", "")], "BAD_REQUEST"),
+    ("an odd target", |r| r.scope = vec![pair("orders.read", "or\u{0301}ders")], "BAD_REQUEST"),
+    ("an unknown intent", |r| r.scope = vec![pair("orders.eat", "orders")], "NO_PERMIT"),
+    ("an unknown target", |r| r.scope = vec![pair("orders.read", "nowhere")], "NO_PERMIT"),
+    ("a pair that nobody granted", |r| r.scope = vec![pair("orders.read", "stock")], "NO_PERMIT"),
+    ("max_ttl of nothing", |r| r.scope[0].max_ttl = seconds(0), "BAD_REQUEST"),
+    (
+        "a fixed parameter that is unknown",
+        |r| r.scope[0].params.extend([("nope".into(), text("a"))]),
+        "BAD_REQUEST",
+    ),
+    (
+        "a fixed parameter of no allowed value",
+        |r| r.scope[0].params.extend([("reason".into(), text("fun"))]),
+        "BAD_REQUEST",
+    ),
+    ("no liveness", |r| r.liveness = None, "BAD_REQUEST"),
+    ("a short grace", |r| r.liveness = by_heartbeat(29), "BAD_REQUEST"),
+    ("a long grace", |r| r.liveness = by_heartbeat(601), "BAD_REQUEST"),
+    ("a deadline of nothing", |r| r.deadline = seconds(0), "BAD_REQUEST"),
+    ("a negative deadline", |r| r.deadline = seconds(-5), "BAD_REQUEST"),
+    ("a deadline beyond an hour alone", |r| r.deadline = seconds(3601), "BAD_REQUEST"),
+    (
+        "a deadline beyond the broker's",
+        |r| (r.liveness, r.deadline) = (by_heartbeat(60), seconds(50_000)),
+        "BAD_REQUEST",
+    ),
+    ("9 refs", |r| r.refs = many(9, |n| (format!("k{n}"), "v".into())).into_iter().collect(), "BAD_REQUEST"),
+    ("a long ref key", |r| r.refs.extend([("k".repeat(33), "v".into())]), "BAD_REQUEST"),
+    ("a long ref value", |r| r.refs.extend([("k".into(), "v".repeat(129))]), "BAD_REQUEST"),
+    ("a parent", |r| r.parent = "task_00000000000000000000".into(), "NOT_SERVED"),
+    ("a person", |r| r.on_behalf_of = Some(v1::OnBehalfOf { token: "t".into() }), "NOT_SERVED"),
+    ("an incident", |r| r.incident = "inc_1".into(), "NOT_SERVED"),
+    ("a manifest", |r| r.manifest = Some(v1::Manifest { fingerprint: "f".into() }), "NOT_SERVED"),
+];
+
 #[tokio::test]
 async fn a_task_is_not_opened_by_bad_input() {
     let world = World::new().await;
     let mut agent = world.agent("triage").await;
-    let cases: &[(&str, Spoil<v1::OpenTaskRequest>, &str)] = &[
-        ("no request id", |r| r.request_id.clear(), "BAD_REQUEST"),
-        ("a long request id", |r| r.request_id = "r".repeat(65), "BAD_REQUEST"),
-        ("an odd request id", |r| r.request_id = "r/1".into(), "BAD_REQUEST"),
-        ("a Unicode request id", |r| r.request_id = "größe".into(), "BAD_REQUEST"),
-        ("a long purpose", |r| r.purpose = "p".repeat(513), "BAD_REQUEST"),
-        ("a purpose that steers a terminal", |r| r.purpose = "\u{1b}[2Jgone".into(), "BAD_REQUEST"),
-        ("a purpose that reads backwards", |r| r.purpose = "a\u{202e}b".into(), "BAD_REQUEST"),
-        ("no scope", |r| r.scope.clear(), "BAD_REQUEST"),
-        ("a pair twice", |r| r.scope = scope(&["orders.read@orders", "orders.read@orders"]), "BAD_REQUEST"),
-        ("65 pairs", |r| r.scope = many(65, |n| pair(&format!("i{n}"), "orders")), "BAD_REQUEST"),
-        ("a wildcard", |r| r.scope = vec![pair("*", "orders")], "BAD_REQUEST"),
-        ("no target", |r| r.scope = vec![pair("orders.read", "")], "BAD_REQUEST"),
-        ("an odd target", |r| r.scope = vec![pair("orders.read", "or\u{0301}ders")], "BAD_REQUEST"),
-        ("an unknown intent", |r| r.scope = vec![pair("orders.eat", "orders")], "NO_PERMIT"),
-        ("an unknown target", |r| r.scope = vec![pair("orders.read", "nowhere")], "NO_PERMIT"),
-        ("a pair that nobody granted", |r| r.scope = vec![pair("orders.read", "stock")], "NO_PERMIT"),
-        ("max_ttl of nothing", |r| r.scope[0].max_ttl = seconds(0), "BAD_REQUEST"),
-        (
-            "a fixed parameter that is unknown",
-            |r| r.scope[0].params.extend([("nope".into(), text("a"))]),
-            "BAD_REQUEST",
-        ),
-        (
-            "a fixed parameter of no allowed value",
-            |r| r.scope[0].params.extend([("reason".into(), text("fun"))]),
-            "BAD_REQUEST",
-        ),
-        ("no liveness", |r| r.liveness = None, "BAD_REQUEST"),
-        ("a short grace", |r| r.liveness = by_heartbeat(29), "BAD_REQUEST"),
-        ("a long grace", |r| r.liveness = by_heartbeat(601), "BAD_REQUEST"),
-        ("a deadline of nothing", |r| r.deadline = seconds(0), "BAD_REQUEST"),
-        ("a negative deadline", |r| r.deadline = seconds(-5), "BAD_REQUEST"),
-        ("a deadline beyond an hour alone", |r| r.deadline = seconds(3601), "BAD_REQUEST"),
-        (
-            "a deadline beyond the broker's",
-            |r| (r.liveness, r.deadline) = (by_heartbeat(60), seconds(50_000)),
-            "BAD_REQUEST",
-        ),
-        (
-            "9 refs",
-            |r| r.refs = many(9, |n| (format!("k{n}"), "v".into())).into_iter().collect(),
-            "BAD_REQUEST",
-        ),
-        ("a long ref key", |r| r.refs.extend([("k".repeat(33), "v".into())]), "BAD_REQUEST"),
-        ("a long ref value", |r| r.refs.extend([("k".into(), "v".repeat(129))]), "BAD_REQUEST"),
-        ("a parent", |r| r.parent = "task_00000000000000000000".into(), "NOT_SERVED"),
-        ("a person", |r| r.on_behalf_of = Some(v1::OnBehalfOf { token: "t".into() }), "NOT_SERVED"),
-        ("an incident", |r| r.incident = "inc_1".into(), "NOT_SERVED"),
-        ("a manifest", |r| r.manifest = Some(v1::Manifest { fingerprint: "f".into() }), "NOT_SERVED"),
-    ];
-    for (what, spoil, word) in cases {
+    for (what, spoil, word) in OPENINGS {
         let mut request = open_request(&["orders.read@orders"]);
         spoil(&mut request);
         let status = agent.open_as(request).await.expect_err(what);
@@ -110,6 +108,48 @@ async fn odd_but_honest_text_is_kept_as_it_is() {
     }
 }
 
+/// What is wrong with a request for a lease, and what is said of it.
+const REQUESTS: &[(&str, Spoil<v1::RequestLeaseRequest>, &str)] = &[
+    ("no task", |r| r.task.clear(), "BAD_REQUEST"),
+    ("an odd task", |r| r.task = "task_1".into(), "BAD_REQUEST"),
+    ("a lease as the task", |r| r.task = "lease_00000000000000000000".into(), "BAD_REQUEST"),
+    ("an absent task", |r| r.task = "task_00000000000000000000".into(), "NOT_FOUND"),
+    ("no request id", |r| r.request_id.clear(), "BAD_REQUEST"),
+    ("an odd intent", |r| r.intent = "orders read".into(), "BAD_REQUEST"),
+    ("a long intent", |r| r.intent = "i".repeat(65), "BAD_REQUEST"),
+    ("an unknown intent", |r| r.intent = "orders.eat".into(), "NO_PERMIT"),
+    ("an unknown target", |r| r.target = "nowhere".into(), "NO_PERMIT"),
+    (
+        "a pair outside the scope",
+        |r| (r.intent, r.target) = ("stock.read".into(), "stock".into()),
+        "OUT_OF_SCOPE",
+    ),
+    ("a ttl of nothing", |r| r.ttl = seconds(0), "BAD_REQUEST"),
+    ("a ttl of a moment", |r| r.ttl = Some(Duration { seconds: 0, nanos: 999_999 }), "BAD_REQUEST"),
+    ("a negative ttl", |r| r.ttl = seconds(-1), "BAD_REQUEST"),
+    ("a ttl beyond a day", |r| r.ttl = seconds(86_401), "BAD_REQUEST"),
+    ("a huge ttl", |r| r.ttl = seconds(i64::MAX), "BAD_REQUEST"),
+    ("a ttl that policy forbids", |r| r.ttl = seconds(86_400), "FORBIDDEN"),
+    ("an unknown parameter", |r| r.params.extend([("nope".into(), text("a"))]), "BAD_REQUEST"),
+    (
+        "a parameter of another type",
+        |r| r.params.extend([param("reason", Some(Kind::IntValue(3)))]),
+        "BAD_REQUEST",
+    ),
+    ("a parameter of no allowed value", |r| r.params.extend([("reason".into(), text("fun"))]), "BAD_REQUEST"),
+    ("a parameter without a value", |r| r.params.extend([param("reason", None)]), "BAD_REQUEST"),
+    ("a long parameter", |r| r.params.extend([("reason".into(), text(&"v".repeat(257)))]), "BAD_REQUEST"),
+    ("17 parameters", |r| r.params.extend(many(17, |n| (format!("p{n}"), text("v")))), "BAD_REQUEST"),
+    (
+        "a long list",
+        |r| {
+            let values = many(65, |n| n.to_string());
+            r.params.extend([param("reason", Some(Kind::ListValue(v1::StringList { values })))]);
+        },
+        "BAD_REQUEST",
+    ),
+];
+
 #[tokio::test]
 async fn a_lease_is_not_minted_by_bad_input() {
     let world = World::new().await;
@@ -118,51 +158,7 @@ async fn a_lease_is_not_minted_by_bad_input() {
     let theirs = other.open(&["orders.read@orders"]).await.unwrap();
     let ended = agent.open(&["orders.read@orders"]).await.unwrap();
     agent.complete(&ended).await.unwrap();
-    let cases: &[(&str, Spoil<v1::RequestLeaseRequest>, &str)] = &[
-        ("no task", |r| r.task.clear(), "BAD_REQUEST"),
-        ("an odd task", |r| r.task = "task_1".into(), "BAD_REQUEST"),
-        ("a lease as the task", |r| r.task = "lease_00000000000000000000".into(), "BAD_REQUEST"),
-        ("an absent task", |r| r.task = "task_00000000000000000000".into(), "NOT_FOUND"),
-        ("no request id", |r| r.request_id.clear(), "BAD_REQUEST"),
-        ("an odd intent", |r| r.intent = "orders read".into(), "BAD_REQUEST"),
-        ("a long intent", |r| r.intent = "i".repeat(65), "BAD_REQUEST"),
-        ("an unknown intent", |r| r.intent = "orders.eat".into(), "NO_PERMIT"),
-        ("an unknown target", |r| r.target = "nowhere".into(), "NO_PERMIT"),
-        (
-            "a pair outside the scope",
-            |r| (r.intent, r.target) = ("stock.read".into(), "stock".into()),
-            "OUT_OF_SCOPE",
-        ),
-        ("a ttl of nothing", |r| r.ttl = seconds(0), "BAD_REQUEST"),
-        ("a ttl of a moment", |r| r.ttl = Some(Duration { seconds: 0, nanos: 999_999 }), "BAD_REQUEST"),
-        ("a negative ttl", |r| r.ttl = seconds(-1), "BAD_REQUEST"),
-        ("a ttl beyond a day", |r| r.ttl = seconds(86_401), "BAD_REQUEST"),
-        ("a huge ttl", |r| r.ttl = seconds(i64::MAX), "BAD_REQUEST"),
-        ("a ttl that policy forbids", |r| r.ttl = seconds(86_400), "FORBIDDEN"),
-        ("an unknown parameter", |r| r.params.extend([("nope".into(), text("a"))]), "BAD_REQUEST"),
-        (
-            "a parameter of another type",
-            |r| r.params.extend([param("reason", Some(Kind::IntValue(3)))]),
-            "BAD_REQUEST",
-        ),
-        (
-            "a parameter of no allowed value",
-            |r| r.params.extend([("reason".into(), text("fun"))]),
-            "BAD_REQUEST",
-        ),
-        ("a parameter without a value", |r| r.params.extend([param("reason", None)]), "BAD_REQUEST"),
-        ("a long parameter", |r| r.params.extend([("reason".into(), text(&"v".repeat(257)))]), "BAD_REQUEST"),
-        ("17 parameters", |r| r.params.extend(many(17, |n| (format!("p{n}"), text("v")))), "BAD_REQUEST"),
-        (
-            "a long list",
-            |r| {
-                let values = many(65, |n| n.to_string());
-                r.params.extend([param("reason", Some(Kind::ListValue(v1::StringList { values })))]);
-            },
-            "BAD_REQUEST",
-        ),
-    ];
-    for (what, spoil, word) in cases {
+    for (what, spoil, word) in REQUESTS {
         let mut request = lease_request(&task, "orders.read@orders");
         spoil(&mut request);
         let status = agent.leases.request_lease(request).await.expect_err(what);

@@ -27,7 +27,7 @@ pub(crate) async fn narrow(world: &World, name: &str) -> Channel {
         .build()
         .unwrap();
     let endpoint = Endpoint::from_static("http://leasehold.invalid").initial_stream_window_size(0);
-    over(endpoint, world.running().agents, config)
+    over(&endpoint, world.running().agents, config)
 }
 
 /// A channel of a workload of another trust domain.
@@ -49,10 +49,10 @@ pub(crate) fn shaped(ca: &DevCa, shape: Shape, address: SocketAddr) -> Channel {
         .with_client_auth_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    over(Endpoint::from_static("http://leasehold.invalid"), address, config)
+    over(&Endpoint::from_static("http://leasehold.invalid"), address, config)
 }
 
-fn over(endpoint: Endpoint, address: SocketAddr, config: ClientConfig) -> Channel {
+fn over(endpoint: &Endpoint, address: SocketAddr, config: ClientConfig) -> Channel {
     let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
     let connect = move |_: http::Uri| {
         let tls = tls.clone();
