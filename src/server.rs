@@ -301,7 +301,11 @@ impl Running {
                 "some calls did not end in time; what they held is found again after the next start"
             );
         }
-        self.background.iter().for_each(JoinHandle::abort);
+        for task in self.background {
+            task.abort();
+            // Awaited, so that whoever opens the store next finds it free; that it was aborted is no news.
+            let _ = task.await;
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 use super::{Api, read, write};
 use crate::broker::{Broker, Hit, Refused};
 
+/// The longest text to find, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
 /// How many entries go out at a time.
 const PAGE: usize = 256;
 
@@ -42,7 +44,10 @@ impl AuditService for Api {
 
     async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<v1::FindResponse>, Status> {
         let wire = request.into_inner();
-        let text = read::text("text", wire.text, 512)?;
+        let text = read::text("text", wire.text, MAX_TEXT_BYTES)?;
+        if text.trim().is_empty() {
+            return Err(Refused::field("text", "say what to find").into());
+        }
         let hits = self.broker.find(text.trim(), read::page_size(wire.page_size)?).await?;
         let mut views = Vec::new();
         for hit in &hits {
@@ -101,8 +106,10 @@ impl Api {
 
     async fn hit_view(&self, hit: &Hit) -> Result<v1::FindHit, Refused> {
         Ok(match hit {
-            Hit::Lease(lease) => self.lease_hit(lease),
-            Hit::Task(task) => self.task_hit(task),
+            Hit::Lease(lease) => self.lease_hit(v1::FindKind::Lease, lease),
+            Hit::Principal(lease) => self.lease_hit(v1::FindKind::Principal, lease),
+            Hit::Task(task) => self.task_hit(v1::FindKind::Task, task),
+            Hit::Reference(task) => self.task_hit(v1::FindKind::Ref, task),
             Hit::Agent(id) => self.agent_hit(v1::FindKind::Agent, id),
             Hit::Owned(id) => self.agent_hit(v1::FindKind::Person, id),
             Hit::Revocation(id) => v1::FindHit {
@@ -114,26 +121,25 @@ impl Api {
         })
     }
 
-    fn lease_hit(&self, lease: &Lease) -> v1::FindHit {
+    fn lease_hit(&self, kind: v1::FindKind, lease: &Lease) -> v1::FindHit {
         let (lease_id, task, agent) = (lease.terms.id, lease.terms.task, &lease.terms.agent);
         v1::FindHit {
-            kind: v1::FindKind::Lease.into(),
             lease: lease_id.to_string(),
             principal: lease.terms.principal.to_string(),
             target: lease.terms.pair.target.clone(),
             lease_state: write::lease_state(&lease.state).into(),
             task: task.to_string(),
             stop_commands: vec![stop("lease", &lease_id), stop("task", &task), stop("agent", agent)],
-            ..self.agent_hit(v1::FindKind::Lease, agent)
+            ..self.agent_hit(kind, agent)
         }
     }
 
-    fn task_hit(&self, task: &Task) -> v1::FindHit {
+    fn task_hit(&self, kind: v1::FindKind, task: &Task) -> v1::FindHit {
         let agent = &task.terms.agent;
         v1::FindHit {
             task: task.terms.id.to_string(),
             stop_commands: vec![stop("task", &task.terms.id), stop("agent", agent)],
-            ..self.agent_hit(v1::FindKind::Task, agent)
+            ..self.agent_hit(kind, agent)
         }
     }
 
@@ -155,16 +161,16 @@ impl Api {
     }
 
     async fn decision_hit(&self, body: &Body) -> Result<v1::FindHit, Refused> {
-        let kind = v1::FindKind::Decision.into();
+        let kind = v1::FindKind::Decision;
         if let Some(id) = body.lease {
-            return Ok(v1::FindHit { kind, ..self.lease_hit(&self.broker.lease(None, id).await?) });
+            return Ok(self.lease_hit(kind, &self.broker.lease(None, id).await?));
         }
         if let Some(id) = body.task {
-            return Ok(v1::FindHit { kind, ..self.task_hit(&self.broker.task(None, id).await?) });
+            return Ok(self.task_hit(kind, &self.broker.task(None, id).await?));
         }
         let agent: Option<CallerId> = body.aims.agent.parse().ok();
-        let hit = agent.map(|id| self.agent_hit(v1::FindKind::Decision, &id));
-        Ok(hit.unwrap_or(v1::FindHit { kind, ..v1::FindHit::default() }))
+        let hit = agent.map(|id| self.agent_hit(kind, &id));
+        Ok(hit.unwrap_or(v1::FindHit { kind: kind.into(), ..v1::FindHit::default() }))
     }
 }
 

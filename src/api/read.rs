@@ -19,8 +19,8 @@ use crate::broker::{MAX_WAIT, Refused};
 type Read<T> = Result<T, Refused>;
 
 /// Most rows on one page.
-pub(super) const MAX_PAGE: usize = 500;
-const DEFAULT_PAGE: usize = 50;
+const MAX_PAGE: usize = 1000;
+const DEFAULT_PAGE: usize = 100;
 
 /// An id, a name or anything else that has one form.
 pub(super) fn parse<T>(field: &str, text: &str) -> Read<T>
@@ -99,8 +99,8 @@ pub(super) fn moment(at: Option<prost_types::Timestamp>) -> Option<Timestamp> {
 pub(super) fn page_size(asked: i32) -> Read<usize> {
     match usize::try_from(asked) {
         Ok(0) => Ok(DEFAULT_PAGE),
-        Ok(size) => Ok(size.min(MAX_PAGE)),
-        Err(_) => Err(Refused::field("page_size", "must not be negative")),
+        Ok(size) if size <= MAX_PAGE => Ok(size),
+        Ok(_) | Err(_) => Err(Refused::field("page_size", format!("must be 0 to {MAX_PAGE}"))),
     }
 }
 
@@ -159,7 +159,17 @@ pub(super) fn refs(wire: BTreeMap<String, String>) -> Read<Refs> {
     wire.into_iter().map(one).collect()
 }
 
-/// What holds a task; heartbeats with this grace where it is left out.
+/// How long a task may last: more than nothing; whether it is too long, the broker knows.
+fn deadline(duration: Option<prost_types::Duration>) -> Read<Option<Span>> {
+    match span("deadline", duration)? {
+        Some(deadline) if deadline < Span::from_secs(1) => {
+            Err(Refused::field("deadline", "must be at least 1s"))
+        }
+        other => Ok(other),
+    }
+}
+
+/// What holds a task; a grace that is left out is this one.
 pub(super) fn liveness(wire: Option<v1::Liveness>, default_grace: Span) -> Read<Liveness> {
     use v1::liveness::Kind;
     match wire.and_then(|liveness| liveness.kind) {
@@ -173,7 +183,7 @@ pub(super) fn liveness(wire: Option<v1::Liveness>, default_grace: Span) -> Read<
                 Err(Refused::field("liveness.heartbeat.grace", format!("must be {min} to {max}")))
             }
         }
-        None => Ok(Liveness::Heartbeat { grace: default_grace }),
+        None => Err(Refused::field("liveness", "say what holds the task: heartbeats, or its deadline alone")),
     }
 }
 
@@ -188,7 +198,7 @@ pub(super) fn open_request(wire: v1::OpenTaskRequest, default_grace: Span) -> Re
         purpose: text("purpose", wire.purpose, MAX_PURPOSE_BYTES)?,
         scope: scope(wire.scope)?,
         liveness: liveness(wire.liveness, default_grace)?,
-        deadline: span("deadline", wire.deadline)?,
+        deadline: deadline(wire.deadline)?,
         refs: refs(wire.refs)?,
     })
 }

@@ -103,7 +103,11 @@ impl Inner {
         match self.ledger.step_task(task, step, decisions.clone(), &steps, guards).await {
             Ok((task, condemned)) => Ok(Some((task, condemned, decisions))),
             Err(LedgerError::Stale(_)) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                let misfits = steps.into_iter().map(|(lease, _)| lease).collect();
+                self.kill_without_record(misfits, Cause::ScopeChanged, &error).await;
+                Err(error.into())
+            }
         }
     }
 

@@ -102,17 +102,34 @@ impl Inner {
             if task.state != TaskState::Open {
                 return Ok((task, ids));
             }
-            match self.try_end(&task, cause, live).await {
+            match self.try_end(&task, cause, live.clone()).await {
                 Ok(ended) => return Ok((ended, ids)),
                 Err(LedgerError::Stale(_)) => {
                     let id = task.terms.id;
                     let fresh = self.ledger.store().task(id).await?;
                     task = fresh.ok_or_else(|| Refused::not_found("task", id))?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.kill_without_record(live, cause, &error).await;
+                    return Err(error.into());
+                }
             }
         }
         Err(Refused::contended(format!("the leases of {} keep changing", task.terms.id)))
+    }
+
+    /// A journal that takes nothing stops no revocation (RULES R-24): each lease is condemned for itself, which kills
+    /// it first and records it later.
+    pub(super) async fn kill_without_record(
+        self: &Arc<Self>,
+        leases: Vec<Lease>,
+        cause: Cause,
+        error: &LedgerError,
+    ) {
+        if matches!(error, LedgerError::Store(_) | LedgerError::Unknown(_)) {
+            let condemned = leases.into_iter().map(|lease| self.clone().condemn(lease, cause, None));
+            futures::future::join_all(condemned).await;
+        }
     }
 
     async fn try_end(

@@ -135,7 +135,7 @@ impl Inner {
             agent: asker.id.clone(),
             purpose: request.purpose.clone(),
             liveness: request.liveness,
-            deadline: self.deadline(request, now),
+            deadline: self.deadline(request, now)?,
             refs: request.refs.clone(),
             opened_at: now,
             request_id: request.request_id.clone(),
@@ -144,13 +144,19 @@ impl Inner {
     }
 
     /// The deadline asked for, or the default, within what config and liveness allow.
-    fn deadline(&self, request: &OpenRequest, now: Timestamp) -> Timestamp {
+    fn deadline(&self, request: &OpenRequest, now: Timestamp) -> Result<Timestamp, Refused> {
         let furthest = match request.liveness {
             Liveness::Heartbeat { .. } => self.tasks.max_deadline,
             Liveness::Deadline => self.tasks.max_deadline.min(Liveness::MAX_DEADLINE),
         };
-        let asked = request.deadline.unwrap_or(self.tasks.default_deadline);
-        now + asked.min(furthest)
+        match request.deadline {
+            Some(asked) if asked > furthest => {
+                let held = request.liveness.name();
+                Err(Refused::field("deadline", format!("a task held by {held} lasts at most {furthest}")))
+            }
+            Some(asked) => Ok(now + asked),
+            None => Ok(now + self.tasks.default_deadline.min(furthest)),
+        }
     }
 
     /// A refusal that is on record by itself.

@@ -23,10 +23,14 @@ const SEARCH: usize = 20_000;
 /// One thing that a search found.
 #[derive(Clone, Debug)]
 pub enum Hit {
-    /// A lease, by its id or by its principal.
+    /// A lease, by its id.
     Lease(Box<Lease>),
-    /// A task, by its id or by a reference.
+    /// A lease, by its name in the target.
+    Principal(Box<Lease>),
+    /// A task, by its id.
     Task(Box<Task>),
+    /// A task, by a reference.
+    Reference(Box<Task>),
     /// An agent.
     Agent(CallerId),
     /// A revocation.
@@ -193,7 +197,7 @@ impl Broker {
             return Ok(body.map(|body| Hit::Decision(id, Box::new(body))).into_iter().collect());
         }
         if let Some(lease) = store.lease_by_principal(text).await? {
-            return Ok(vec![Hit::Lease(Box::new(lease))]);
+            return Ok(vec![Hit::Principal(Box::new(lease))]);
         }
         self.find_by_words(text, limit).await
     }
@@ -217,7 +221,7 @@ impl Broker {
             let filter =
                 TaskFilter { reference: Some((key.to_owned(), value.to_owned())), ..TaskFilter::default() };
             let tasks = self.inner.ledger.store().tasks(&filter, limit).await?;
-            hits.extend(tasks.into_iter().map(|task| Hit::Task(Box::new(task))));
+            hits.extend(tasks.into_iter().map(|task| Hit::Reference(Box::new(task))));
         }
         hits.truncate(limit);
         Ok(hits)

@@ -1,6 +1,6 @@
 //! A broker on real sockets, and clients of every sort.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -270,13 +270,18 @@ impl World {
 
     /// Starts the broker on what the last one left.
     pub(crate) async fn start(&mut self, setup: &Setup) -> Result<(), StartError> {
+        self.running = Some(self.start_another(setup).await?);
+        Ok(())
+    }
+
+    /// Starts a broker, whether or not one runs.
+    pub(crate) async fn start_another(&self, setup: &Setup) -> Result<Running, StartError> {
         let config = self.write_config(setup);
         let kind =
             MemoryKind::default().with("orders", self.orders.clone()).with("stock", self.stock.clone());
         let kinds: Vec<Box<dyn BackendKind>> = vec![Box::new(kind)];
         let how = Start { trust: Trust::Dev, kinds, time: self.time.clone(), limits: setup.limits };
-        self.running = Some(start(&config, how).await?);
-        Ok(())
+        start(&config, how).await
     }
 
     /// Writes the config as it would be started with.
@@ -345,6 +350,25 @@ impl World {
     /// A client on the admin socket: the test's own user, an admin.
     pub(crate) async fn admin(&self) -> Client {
         Client::new(connect_unix(&self.path("admin/admin.sock")).await.unwrap())
+    }
+
+    /// A statement on the store, beside the broker.
+    pub(crate) fn on_store(&self, sql: &str) {
+        let store = rusqlite::Connection::open(self.path("store/leases.db")).unwrap();
+        store.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// From now on nothing can be written down, as on a full disk.
+    pub(crate) fn break_journal(&self) {
+        for table in ["journal", "numbers"] {
+            let full = "SELECT RAISE(ABORT, 'database or disk is full')";
+            self.on_store(&format!("CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN {full}; END"));
+        }
+    }
+
+    /// Entries can be written again.
+    pub(crate) fn mend_journal(&self) {
+        self.on_store("DROP TRIGGER full_numbers; DROP TRIGGER full_journal");
     }
 
     /// How many principals a target holds.
@@ -559,9 +583,4 @@ where
         }
         assert!(tokio::time::Instant::now() < until, "never: {what}");
     }
-}
-
-/// Reads a file that must be there.
-pub(crate) fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -1,0 +1,105 @@
+//! Channels that no honest client makes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::clock::{SystemTime, TimeSource};
+use leasehold::dev::ca::{DevCa, Shape};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::world::World;
+
+/// The authority of no server.
+const AUTHORITY: &str = "leasehold.invalid";
+
+/// A channel of an agent whose HTTP/2 window lets nothing of an answer through.
+pub(crate) async fn narrow(world: &World, name: &str) -> Channel {
+    let source = spiffe::X509Source::builder().endpoint(world.endpoint(name)).build().await.unwrap();
+    let config = spiffe_rustls::mtls_client(source)
+        .authorize(spiffe_rustls::authorizer::any())
+        .with_alpn_protocols([b"h2"])
+        .build()
+        .unwrap();
+    let endpoint = Endpoint::from_static("http://leasehold.invalid").initial_stream_window_size(0);
+    over(&endpoint, world.running().agents, config)
+}
+
+/// A channel of a workload of another trust domain.
+pub(crate) fn stranger(address: SocketAddr) -> Channel {
+    let ca = DevCa::generate("stranger.leasehold.test", SystemTime.wall()).unwrap();
+    shaped(&ca, Shape::Good, address)
+}
+
+/// A channel of the agent `triage` with such a certificate. It trusts whatever answers.
+pub(crate) fn shaped(ca: &DevCa, shape: Shape, address: SocketAddr) -> Channel {
+    let svid = ca.sign("/agent/triage", shape, SystemTime.wall(), Duration::from_secs(600)).unwrap();
+    let chain = vec![CertificateDer::from(svid.certificate().to_vec())];
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.expose_key().to_vec()));
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible))
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    over(&Endpoint::from_static("http://leasehold.invalid"), address, config)
+}
+
+fn over(endpoint: &Endpoint, address: SocketAddr, config: ClientConfig) -> Channel {
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connect = move |_: http::Uri| {
+        let tls = tls.clone();
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            let name = ServerName::try_from(AUTHORITY).map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tls.connect(name, tcp).await?))
+        }
+    };
+    endpoint.connect_with_connector_lazy(tower::service_fn(connect))
+}
+
+/// Takes every server for the right one.
+#[derive(Debug)]
+struct Gullible;
+
+impl ServerCertVerifier for Gullible {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
