@@ -2,10 +2,11 @@
 
 pub(crate) mod agent;
 pub(crate) mod proxy;
+pub(crate) mod server;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use leasehold_backend::kind::EntropyError;
 use leasehold_backend::{Backend, BackendKind, Entropy, GrantView};
@@ -78,7 +79,7 @@ impl Site {
                 root.batch_execute(&statement.text).await.unwrap();
             }
         }
-        root.batch_execute("GRANT CREATE ON SCHEMA work TO lh_estate").await.unwrap();
+        root.batch_execute("GRANT USAGE, CREATE ON SCHEMA work TO lh_estate").await.unwrap();
     }
 
     /// A superuser's session: the proof is never the broker's word.
@@ -139,17 +140,6 @@ impl Entropy for Dice {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Timestamp(i64::try_from(since.as_millis()).unwrap())
     }
-}
-
-/// Waits for something that a server will do, but not for ever.
-pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    for _ in 0..600 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("never came true: {what}");
 }
 
 /// The processes of logins that are half-way, as a superuser sees them.
