@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use leasehold::cli::{self, Cli, Command};
 use leasehold::config::Trust;
+use leasehold::dev::demo;
 use leasehold::server;
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +21,12 @@ async fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve(args).await,
         Command::Ask(ask) => cli::run(ask, cli.output).await,
-        Command::Check(_) | Command::Init(_) | Command::Dev(_) | Command::Demo(_) => ExitCode::from(2),
+        Command::Demo(args) => {
+            let options =
+                demo::Options { keep: args.keep, only: args.only, pg_bin: args.pg_bin, program: None };
+            demo::run(&options, &mut std::io::stdout()).await
+        }
+        Command::Check(_) | Command::Init(_) | Command::Dev(_) => ExitCode::from(2),
     }
 }
 
