@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use leasehold_law::id::TaskId;
+use leasehold_law::lease::LeaseState;
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Span;
 use leasehold_proto::v1::watch_task_response::{self as response, Event};
@@ -95,10 +96,10 @@ impl Watch {
         match notice {
             Notice::Lease(lease) if lease.terms.task == self.task.terms.id => {
                 let view = Some(write::lease(&lease));
-                let usable = lease.state.is_usable();
-                self.say(match usable {
-                    true => Event::LeaseChanged(response::LeaseChanged { lease: view }),
-                    false => Event::LeaseRevoked(response::LeaseRevoked { lease: view }),
+                let dying = matches!(lease.state, LeaseState::Revoking { .. });
+                self.say(match dying {
+                    true => Event::LeaseRevoked(response::LeaseRevoked { lease: view }),
+                    false => Event::LeaseChanged(response::LeaseChanged { lease: view }),
                 })
                 .await
             }

@@ -51,6 +51,12 @@ impl Broker {
     /// # Errors
     /// Where it is denied, out of scope, frozen or spent, or the target or the journal cannot take it now.
     pub async fn request(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
+        let call = format!("request {}", request.pair);
+        let requested = self.take_road(asker, request).await;
+        self.on_record(asker, &call, requested).await
+    }
+
+    async fn take_road(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
         self.inner.may_issue().await?;
         let task = self.own_task(asker, request.task).await?;
         self.inner.fits_task(asker, &task, &request)?;
@@ -69,6 +75,14 @@ impl Broker {
     }
 }
 
+/// Whether a request steps out of its task's scope. Asked again with every decision: the scope may have changed since
+/// the request came in (RULES R-1).
+pub(super) fn fits_scope(task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
+    task.scope
+        .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
+        .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
+}
+
 impl Inner {
     /// What can be refused before policy is asked.
     fn fits_task(&self, asker: &Asker, task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
@@ -79,9 +93,7 @@ impl Inner {
         }
         let granted = registry.require_grant(&request.pair)?;
         check_request_params(&granted, &request.params)?;
-        task.scope
-            .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
-            .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
+        fits_scope(task, request)
     }
 
     /// Whether this attempt may go on; where it takes another's place, that one is dead when this returns.

@@ -173,7 +173,7 @@ fn from_channel(error: &ChannelError) -> Problem {
 fn from_refusal(refusal: Refusal) -> Problem {
     let exit = exit_of(&refusal);
     let why = refusal.why.clone().or_else(|| violations(&refusal.violations));
-    let next = refusal.next.clone().or_else(|| local_next(&refusal));
+    let next = toml_to_add(&refusal).or_else(|| refusal.next.clone()).or_else(|| local_next(&refusal));
     Problem {
         what: if refusal.message.is_empty() {
             format!("refused: {:?}", refusal.code)
@@ -205,16 +205,23 @@ fn violations(found: &[FieldViolation]) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
+/// What registers an unknown agent, in lines that can be pasted.
+fn toml_to_add(refusal: &Refusal) -> Option<String> {
+    let agent = refusal.metadata.get("agent").filter(|_| refusal.reason == "UNKNOWN_AGENT")?;
+    Some(format!(
+        "have this added to the broker's config:\n[agents.\"{agent}\"]\nowner = \"person:NAME\"\nautonomy = \"act\""
+    ))
+}
+
 /// What can be said from here, where the broker said nothing.
 fn local_next(refusal: &Refusal) -> Option<String> {
     let decision = refusal.decision.as_deref();
     match refusal.reason.as_str() {
-        "UNKNOWN_AGENT" => refusal.metadata.get("agent").map(|agent| {
-            format!("have this added to the broker's config:\n[agents.\"{agent}\"]\nowner = \"person:NAME\"\nautonomy = \"act\"")
-        }),
         "NO_PERMIT" | "FORBIDDEN" => decision.map(|id| format!("give {id} to your platform team")),
         "NOT_FOUND" => Some("check the id; another agent's tasks and leases are not shown".to_owned()),
-        _ if refusal.code == Code::Unimplemented => Some("a later version of the broker does this".to_owned()),
+        _ if refusal.code == Code::Unimplemented => {
+            Some("a later version of the broker does this".to_owned())
+        }
         _ => refusal.help.first().map(|link| format!("{}: {}", link.description, link.url)),
     }
 }

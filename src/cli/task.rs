@@ -31,7 +31,7 @@ pub enum TaskCommand {
     #[command(after_help = "Example: leasehold task list --ref ticket=8812")]
     List(ListArgs),
     /// Replace the scope; leases that no longer fit are revoked, and only those.
-    #[command(after_help = "Example: leasehold task scope task_06ds... orders.read@orders-db")]
+    #[command(after_help = "Example: leasehold task scope task_06ds... --add stock.read@stock-db")]
     Scope(ScopeArgs),
     /// Tell what happens to a task, as it happens.
     #[command(after_help = "Example: leasehold task watch task_06ds... --output json")]
@@ -115,8 +115,19 @@ pub struct ScopeArgs {
     #[arg(value_name = "ID")]
     task: String,
     /// The whole new scope.
-    #[arg(required = true, value_name = "INTENT@TARGET[,ttl=..][,param.K=V]", value_parser = parse::narrowed_pair)]
+    #[arg(
+        required_unless_present_any = ["add", "remove"],
+        conflicts_with_all = ["add", "remove"],
+        value_name = "INTENT@TARGET[,ttl=..][,param.K=V]",
+        value_parser = parse::narrowed_pair
+    )]
     scope: Vec<Pair>,
+    /// Add this to the scope, or change how it is narrowed. May be given again.
+    #[arg(long, value_name = "INTENT@TARGET[,..]", value_parser = parse::narrowed_pair)]
+    add: Vec<Pair>,
+    /// Take this out of the scope. May be given again.
+    #[arg(long, value_name = "INTENT@TARGET", value_parser = parse::pair)]
+    remove: Vec<Pair>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -252,19 +263,48 @@ fn describe(task: &v1::Task) -> String {
 
 async fn scope(args: ScopeArgs, session: &mut Session) -> Result<Exit, Problem> {
     let client = session.agents().await?;
-    let scope = args.scope.into_iter().map(|pair| {
-        let max_ttl = pair.max_ttl.and_then(wire_duration);
-        v1::ScopePair { intent: pair.intent, target: pair.target, max_ttl, params: pair.params }
-    });
-    let request = v1::ChangeScopeRequest {
-        task: args.task,
-        scope: scope.collect(),
-        wait: wire_duration(args.wait.wait),
+    let scope = match args.scope.is_empty() {
+        false => args.scope.into_iter().map(wire_pair).collect(),
+        true => {
+            let request = v1::GetTaskRequest { task: args.task.clone() };
+            let task = client.persist(|| async { client.tasks().get_task(request.clone()).await }).await?;
+            edited(task.scope, args.add, &args.remove)?
+        }
     };
+    let request = v1::ChangeScopeRequest { task: args.task, scope, wait: wire_duration(args.wait.wait) };
     // The same scope again changes nothing: safe to repeat.
     let answer = client.persist(|| async { client.tasks().change_scope(request.clone()).await }).await?;
     let task = answer.task.unwrap_or_default();
     ended(session, &describe(&task), &json::task(&task), &answer.leases, &answer.pending)
+}
+
+fn wire_pair(pair: Pair) -> v1::ScopePair {
+    let max_ttl = pair.max_ttl.and_then(wire_duration);
+    v1::ScopePair { intent: pair.intent, target: pair.target, max_ttl, params: pair.params }
+}
+
+/// A scope with pairs added and taken out. What is not in it cannot be taken out: that would be a slip.
+fn edited(
+    mut scope: Vec<v1::ScopePair>,
+    add: Vec<Pair>,
+    remove: &[Pair],
+) -> Result<Vec<v1::ScopePair>, Problem> {
+    for pair in remove {
+        let before = scope.len();
+        scope.retain(|known| !is_same(known, pair));
+        if scope.len() == before {
+            return Err(Problem::usage(format!("`{pair}` is not in the scope of this task")));
+        }
+    }
+    for pair in add {
+        scope.retain(|known| !is_same(known, &pair));
+        scope.push(wire_pair(pair));
+    }
+    Ok(scope)
+}
+
+fn is_same(known: &v1::ScopePair, pair: &Pair) -> bool {
+    known.intent == pair.intent && known.target == pair.target
 }
 
 async fn complete(args: EndArgs, session: &mut Session) -> Result<Exit, Problem> {
@@ -348,5 +388,23 @@ mod tests {
         let row = outcome_row(&outcome);
         assert_eq!(row[3], "revoking: disabled, reaping, try 3");
         assert_eq!(row[5], "connection refused");
+    }
+
+    fn check_edit(add: &[&str], remove: &[&str], expect: Option<&[&str]>) {
+        let pairs =
+            |texts: &[&str]| texts.iter().map(|text| parse::narrowed_pair(text).unwrap()).collect::<Vec<_>>();
+        let scope = pairs(&["a@db", "b@db"]).into_iter().map(wire_pair).collect();
+        let found = edited(scope, pairs(add), &pairs(remove)).ok();
+        let found = found.map(|scope| scope.iter().map(view::pair).collect::<Vec<_>>());
+        assert_eq!(found, expect.map(|pairs| pairs.iter().map(|pair| (*pair).to_owned()).collect()));
+    }
+
+    #[test]
+    fn a_scope_is_edited_pair_by_pair() {
+        check_edit(&["c@db"], &[], Some(&["a@db", "b@db", "c@db"]));
+        check_edit(&[], &["a@db"], Some(&["b@db"]));
+        check_edit(&["a@db,ttl=5m"], &[], Some(&["b@db", "a@db,ttl=5m"]));
+        check_edit(&["c@db"], &["b@db"], Some(&["a@db", "c@db"]));
+        check_edit(&[], &["c@db"], None);
     }
 }

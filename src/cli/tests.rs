@@ -55,6 +55,10 @@ fn lines_are_taken_or_refused() {
     check("exec -- psql", true);
     check("task open a@db b@db --ref run=1 --deadline 20m", true);
     check("task open", false);
+    check("task scope task_1 a@db b@db", true);
+    check("task scope task_1 --add a@db --remove b@db", true);
+    check("task scope task_1 a@db --add b@db", false);
+    check("task scope task_1", false);
     check("task list --ref run=1 --state open", true);
     check("lease request a@db --task t --to file:/x --as pgpass", true);
     check("lease request a@db --task t --to fd:3", true);

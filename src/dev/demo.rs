@@ -42,6 +42,8 @@ pub struct Options {
     pub only: Option<u32>,
     /// Where PostgreSQL's programs are; looked for otherwise.
     pub pg_bin: Option<PathBuf>,
+    /// Tells it as on a machine without PostgreSQL.
+    pub without_postgres: bool,
     /// The program that is started as the broker; this one otherwise.
     pub program: Option<PathBuf>,
 }

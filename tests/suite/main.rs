@@ -7,5 +7,20 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod child;
+mod crash;
+#[cfg(feature = "fault-points")]
+mod crash_points;
+mod crash_wire;
+mod demo;
 mod flow;
+mod leases;
+mod postgres;
+mod process;
+mod proxy;
+mod redaction;
+mod requests;
+mod scopes;
+mod site;
+mod tasks;
 mod world;

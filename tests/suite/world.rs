@@ -25,8 +25,8 @@ use leasehold_proto::v1::revocation_service_client::RevocationServiceClient;
 use leasehold_proto::v1::target_service_client::TargetServiceClient;
 use leasehold_proto::v1::task_service_client::TaskServiceClient;
 use tempfile::TempDir;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 /// The trust domain of every test.
@@ -209,6 +209,33 @@ const IDENTITIES: &[(&str, &str)] = &[
     ("admin", "/operator/admin"),
 ];
 
+impl Setup {
+    /// With a passage of the config put otherwise.
+    pub(crate) fn replace(mut self, passage: &str, with: &str) -> Self {
+        assert!(self.config.contains(passage), "the config has no passage {passage}");
+        self.config = self.config.replace(passage, with);
+        self
+    }
+
+    /// With one more policy.
+    pub(crate) fn policy(mut self, policy: &str) -> Self {
+        self.policy.push_str(policy);
+        self
+    }
+
+    /// With `orders` of another grade.
+    pub(crate) fn grade(mut self, grade: Grade) -> Self {
+        self.orders = Settings::of(grade);
+        self
+    }
+}
+
+/// Lets the agents of the tests write orders.
+pub(crate) const WRITES: &str = r#"
+@id("orders-may-be-written")
+permit (principal in AgentGroup::"soc", action == Action::"orders.write", resource == Target::"orders");
+"#;
+
 impl World {
     /// A broker that serves.
     pub(crate) async fn new() -> Self {
@@ -266,6 +293,17 @@ impl World {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
+    }
+
+    /// Stops the broker and starts the next one on what it left.
+    pub(crate) async fn restart(&mut self, setup: &Setup) {
+        self.stop().await;
+        self.start(setup).await.unwrap_or_else(|error| panic!("the broker does not start again: {error}"));
+    }
+
+    /// Lets so many seconds pass.
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.time.advance(Span::from_secs(seconds));
     }
 
     /// The broker that serves.
@@ -361,6 +399,57 @@ impl Client {
         Ok(self.leases.request_lease(lease_request(task, pair)).await?.into_inner())
     }
 
+    /// Gives a lease back and waits until it is dead.
+    pub(crate) async fn release(&mut self, lease: &str) -> Result<v1::ReleaseLeaseResponse, Status> {
+        let request = v1::ReleaseLeaseRequest { lease: lease.to_owned(), wait: seconds(20) };
+        Ok(self.leases.release_lease(request).await?.into_inner())
+    }
+
+    /// Renews a lease for so many seconds.
+    pub(crate) async fn renew(&mut self, lease: &str, ttl: i64) -> Result<v1::RenewLeaseResponse, Status> {
+        let request =
+            v1::RenewLeaseRequest { lease: lease.to_owned(), ttl: seconds(ttl), request_id: fresh_id() };
+        Ok(self.leases.renew_lease(request).await?.into_inner())
+    }
+
+    /// Changes the scope of a task, and waits until what no longer fits is dead.
+    pub(crate) async fn change(
+        &mut self,
+        task: &v1::Task,
+        scope: Vec<v1::ScopePair>,
+    ) -> Result<v1::ChangeScopeResponse, Status> {
+        let request = v1::ChangeScopeRequest { task: task.id.clone(), scope, wait: seconds(20) };
+        Ok(self.tasks.change_scope(request).await?.into_inner())
+    }
+
+    /// A task as it stands.
+    pub(crate) async fn task(&mut self, task: &v1::Task) -> v1::Task {
+        let request = v1::GetTaskRequest { task: task.id.clone() };
+        self.tasks.get_task(request).await.unwrap().into_inner()
+    }
+
+    /// Waits until a lease is in a state.
+    pub(crate) async fn until_lease(&self, lease: &str, state: v1::LeaseState) -> v1::Lease {
+        let mut client = self.clone();
+        eventually(&format!("{lease} is {state:?}"), || {
+            let mut client = client.clone();
+            async move { client.look(lease).await.state() == state }
+        })
+        .await;
+        client.look(lease).await
+    }
+
+    /// Waits until a task is in a state.
+    pub(crate) async fn until_task(&self, task: &v1::Task, state: v1::TaskState) -> v1::Task {
+        let mut client = self.clone();
+        eventually(&format!("{} is {state:?}", task.id), || {
+            let mut client = client.clone();
+            async move { client.task(task).await.state() == state }
+        })
+        .await;
+        client.task(task).await
+    }
+
     /// A lease as it stands.
     pub(crate) async fn look(&mut self, lease: &str) -> v1::Lease {
         self.leases.get_lease(v1::GetLeaseRequest { lease: lease.to_owned() }).await.unwrap().into_inner()
@@ -396,6 +485,7 @@ pub(crate) fn open_request(pairs: &[&str]) -> v1::OpenTaskRequest {
         request_id: fresh_id(),
         purpose: "a test".into(),
         scope: scope(pairs),
+        liveness: by_deadline(),
         ..v1::OpenTaskRequest::default()
     }
 }
@@ -409,6 +499,43 @@ pub(crate) fn lease_request(task: &v1::Task, pair: &str) -> v1::RequestLeaseRequ
         request_id: fresh_id(),
         attempt: 1,
         ..v1::RequestLeaseRequest::default()
+    }
+}
+
+/// Held by its deadline alone: moving time loses no such task.
+pub(crate) fn by_deadline() -> Option<v1::Liveness> {
+    Some(v1::Liveness { kind: Some(v1::liveness::Kind::Deadline(v1::liveness::Deadline {})) })
+}
+
+/// Held by heartbeats.
+pub(crate) fn by_heartbeat(grace: i64) -> Option<v1::Liveness> {
+    let heartbeat = v1::liveness::Heartbeat { grace: seconds(grace) };
+    Some(v1::Liveness { kind: Some(v1::liveness::Kind::Heartbeat(heartbeat)) })
+}
+
+/// Name and password of a credential.
+pub(crate) fn login(granted: &v1::RequestLeaseResponse) -> (String, Vec<u8>) {
+    let credential = granted.credential.as_ref().unwrap();
+    (credential.public["user"].clone(), credential.secret["password"].clone())
+}
+
+/// The moment on the wire, in milliseconds.
+pub(crate) fn millis(at: Option<prost_types::Timestamp>) -> i64 {
+    let at = at.expect("a moment");
+    at.seconds * 1000 + i64::from(at.nanos) / 1_000_000
+}
+
+/// What a refusal says, in metadata.
+pub(crate) fn detail(status: &Status, key: &str) -> String {
+    let info = status.get_details_error_info();
+    info.and_then(|info| info.metadata.get(key).cloned()).unwrap_or_default()
+}
+
+/// Code and reason of a call that must be refused.
+pub(crate) fn refused<T>(answer: Result<T, Status>) -> (Code, String) {
+    match answer {
+        Ok(_) => panic!("it should have been refused"),
+        Err(status) => (status.code(), reason(&status)),
     }
 }
 

@@ -1,13 +1,23 @@
 //! What was tried against brokers of this kind, and what servers do at their worst. Each on a real server.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
 mod common;
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use leasehold_backend::conformance::{Bench, Failure, Harness as _, Leased, Outcome, Session as _, run};
-use leasehold_backend::{BackendError, GrantView, RevokeReport};
+use leasehold_backend::{Alive, BackendError, GrantView, RevokeOrder, RevokeReport};
 use leasehold_law::lease::{Reached, Sessions};
 use leasehold_law::scope::Pair;
+use leasehold_law::time::Span;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
@@ -136,9 +146,14 @@ async fn what_is_kept_has_no_teeth() {
         let name = leased.principal();
         let count = |what: &str| format!("SELECT count(*)::text FROM {what}");
         assert_eq!(value(&root, &count(&format!("pg_proc WHERE proname = 'trap_{name}'"))).await, "0");
-        assert_eq!(value(&root, &count(&format!("pg_trigger WHERE tgrelid = 'work.bait_{name}'::regclass"))).await, "0");
+        assert_eq!(
+            value(&root, &count(&format!("pg_trigger WHERE tgrelid = 'work.bait_{name}'::regclass"))).await,
+            "0"
+        );
         for kept in ["bait", "view"] {
-            let owner = format!("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'work.{kept}_{name}'::regclass");
+            let owner = format!(
+                "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'work.{kept}_{name}'::regclass"
+            );
             assert_eq!(value(&root, &owner).await, "lh_estate");
         }
         Ok(())
@@ -218,6 +233,51 @@ async fn a_role_that_cannot_be_dropped_stays_without_login_and_sessions() {
     .await;
 }
 
+/// R-4: a mint that is under way on the server is waited for, and does not outlive the revocation.
+#[tokio::test]
+async fn a_mint_that_is_half_done_is_waited_for_and_killed() {
+    let _turn = turn().await;
+    let server = Server::shared().await;
+    let (minting, revoking) = (server.backend(), server.backend());
+    holds(server, async |bench| {
+        let order = bench.order(Span::from_mins(5)).await?;
+        let revocation = RevokeOrder {
+            principal: order.principal().clone(),
+            handle: None,
+            recipe: order.recipe().clone(),
+        };
+        let root = Site::shared().root().await;
+        root.batch_execute("BEGIN; LOCK TABLE pg_auth_members IN SHARE MODE").await?;
+        let mint = tokio::spawn(async move { minting.issue(&order).await.map(|issued| issued.handle) });
+        let key = lock_key(revocation.principal.as_str());
+        has_lock(key, true).await;
+        let revoke = tokio::spawn(async move { revoking.revoke(&[revocation]).await.remove(0) });
+        has_lock(key, false).await;
+        root.batch_execute("ROLLBACK").await?;
+        let (minted, report) = (mint.await?, revoke.await?);
+        assert!(is_dead(&report) && !report.absent, "{report:?}");
+        assert_eq!(minted.unwrap(), report.handle);
+        Ok(())
+    })
+    .await;
+}
+
+/// Waits until somebody holds the lock, or waits for it.
+async fn has_lock(key: i64, granted: bool) {
+    let root = Site::shared().root().await;
+    let query = format!(
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND granted = {granted} \
+         AND ((classid::int8 << 32) | objid::int8) = '{key}'"
+    );
+    for _ in 0..1000 {
+        if value(&root, &query).await != "0" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("nobody has the lock (granted: {granted})");
+}
+
 /// Any login may take any advisory lock, and the names of leases are no secret.
 #[tokio::test]
 async fn a_lock_held_by_an_agent_does_not_stop_the_proof() {
@@ -266,7 +326,8 @@ async fn a_missing_privilege_is_named_and_nothing_is_proven_without_it() {
 async fn second_admin(root: &Client, name: &str) -> Map<String, Value> {
     let version: i32 = value(root, "SHOW server_version_num").await.parse().unwrap();
     let options = if version >= 160_000 { "WITH ADMIN TRUE, INHERIT FALSE, SET FALSE" } else { "" };
-    let make = format!("CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'second'; GRANT {GROUP} TO {name} {options}");
+    let make =
+        format!("CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'second'; GRANT {GROUP} TO {name} {options}");
     root.batch_execute(&make).await.unwrap();
     let file = Site::shared().files.path().join(name);
     std::fs::write(&file, "second").unwrap();
@@ -295,7 +356,7 @@ trait Refusing {
 
 impl Refusing for Bench<'_> {
     async fn issue_error(&self) -> Result<Result<(), BackendError>, Failure> {
-        let order = self.order(leasehold_law::time::Span::from_mins(5)).await?;
+        let order = self.order(Span::from_mins(5)).await?;
         Ok(self.backend.issue(&order).await.map(drop))
     }
 }
@@ -314,7 +375,7 @@ async fn a_group_that_reaches_power_is_refused() {
         ("d", "the group `d` reaches `pg_read_all_data`, which is one of PostgreSQL's own roles"),
         ("e", "the group `e` reaches `leasehold`, which has CREATEROLE"),
     ] {
-        let server = Server::shared().await.minting(json!({ "member_of": ["plain", group] }));
+        let server = Server::shared().await.minting(&json!({ "member_of": ["plain", group] }));
         holds(server, async |bench| {
             let answer = bench.issue_error().await?;
             let Err(BackendError::Refused { what, .. }) = &answer else { panic!("{group}: {answer:?}") };
@@ -335,7 +396,7 @@ async fn what_the_server_does_not_have_is_the_recipe_s_fault() {
         json!({ "member_of": [GROUP], "settings": { "no_such_setting": "1" } }),
         json!({ "member_of": [GROUP], "settings": { "statement_timeout": "soon" } }),
     ] {
-        holds(Server::shared().await.minting(recipe.clone()), async |bench| {
+        holds(Server::shared().await.minting(&recipe), async |bench| {
             let answer = bench.issue_error().await?;
             assert!(matches!(answer, Err(BackendError::BadRecipe(_))), "{recipe}: {answer:?}");
             Ok(())
@@ -348,7 +409,7 @@ async fn what_the_server_does_not_have_is_the_recipe_s_fault() {
 async fn odd_names_stay_names() {
     let _turn = turn().await;
     let group = "odd \"group'; $$ \\ %s {} ünï";
-    let server = Server::shared().await.minting(json!({
+    let server = Server::shared().await.minting(&json!({
         "member_of": [group],
         "settings": { "application_name": "it's \\ \"$$\" %s", "jit": false },
     }));
@@ -389,6 +450,41 @@ async fn the_server_keeps_a_verifier_and_no_password() {
     }
 }
 
+/// R-9: what `setup` gives is enough, and what is wider than that is warned of.
+#[tokio::test]
+async fn the_least_depends_on_the_version() {
+    let root = Site::shared().root().await;
+    let has_options = value(&root, "SHOW server_version_num").await.parse::<i32>().unwrap() >= 160_000;
+    holds(Server::shared().await, async |bench| {
+        let recipe = bench.harness.recipe();
+        let statements = bench.backend.setup(&[bench.grant(&recipe)]).await?;
+        let gives = |text: &str| statements.iter().any(|statement| statement.text.contains(text));
+        assert!(gives("GRANT pg_signal_backend TO \"leasehold\""), "{statements:?}");
+        assert_eq!(gives("GRANT pg_read_all_stats TO \"leasehold\""), has_options, "{statements:?}");
+        assert_eq!(gives("WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"), has_options, "{statements:?}");
+        assert!(!statements.iter().any(|s| s.text.contains("PASSWORD")), "{statements:?}");
+        let health = bench.backend.health(&[bench.grant(&recipe)]).await?;
+        let nearly_root = health.warnings.iter().any(|warning| warning.contains("up to PostgreSQL 15"));
+        assert_eq!(nearly_root, !has_options, "{health:?}");
+        assert!(health.missing_privileges.is_empty(), "{health:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_group_that_is_not_there_is_told_with_what_makes_it() {
+    let server = Server::shared().await.minting(&json!({ "member_of": ["not yet"] }));
+    holds(server, async |bench| {
+        let recipe = bench.harness.recipe();
+        let health = bench.backend.health(&[bench.grant(&recipe)]).await?;
+        let fix = "CREATE ROLE \"not yet\" NOLOGIN;";
+        assert!(health.missing_privileges.iter().any(|missing| missing.fix == fix), "{health:?}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_superuser_is_refused_unless_accepted() {
     let file = Site::shared().files.path().join("root");
@@ -396,7 +492,10 @@ async fn a_superuser_is_refused_unless_accepted() {
     let mut table = Site::shared().with("admin", json!({ "user": "postgres", "password_file": file }));
     holds(Server::of(&table), async |bench| {
         let health = bench.backend.health(&[]).await?;
-        assert!(health.missing_privileges.iter().any(|missing| missing.fix.contains("NOSUPERUSER")), "{health:?}");
+        assert!(
+            health.missing_privileges.iter().any(|missing| missing.fix.contains("NOSUPERUSER")),
+            "{health:?}"
+        );
         let answer = bench.issue_error().await?;
         assert!(matches!(answer, Err(BackendError::Refused { .. })), "{answer:?}");
         Ok(())
@@ -429,7 +528,8 @@ async fn a_server_that_is_down_is_named() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let table = Site::shared().with("connect", json!({ "host": "127.0.0.1", "port": port, "dbname": "postgres" }));
+    let table =
+        Site::shared().with("connect", json!({ "host": "127.0.0.1", "port": port, "dbname": "postgres" }));
     let down = open(&table);
     let told = down.health(&[]).await.unwrap_err();
     let BackendError::Transient { target, .. } = &told else { panic!("{told:?}") };
@@ -460,4 +560,123 @@ async fn many_share_one_revocation() {
         Ok(())
     })
     .await;
+}
+
+/// Certificates of a CA of one's own for a host, as PEM: the CA's, the server's, and the server's key.
+fn certificates(host: &str) -> [String; 3] {
+    let (ca_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, ca_key);
+    let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+    [ca, params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem()]
+}
+
+/// Gives the running server a certificate.
+async fn serve_tls(root: &Client, certificate: &str, key: &str) {
+    let data = Site::shared().cluster.socket_dir().join("data");
+    let owner = std::fs::metadata(&data).unwrap();
+    for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+        let path = data.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    root.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
+    root.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    for _ in 0..400 {
+        if value(&Site::shared().root().await, "SHOW ssl").await == "on" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the server does not take its certificate");
+}
+
+#[tokio::test]
+async fn a_server_proves_its_name_or_is_not_spoken_to() {
+    let _turn = turn().await;
+    let [ca, certificate, key] = certificates("localhost");
+    serve_tls(&Site::shared().root().await, &certificate, &key).await;
+    let table = |host: &str, ca: &str| {
+        let file = Site::shared().files.path().join("ca.pem");
+        std::fs::write(&file, ca).unwrap();
+        let port = Site::shared().cluster.port();
+        let connect = json!({ "host": host, "port": port, "dbname": "postgres", "sslrootcert": file });
+        let mut table = Site::shared().with("connect", connect);
+        table.remove("tls");
+        table
+    };
+    holds(Server::of(&table("localhost", &ca)), async |bench| {
+        let leased = bench.issue().await?;
+        assert_eq!(leased.issued.credential.public["sslmode"], "verify-full");
+        assert_eq!(bench.backend.probe(&leased.issued).await?, Alive::Alive);
+        let root = Site::shared().root().await;
+        let secured = "SELECT bool_or(s.ssl)::text FROM pg_stat_ssl s JOIN pg_stat_activity USING (pid) \
+            WHERE usename = 'leasehold'";
+        assert_eq!(value(&root, secured).await, "true");
+        assert!(is_dead(&bench.revoke(leased.revocation()).await?));
+        Ok(())
+    })
+    .await;
+    let [other_ca, ..] = certificates("localhost");
+    for (host, ca) in [("localhost", &other_ca), ("127.0.0.1", &ca)] {
+        let told = open(&table(host, ca)).health(&[]).await;
+        assert!(matches!(told, Err(BackendError::Transient { .. })), "{host}: {told:?}");
+    }
+}
+
+/// How long each measurement takes.
+const FOR: Duration = Duration::from_secs(3);
+const VERIFIER: &str = "SCRAM-SHA-256$1:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+/// Minting beside the bare statements: `cargo test how_fast_it_is -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn how_fast_it_is() {
+    let root = Site::shared().root().await;
+    for iterations in [1, 4096] {
+        let server = Server::of(&Site::shared().with("scram_iterations", json!(iterations)));
+        let server = server.minting(&json!({
+            "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" },
+        }));
+        let outcome = run(&server, async |bench| {
+            let mut mints = Vec::new();
+            let mint_by = bench.target_now().await? + Span::from_mins(1);
+            let begun = Instant::now();
+            while begun.elapsed() < FOR {
+                let order = bench.order_by(Span::from_mins(5), mint_by)?;
+                let asked = Instant::now();
+                server.backend().issue(&order).await?;
+                mints.push(asked.elapsed());
+            }
+            mints.sort();
+            let rate =
+                f64::from(u32::try_from(mints.len()).unwrap()) / mints.iter().sum::<Duration>().as_secs_f64();
+            println!(
+                "mints, {iterations} iterations, 1 at a time: {rate} a second, median {:?}",
+                mints[mints.len() / 2]
+            );
+            Ok(())
+        });
+        let begun = Instant::now();
+        outcome.await.unwrap();
+        println!("minted and revoked in {:?}", begun.elapsed());
+    }
+    let begun = Instant::now();
+    let mut bare = 0_u32;
+    while begun.elapsed() < FOR {
+        let create = format!(
+            "CREATE ROLE v_{bare} LOGIN PASSWORD '{VERIFIER}' VALID UNTIL '2030-01-01' CONNECTION LIMIT 5 IN ROLE {GROUP}; \
+             COMMENT ON ROLE v_{bare} IS 'x'; ALTER ROLE v_{bare} SET statement_timeout = '30s'"
+        );
+        root.batch_execute(&create).await.unwrap();
+        bare += 1;
+    }
+    println!("bare statements, 1 connection: {} a second", f64::from(bare) / FOR.as_secs_f64());
+    for n in 0..bare {
+        root.batch_execute(&format!("DROP ROLE v_{n}")).await.unwrap();
+    }
 }

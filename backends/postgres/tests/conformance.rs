@@ -1,5 +1,7 @@
 //! The suite that every backend runs, on a real server.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::server::Server;

@@ -64,7 +64,7 @@ fn nowhere(files: &[std::path::PathBuf], work: &Work) -> Seen {
     }
     ensure(hits == 0, || format!("{hits} hits"))?;
     let (log, store): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|file| file.ends_with("broker.log"));
-    ensure(search::count(&log, "TRACE")? > 0, || "the log is not at TRACE".to_owned())?;
+    ensure(search::count(&log, "serving")? > 0, || "the broker logged nothing".to_owned())?;
     let planted = [search::count(&store, CANARY)?, search::count(&log, &format!("{CANARY}-log"))?];
     ensure(!planted.contains(&0), || format!("the canary was not found: {planted:?}"))?;
     Ok("0 hits (planted canaries in the same files: 2 of 2 found)".to_owned())

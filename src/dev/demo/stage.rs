@@ -128,7 +128,11 @@ impl Stage {
 
 #[cfg(feature = "postgres")]
 async fn ground(options: &Options, folder: &TempDir, entropy: Arc<dyn Entropy>) -> Seen<Arc<dyn Ground>> {
-    match super::programs::find(options.pg_bin.as_deref())? {
+    let programs = match options.without_postgres {
+        true => None,
+        false => super::programs::find(options.pg_bin.as_deref())?,
+    };
+    match programs {
         Some(bin) => Ok(Arc::new(super::postgres::Postgres::start(&bin, folder.path(), entropy).await?)),
         None => Ok(Arc::new(Memory::start(folder.path(), entropy).await?)),
     }

@@ -72,7 +72,7 @@ impl Site {
         ))
         .await
         .unwrap();
-        let (pair, recipe) = ("orders.read@orders".parse::<Pair>().unwrap(), recipe());
+        let (pair, recipe) = ("orders.read@orders".parse::<Pair>().unwrap(), recipe_of(&recipe()));
         let grants = [GrantView { pair: &pair, recipe: &recipe }];
         for table in [self.table(), self.with("on_owned", json!("keep"))] {
             for statement in open(&table).setup(&grants).await.unwrap() {
@@ -117,13 +117,11 @@ pub(crate) fn open(table: &Map<String, Value>) -> Arc<dyn Backend> {
 }
 
 /// A recipe that mints.
-pub(crate) fn recipe() -> Recipe {
-    recipe_of(
-        json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } }),
-    )
+pub(crate) fn recipe() -> Value {
+    json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } })
 }
 
-pub(crate) fn recipe_of(value: Value) -> Recipe {
+pub(crate) fn recipe_of(value: &Value) -> Recipe {
     Recipe(value.as_object().unwrap().clone())
 }
 

@@ -32,11 +32,12 @@ impl Server {
 
     /// The same server under another table.
     pub(crate) fn of(table: &Map<String, Value>) -> Self {
-        Self { site: Site::shared(), backend: open(table), recipe: recipe() }
+        let server = Self { site: Site::shared(), backend: open(table), recipe: Recipe::default() };
+        server.minting(&recipe())
     }
 
     /// With another recipe.
-    pub(crate) fn minting(self, recipe: Value) -> Self {
+    pub(crate) fn minting(self, recipe: &Value) -> Self {
         Self { recipe: recipe_of(recipe), ..self }
     }
 }
@@ -57,11 +58,11 @@ impl Harness for Server {
 
     fn bad_recipes(&self) -> Vec<(Recipe, &'static str)> {
         vec![
-            (recipe_of(json!({})), "/member_of"),
-            (recipe_of(json!({ "member_of": ["pg_monitor"] })), "/member_of/0"),
-            (recipe_of(json!({ "member_of": ["a"], "connection_limit": -1 })), "/connection_limit"),
-            (recipe_of(json!({ "member_of": ["a"], "settings": { "role": "boss" } })), "/settings/role"),
-            (recipe_of(json!({ "member_of": ["a"], "grants": [] })), "/grants"),
+            (recipe_of(&json!({})), "/member_of"),
+            (recipe_of(&json!({ "member_of": ["pg_monitor"] })), "/member_of/0"),
+            (recipe_of(&json!({ "member_of": ["a"], "connection_limit": -1 })), "/connection_limit"),
+            (recipe_of(&json!({ "member_of": ["a"], "settings": { "role": "boss" } })), "/settings/role"),
+            (recipe_of(&json!({ "member_of": ["a"], "grants": [] })), "/grants"),
         ]
     }
 
