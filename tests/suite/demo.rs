@@ -3,15 +3,13 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Output};
+use std::process::{ExitCode, Output, Stdio};
 use std::time::Duration;
 
 use leasehold::dev::demo::{self, Options};
+use leasehold_postgres::throwaway;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-
-use crate::site::Site;
-use crate::world::eventually;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_leasehold");
 /// What the story is promised to take at most.
@@ -32,7 +30,7 @@ fn last_line(text: &str) -> &str {
 /// The time is not asserted under the load of the whole suite beyond what a person would wait.
 #[tokio::test]
 async fn the_demo_holds_on_postgresql() {
-    let (good, text) = tell(Options::default()).await;
+    let (good, text) = tell(Options { pg_bin: Some(pg_bin()), ..Options::default() }).await;
     assert!(good, "{text}");
     assert!(last_line(&text).starts_with("17 of 17 claims checked on PostgreSQL "), "{text}");
 }
@@ -80,31 +78,35 @@ fn script(dir: &Path, before: &str) -> PathBuf {
     path
 }
 
-/// `leasehold dev` in a folder of its own.
-struct Dev {
-    dir: tempfile::TempDir,
+/// `leasehold dev` in a folder.
+struct Dev<'a> {
+    dir: &'a Path,
     child: Child,
 }
 
-impl Dev {
-    async fn start(options: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+impl<'a> Dev<'a> {
+    async fn start_in(dir: &'a Path, options: &[&str]) -> Self {
+        let out = std::fs::File::create(dir.join("out")).unwrap();
         let mut command = Command::new(PROGRAM);
-        command.args(["dev", "--dir"]).arg(dir.path()).args(options).kill_on_drop(true);
-        let out = std::fs::File::create(dir.path().join("out")).unwrap();
-        let child = command.stdin(std::process::Stdio::null()).stdout(out).spawn().unwrap();
-        let dev = Self { dir, child };
-        eventually("dev says what is next", || async { dev.told().contains("audit trace --last") }).await;
-        dev
+        command.args(["dev", "--dir"]).arg(dir).args(options).stdin(Stdio::null()).stdout(out);
+        let mut dev = Self { dir, child: command.kill_on_drop(true).spawn().unwrap() };
+        for _ in 0..1500 {
+            if dev.told().contains("audit trace --last") {
+                return dev;
+            }
+            assert_eq!(dev.child.try_wait().unwrap(), None, "dev ended: {}", dev.told());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("dev never said what is next: {}", dev.told());
     }
 
     fn told(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("out")).unwrap()
+        std::fs::read_to_string(self.dir.join("out")).unwrap()
     }
 
     /// What a person types next, in a shell that evaluated the exports.
     async fn shell(&self, line: &str) -> Output {
-        let dir = self.dir.path().display();
+        let dir = self.dir.display();
         let script = format!("eval \"$({PROGRAM} dev env triage --dir {dir})\" && {line}");
         Command::new("sh").args(["-c", &script]).output().await.unwrap()
     }
@@ -126,7 +128,8 @@ impl Dev {
 
 #[tokio::test]
 async fn dev_in_memory_is_what_its_next_lines_say() {
-    let dev = Dev::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start_in(dir.path(), &[]).await;
     let who = dev.says(&format!("{PROGRAM} whoami")).await;
     assert!(who.contains("spiffe://dev.leasehold.test/agent/triage"), "{who}");
     let grants = dev.says(&format!("{PROGRAM} grants")).await;
@@ -139,12 +142,48 @@ async fn dev_in_memory_is_what_its_next_lines_say() {
 /// On a database of one's own: what is run is shown, works, is not run twice, and can be taken back as it says.
 #[tokio::test]
 async fn dev_sets_up_a_database_and_says_how_to_take_it_back() {
-    let cluster = Site::cluster().await;
-    let url = cluster.superuser_dsn("postgres");
-    let dev = Dev::start(&["--postgres", &url, "--yes"]).await;
+    let cluster = throwaway::start(&pg_bin()).unwrap();
+    let root = login(&cluster.superuser_dsn("postgres")).await;
+    root.batch_execute("CREATE TABLE app AS SELECT 7 AS n").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = ["--postgres", &cluster.superuser_dsn("postgres"), "--yes"];
+    let dev = Dev::start_in(dir.path(), &options).await;
     let told = dev.told();
     assert!(told.contains("CREATE ROLE leasehold_read NOLOGIN") && told.contains("DROP ROLE leasehold;"), "{told}");
     let user = dev.says(&format!("{PROGRAM} exec --lease db.read@local -- sh -c 'echo $PGUSER'")).await;
     assert!(user.starts_with("lh"), "{user}");
     dev.stop().await;
+    let dev = Dev::start_in(dir.path(), &options).await;
+    assert!(!dev.told().contains("CREATE ROLE"), "set up twice: {}", dev.told());
+    dev.says(&format!("{PROGRAM} exec --lease db.read@local -- true")).await;
+    dev.stop().await;
+    let (_, undo) = told.split_once("no lease is left:\n").unwrap();
+    let undo: String = undo.lines().take_while(|line| line.starts_with("  DROP ")).collect();
+    root.batch_execute(&undo).await.unwrap();
+    let left = root.query("SELECT FROM pg_roles WHERE rolname ~ '^(leasehold|lh)'", &[]).await.unwrap();
+    assert_eq!(left.len(), 0);
+}
+
+fn pg_bin() -> PathBuf {
+    std::env::var_os("LEASEHOLD_PG_BIN").map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
+}
+
+async fn login(dsn: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(dsn, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Nobody is asked where there is no terminal, and then nothing is run.
+#[tokio::test]
+async fn dev_touches_no_database_without_a_yes() {
+    let cluster = throwaway::start(&pg_bin()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let dsn = cluster.superuser_dsn("postgres");
+    let command = Command::new(PROGRAM).args(["dev", "--postgres", &dsn, "--dir"]).arg(dir.path()).stdin(Stdio::null()).output();
+    let output = command.await.unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && complaint.contains("nothing was run"), "{complaint}");
+    let made = login(&dsn).await.query("SELECT FROM pg_roles WHERE rolname ~ '^leasehold'", &[]).await.unwrap();
+    assert_eq!(made.len(), 0);
 }

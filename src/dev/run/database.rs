@@ -30,6 +30,9 @@ pub(super) async fn set_up(url: &str, dir: &Path, yes: bool, out: &mut dyn Write
     Ok(Target::Postgres { host: route.host, port: route.port, dbname: route.dbname, password_file: file })
 }
 
+/// The mark by which brokers know whose a server is (RULES R-11) is a role without login, made by the broker itself.
+const MARK: &str = "DROP ROLE IF EXISTS lh_owner;";
+
 /// Where the database is.
 struct Route {
     root: Config,
@@ -142,7 +145,7 @@ fn removal(statements: &[Statement], out: &mut dyn Write) -> io::Result<()> {
     for statement in statements.iter().filter(|statement| statement.undo) {
         writeln!(out, "  {}", statement.text)?;
     }
-    Ok(())
+    writeln!(out, "  {MARK}")
 }
 
 #[cfg(test)]
