@@ -5,10 +5,6 @@
 
 /// A place on the road where a crash leaves the most behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "fault-points"),
-    expect(dead_code, reason = "only a build with faults compares them")
-)]
 pub(crate) enum Point {
     /// The mint is on record, and the target knows of nothing.
     MintRecorded,

@@ -2,6 +2,7 @@
 //!
 //! The server here exists for faults only, which a real broker would not show on demand; what a broker does is
 //! tested with a real one, in the suite of the root package.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod fake;
 
