@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use leasehold::cli::{self, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, InitArgs, ServeArgs};
+use leasehold::cli::{
+    self, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, InitArgs, ServeArgs,
+};
 use leasehold::config::Trust;
 use leasehold::dev::{demo, run};
 use leasehold::init::{TargetSpec, database, init};

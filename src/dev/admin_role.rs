@@ -93,7 +93,8 @@ fn verifier(password: &str, salt: &[u8]) -> String {
     let key = hmac::Key::new(HMAC_SHA256, &salted);
     let stored = digest(&SHA256, hmac::sign(&key, b"Client Key").as_ref());
     let server = hmac::sign(&key, b"Server Key");
-    let [salt, stored, server] = [salt, stored.as_ref(), server.as_ref()].map(|part| BASE64_STANDARD.encode(part));
+    let [salt, stored, server] =
+        [salt, stored.as_ref(), server.as_ref()].map(|part| BASE64_STANDARD.encode(part));
     format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored}:{server}")
 }
 

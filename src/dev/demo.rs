@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use stage::Stage;
-use story::{CLAIMS, Seen, Story};
+use story::{CLAIMS, Failure, Seen, Story};
 use vanishing::Vanishing;
 
 /// How the story is told.
@@ -84,7 +84,12 @@ pub async fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
         return ExitCode::from(2);
     }
     let mut story = Story::begin(out);
-    match tell(options, &mut story).await {
+    let told = tokio::select! {
+        told = tell(options, &mut story) => told,
+        // What was set up goes with the story, children first.
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("it was interrupted")),
+    };
+    match told {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
@@ -95,7 +100,8 @@ pub async fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
 }
 
 async fn tell(options: &Options, story: &mut Story<'_>) -> Seen<bool> {
-    let told: Vec<&Chapter> = STORY.iter().filter(|chapter| options.only.is_none_or(|n| n == chapter.number)).collect();
+    let told: Vec<&Chapter> =
+        STORY.iter().filter(|chapter| options.only.is_none_or(|n| n == chapter.number)).collect();
     let mut stage = Stage::set(options).await?;
     let vanishes = told.iter().any(|chapter| chapter.number == VANISHED);
     let vanished = if vanishes { Vanishing::begin(&stage).await.map(Some) } else { Ok(None) };
@@ -120,14 +126,13 @@ fn introduce(stage: &Stage, story: &mut Story<'_>, vanishes: bool) -> Seen<()> {
     story.say(&format!(
         "{target} (throwaway), SQLite, X.509-SVIDs over TLS 1.3, broker = child process {broker}.{killed}"
     ))?;
-    Ok(story.say(&format!(
-        "Lines with {prompt} are the target's answers to a separate administrator. The broker's word is never the proof."
-    ))?)
+    let witness = stage.ground.witness();
+    Ok(story.say(&format!("Lines with {prompt} are {witness}. The broker's word is never the proof."))?)
 }
 
 fn finish(stage: Stage, options: &Options, story: &mut Story<'_>, claims: &[u32]) -> Seen<bool> {
     let target = stage.ground.name();
-    if claims.len() == CLAIMS as usize {
+    if claims.len() == CLAIMS {
         story.say(NOT_SHOWN)?;
     }
     if options.keep {

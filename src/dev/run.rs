@@ -107,6 +107,7 @@ const IDENTITIES: [(&str, &str); 4] = [
 /// # Errors
 /// Whatever stands in the way, before anything is served.
 pub async fn dev(options: &Options, out: &mut dyn Write) -> Result<(), RunError> {
+    server::harden();
     let dir = folder(options.dir.as_deref())?;
     for folder in [dir.clone(), dir.join("conf.d")] {
         make_private(&folder).map_err(|error| RunError::Io { path: folder, error })?;
@@ -206,10 +207,19 @@ fn make_key(path: &Path) -> Result<(), RunError> {
 }
 
 fn greet(dir: &Path, target: &Target, agents: std::net::SocketAddr, out: &mut dyn Write) -> io::Result<()> {
-    let at = if dir == own_folder().unwrap_or_default() { String::new() } else { format!(" --dir {}", quoted(&dir.display().to_string())) };
+    let at = if dir == own_folder().unwrap_or_default() {
+        String::new()
+    } else {
+        format!(" --dir {}", quoted(&dir.display().to_string()))
+    };
     writeln!(out, "leasehold dev: agents on {agents}, operators on unix:{}/admin/admin.sock", dir.display())?;
     writeln!(out, "  target `local`: {target}; grant db.read@local for triage and report")?;
-    writeln!(out, "  config {}/{CONFIG}, written at each start; put your own into {}/conf.d/*.toml", dir.display(), dir.display())?;
+    writeln!(
+        out,
+        "  config {}/{CONFIG}, written at each start; put your own into {}/conf.d/*.toml",
+        dir.display(),
+        dir.display()
+    )?;
     writeln!(out, "next, in another shell:")?;
     writeln!(out, "  eval \"$(leasehold dev env triage{at})\"")?;
     writeln!(out, "  leasehold whoami && leasehold grants")?;
@@ -239,7 +249,10 @@ mod tests {
         std::fs::create_dir_all(at.join("dev")).unwrap();
         std::fs::write(at.join("dev/triage.sock"), "").unwrap();
         std::fs::write(at.join(ADDRESS), "127.0.0.1:8443\n").unwrap();
-        let script = format!("{}printf %s \"$SPIFFE_ENDPOINT_SOCKET $LEASEHOLD_ADDR\"", env("triage", Some(&at)).unwrap());
+        let script = format!(
+            "{}printf %s \"$SPIFFE_ENDPOINT_SOCKET $LEASEHOLD_ADDR\"",
+            env("triage", Some(&at)).unwrap()
+        );
         let told = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         let expect = format!("unix:{}/dev/triage.sock 127.0.0.1:8443", at.display());
         assert_eq!(String::from_utf8(told.stdout).unwrap(), expect);

@@ -57,7 +57,8 @@ async fn one_chapter_is_told_alone() {
 async fn the_demo_finds_out_a_broker_that_mints_something_else() {
     let dir = tempfile::tempdir().unwrap();
     let liar = script(dir.path(), "sed -i 's/role = \"orders_reader\"/role = \"stock_reader\"/' \"$4\"");
-    let options = Options { only: Some(3), without_postgres: true, program: Some(liar), ..Options::default() };
+    let options =
+        Options { only: Some(3), without_postgres: true, program: Some(liar), ..Options::default() };
     let (good, text) = tell(options).await;
     assert!(!good && text.contains("FAILED 4"), "{text}");
     assert!(last_line(&text).contains("failed: 4"), "{text}");
@@ -65,7 +66,8 @@ async fn the_demo_finds_out_a_broker_that_mints_something_else() {
 
 #[tokio::test]
 async fn a_broker_that_does_not_start_fails_the_demo() {
-    let options = Options { without_postgres: true, program: Some("/bin/false".into()), ..Options::default() };
+    let options =
+        Options { without_postgres: true, program: Some("/bin/false".into()), ..Options::default() };
     let (good, text) = tell(options).await;
     assert!(!good && text.contains("the demo cannot go on"), "{text}");
 }
@@ -113,7 +115,8 @@ impl<'a> Dev<'a> {
 
     async fn says(&self, line: &str) -> String {
         let output = self.shell(line).await;
-        let (out, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, complaints) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{line}: {out}{complaints}");
         out.into_owned()
     }
@@ -149,7 +152,10 @@ async fn dev_sets_up_a_database_and_says_how_to_take_it_back() {
     let options = ["--postgres", &cluster.superuser_dsn("postgres"), "--yes"];
     let dev = Dev::start_in(dir.path(), &options).await;
     let told = dev.told();
-    assert!(told.contains("CREATE ROLE leasehold_read NOLOGIN") && told.contains("DROP ROLE leasehold;"), "{told}");
+    assert!(
+        told.contains("CREATE ROLE leasehold_read NOLOGIN") && told.contains("DROP ROLE leasehold;"),
+        "{told}"
+    );
     let user = dev.says(&format!("{PROGRAM} exec --lease db.read@local -- sh -c 'echo $PGUSER'")).await;
     assert!(user.starts_with("lh"), "{user}");
     dev.stop().await;
@@ -180,10 +186,15 @@ async fn dev_touches_no_database_without_a_yes() {
     let cluster = throwaway::start(&pg_bin()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let dsn = cluster.superuser_dsn("postgres");
-    let command = Command::new(PROGRAM).args(["dev", "--postgres", &dsn, "--dir"]).arg(dir.path()).stdin(Stdio::null()).output();
+    let command = Command::new(PROGRAM)
+        .args(["dev", "--postgres", &dsn, "--dir"])
+        .arg(dir.path())
+        .stdin(Stdio::null())
+        .output();
     let output = command.await.unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && complaint.contains("nothing was run"), "{complaint}");
-    let made = login(&dsn).await.query("SELECT FROM pg_roles WHERE rolname ~ '^leasehold'", &[]).await.unwrap();
+    let made =
+        login(&dsn).await.query("SELECT FROM pg_roles WHERE rolname ~ '^leasehold'", &[]).await.unwrap();
     assert_eq!(made.len(), 0);
 }

@@ -54,7 +54,9 @@ impl Place {
 
     pub(super) fn options(&self, workload_api: &str) -> Options {
         let table = self.environment(workload_api);
-        Options::from_lookup(|key| table.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone()))
+        Options::from_lookup(|key| {
+            table.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone())
+        })
     }
 }
 
@@ -74,7 +76,10 @@ impl BrokerProcess {
         let pid = child.id().ok_or_else(|| Failure::new("the broker ended at once"))?;
         until("the broker answers", START, async || {
             if let Some(status) = child.try_wait()? {
-                return Err(Failure::new(format!("the broker ended with {status}; see {}", place.log().display())));
+                return Err(Failure::new(format!(
+                    "the broker ended with {status}: {}",
+                    last_words(&place.log())
+                )));
             }
             Ok(answers(place).await.then_some(()))
         })
@@ -92,7 +97,8 @@ impl BrokerProcess {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         kill_process(pid.ok_or_else(|| Failure::new("no such process"))?, Signal::TERM)?;
         let ended = tokio::time::timeout(STOP, self.child.wait()).await;
-        let status = ended.map_err(|_| Failure::new(format!("not stopped within {} s", STOP.as_secs())))??;
+        let status =
+            ended.map_err(|_| Failure::new(format!("not stopped within {} s", STOP.as_secs())))??;
         ensure(status.success(), || format!("the broker ended with {status}"))?;
         Ok(status)
     }
@@ -100,6 +106,12 @@ impl BrokerProcess {
 
 fn log(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Of a folder that will be gone.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().last().unwrap_or("it said nothing").to_owned()
 }
 
 async fn answers(place: &Place) -> bool {

@@ -60,7 +60,8 @@ async fn ask(client: Client, task: String) {
 }
 
 async fn recovered(stage: &Stage, role: &str, begun: Instant) -> Seen {
-    until("no leased role is left", WAIT, async || Ok(stage.leased().await?.is_empty().then_some(()))).await?;
+    until("no leased role is left", WAIT, async || Ok(stage.leased().await?.is_empty().then_some(())))
+        .await?;
     let took = begun.elapsed();
     let admin = stage.admin().await?;
     let lease = until("the journal says so", WAIT, async || settled(&admin, role).await).await?;

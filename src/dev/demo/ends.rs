@@ -26,7 +26,14 @@ pub(super) async fn tell(stage: &mut Stage, story: &mut Story<'_>) -> Seen<()> {
 /// The end is told by the agent, and watched at the target meanwhile.
 async fn completed(stage: &Stage) -> Seen {
     let ground = stage.ground.as_ref();
-    let task = stage.agent("triage").await?.task().scope("orders.read@orders-db").purpose("short work").open().await?;
+    let task = stage
+        .agent("triage")
+        .await?
+        .task()
+        .scope("orders.read@orders-db")
+        .purpose("short work")
+        .open()
+        .await?;
     let lease = task.lease("orders.read@orders-db").await?;
     let (role, credential) = (lease.lease().principal, lease.credential());
     ensure(ground.accepts(&credential).await?, || "the login never worked".to_owned())?;
@@ -69,7 +76,9 @@ async fn revoked(stage: &Stage) -> Seen<(String, String)> {
     let radius = (dry.tasks.len(), dry.outcomes.len(), exact);
     ensure(radius == (TASKS, LEASES, LEASES), || format!("the dry run says {radius:?}"))?;
     let untouched = stage.leased().await?.len();
-    ensure(before == LEASES && untouched == before, || format!("{before} roles, {untouched} after a dry run"))?;
+    ensure(before == LEASES && untouched == before, || {
+        format!("{before} roles, {untouched} after a dry run")
+    })?;
     let begun = Instant::now();
     let real = revoke(&admin, false).await?;
     let took = begun.elapsed();
@@ -90,7 +99,8 @@ async fn batch(stage: &Stage) -> Seen<Vec<Task>> {
     let client = stage.agent("batch").await?;
     let mut tasks = Vec::new();
     for _ in 0..TASKS {
-        let task = client.task().scope("orders.read@orders-db").scope("stock.read@orders-db").purpose("a batch");
+        let task =
+            client.task().scope("orders.read@orders-db").scope("stock.read@orders-db").purpose("a batch");
         let task = task.open().await?;
         for pair in ["orders.read@orders-db", "stock.read@orders-db", "orders.read@orders-db"] {
             // The task keeps what it leased.
@@ -119,7 +129,8 @@ async fn revoke(admin: &Client, dry_run: bool) -> Seen<v1::Revocation> {
 }
 
 async fn frozen(stage: &Stage, revocation: &str) -> Seen {
-    let answer = stage.agent("batch").await?.task().scope("orders.read@orders-db").purpose("again").open().await;
+    let answer =
+        stage.agent("batch").await?.task().scope("orders.read@orders-db").purpose("again").open().await;
     let error = answer.err().ok_or_else(|| Failure::new("a frozen agent opened a task"))?;
     ensure(error.is("FROZEN"), || error.to_string())?;
     let told = format!("{error:?}");

@@ -27,6 +27,9 @@ pub(super) trait Ground: Send + Sync {
     /// What stands before its answers to a separate administrator.
     fn prompt(&self) -> &'static str;
 
+    /// What these answers are.
+    fn witness(&self) -> &'static str;
+
     /// Its `[targets.orders-db]`.
     fn target_toml(&self) -> String;
 

@@ -33,7 +33,9 @@ async fn export(stage: &Stage) -> Seen<PathBuf> {
 fn whole(text: &str) -> Seen {
     let head = verify(text.lines())?;
     let entries = text.lines().count().saturating_sub(1);
-    ensure(entries > 0 && u64::try_from(entries)? == head.seq, || format!("{entries} entries, head {}", head.seq))?;
+    ensure(entries > 0 && u64::try_from(entries)? == head.seq, || {
+        format!("{entries} entries, head {}", head.seq)
+    })?;
     Ok(format!("{entries} entries, chain whole"))
 }
 

@@ -52,7 +52,8 @@ impl Drop for Memory {
 
 fn login_of(credential: &Credential) -> Seen<(&str, &[u8])> {
     let user = credential.part("user").ok_or_else(|| Failure::new("a credential without a user"))?;
-    let password = credential.expose("password").ok_or_else(|| Failure::new("a credential without a password"))?;
+    let password =
+        credential.expose("password").ok_or_else(|| Failure::new("a credential without a password"))?;
     Ok((user, password))
 }
 
@@ -64,6 +65,10 @@ impl Ground for Memory {
 
     fn prompt(&self) -> &'static str {
         "target>"
+    }
+
+    fn witness(&self) -> &'static str {
+        "the target's own list, read beside the broker"
     }
 
     fn target_toml(&self) -> String {

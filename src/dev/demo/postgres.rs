@@ -18,8 +18,8 @@ use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
 use super::ground::{Attacker, Ground, Role, Session};
 use super::story::{Failure, Seen, ensure};
-use crate::dev::files::write_private;
 use crate::dev::admin_role::{self, told};
+use crate::dev::files::write_private;
 use crate::dev::proxy::StallingProxy;
 
 const DATABASE: &str = "postgres";
@@ -97,7 +97,8 @@ impl Postgres {
 /// The name and the password in a credential.
 pub(super) fn login_of(credential: &Credential) -> Seen<(&str, &[u8])> {
     let user = credential.part("user").ok_or_else(|| Failure::new("a credential without a user"))?;
-    let password = credential.expose("password").ok_or_else(|| Failure::new("a credential without a password"))?;
+    let password =
+        credential.expose("password").ok_or_else(|| Failure::new("a credential without a password"))?;
     Ok((user, password))
 }
 
@@ -128,6 +129,7 @@ fn grants() -> Seen<Vec<(Pair, Recipe)>> {
 }
 
 /// In the server's words.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub(super) fn failed(error: Error) -> Failure {
     Failure::new(told(&error))
 }
@@ -156,6 +158,10 @@ impl Ground for Postgres {
 
     fn prompt(&self) -> &'static str {
         "pg>"
+    }
+
+    fn witness(&self) -> &'static str {
+        "PostgreSQL's answers to a separate superuser session"
     }
 
     fn target_toml(&self) -> String {

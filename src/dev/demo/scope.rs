@@ -32,13 +32,10 @@ pub(super) async fn tell(stage: &mut Stage, story: &mut Story<'_>) -> Seen<()> {
 
 /// Measured from the agent's own change of scope to the end of its query.
 async fn cut(stage: &Stage, task: &str, query: &dyn Session) -> Seen {
-    let (cut, changed) = tokio::join!(
-        async { (query.work_until_cut().await, Instant::now()) },
-        async {
-            tokio::time::sleep(HEAD_START).await;
-            narrow(stage, task).await
-        }
-    );
+    let (cut, changed) = tokio::join!(async { (query.work_until_cut().await, Instant::now()) }, async {
+        tokio::time::sleep(HEAD_START).await;
+        narrow(stage, task).await
+    });
     let (told, after) = (cut.0?, cut.1.saturating_duration_since(changed?));
     Ok(format!("{told}, after {}", seconds(after)))
 }
@@ -52,7 +49,8 @@ async fn narrow(stage: &Stage, task: &str) -> Seen<Instant> {
         ..v1::ScopePair::default()
     };
     let begun = Instant::now();
-    let request = v1::ChangeScopeRequest { task: task.to_owned(), scope: vec![pair], wait: wire_duration(WAIT) };
+    let request =
+        v1::ChangeScopeRequest { task: task.to_owned(), scope: vec![pair], wait: wire_duration(WAIT) };
     let changed = client.call(client.tasks().change_scope(request)).await?;
     ensure(changed.pending.is_empty(), || format!("pending: {:?}", changed.pending))?;
     Ok(begun)

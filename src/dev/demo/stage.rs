@@ -85,7 +85,9 @@ impl Stage {
     /// The Workload API of an identity.
     pub(super) fn endpoint(&self, name: &str) -> Seen<String> {
         let found = self.identities.iter().find(|(known, _)| *known == name);
-        found.map(|(_, identity)| identity.endpoint()).ok_or_else(|| Failure::new(format!("no identity {name}")))
+        found
+            .map(|(_, identity)| identity.endpoint())
+            .ok_or_else(|| Failure::new(format!("no identity {name}")))
     }
 
     pub(super) fn stranger(&self) -> String {
@@ -103,7 +105,12 @@ impl Stage {
     pub(super) async fn work(&mut self) -> Seen<&Work> {
         if self.work.is_none() {
             let task = self.agent("triage").await?.task();
-            let task = task.scope("orders.read@orders-db").scope("stock.read@orders-db").purpose(CANARY).open().await?;
+            let task = task
+                .scope("orders.read@orders-db")
+                .scope("stock.read@orders-db")
+                .purpose(CANARY)
+                .open()
+                .await?;
             let orders = task.lease("orders.read@orders-db").await?;
             let stock = task.lease("stock.read@orders-db").await?;
             self.work = Some(Work { task, orders, stock });

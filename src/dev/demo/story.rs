@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 /// How many claims there are.
-pub(super) const CLAIMS: u32 = 17;
+pub(super) const CLAIMS: usize = 17;
 
 /// Why a claim does not hold, or could not be checked.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl<'a> Story<'a> {
 
     fn last_line(&self, target: &str, told: &[u32], good: usize) -> String {
         let seconds = self.begun.elapsed().as_secs();
-        let asked = if told.len() == CLAIMS as usize { CLAIMS as usize } else { told.len() };
+        let asked = told.len();
         let mut text = format!("{good} of {asked} claims checked on {target} in {seconds} s");
         let failed: Vec<_> = self.verdicts.iter().filter(|(_, good)| !**good).map(|(n, _)| *n).collect();
         if !failed.is_empty() {
@@ -209,7 +209,9 @@ mod tests {
             story.close(&[1, 2, 3], Err(Failure::new("the broker is gone"))).unwrap();
         });
         assert!(!good, "{text}");
-        for line in ["a role was there  FAILED 1", "the broker is gone  FAILED 3", "failed: 1, 3; not checked: 2."] {
+        for line in
+            ["a role was there  FAILED 1", "the broker is gone  FAILED 3", "failed: 1, 3; not checked: 2."]
+        {
             assert!(text.contains(line), "{text}");
         }
     }

@@ -72,13 +72,22 @@ fn exec(stage: &Stage, secrets: &TempDir) -> Seen<Child> {
 }
 
 async fn leased(admin: &Client) -> Seen<Option<v1::Lease>> {
-    let request =
-        v1::ListLeasesRequest { agent: format!("spiffe://{DOMAIN}/agent/vanishing"), live: true, ..Default::default() };
+    let request = v1::ListLeasesRequest {
+        agent: format!("spiffe://{DOMAIN}/agent/vanishing"),
+        live: true,
+        ..Default::default()
+    };
     let leases = admin.call(admin.leases().list_leases(request)).await?.leases;
     Ok(leases.into_iter().find(|lease| lease.state() == v1::LeaseState::Active))
 }
 
-async fn watch(admin: Client, ground: Arc<dyn Ground>, task: String, role: String, _secrets: TempDir) -> Seen<Gone> {
+async fn watch(
+    admin: Client,
+    ground: Arc<dyn Ground>,
+    task: String,
+    role: String,
+    _secrets: TempDir,
+) -> Seen<Gone> {
     let killed = Instant::now();
     let mut lost_after = None;
     let mut patience = Patience::new("the vanished agent's role is gone", LOST);
@@ -93,7 +102,10 @@ async fn watch(admin: Client, ground: Arc<dyn Ground>, task: String, role: Strin
     };
     let lost = is_lost(&admin, &task).await?;
     let lost_after = lost_after.or(lost.then_some(gone_after));
-    Ok(Gone { lost_after: lost_after.ok_or_else(|| Failure::new("gone, and its task is not lost"))?, gone_after })
+    Ok(Gone {
+        lost_after: lost_after.ok_or_else(|| Failure::new("gone, and its task is not lost"))?,
+        gone_after,
+    })
 }
 
 async fn is_lost(admin: &Client, task: &str) -> Seen<bool> {

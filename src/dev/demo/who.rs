@@ -31,7 +31,8 @@ async fn nobody(stage: &Stage) -> Seen {
     let client = stage.agent("nobody").await?;
     let answer = client.task().scope("orders.read@orders-db").purpose("to try").open().await;
     let error = answer.err().ok_or_else(|| Failure::new("nobody opened a task"))?;
-    let decision = error.refusal().filter(|_| error.is("UNKNOWN_AGENT")).and_then(|refusal| refusal.decision.clone());
+    let decision =
+        error.refusal().filter(|_| error.is("UNKNOWN_AGENT")).and_then(|refusal| refusal.decision.clone());
     let Some(decision) = decision else { return Err(error.into()) };
     match search::count(&stage.files()?, &decision)? {
         0 => Err(Failure::new(format!("denied, but {decision} is not on record"))),

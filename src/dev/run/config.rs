@@ -40,7 +40,9 @@ impl fmt::Display for Target {
         match self {
             Self::Memory => f.write_str("in memory (`--postgres URL` takes a database of yours)"),
             #[cfg(feature = "postgres")]
-            Self::Postgres { host, port, dbname, .. } => write!(f, "PostgreSQL, database {dbname} on {host}:{port}"),
+            Self::Postgres { host, port, dbname, .. } => {
+                write!(f, "PostgreSQL, database {dbname} on {host}:{port}")
+            }
         }
     }
 }
@@ -92,7 +94,10 @@ pub(super) fn write(dir: &Path, target: &Target) -> Result<(), (PathBuf, io::Err
     };
     let address = address().map_err(|error| (dir.to_owned(), error))?;
     put(ADDRESS, &address)?;
-    put("conf.d/README.toml", "# People, groups, agents, targets, intents and grants of your own; never overwritten but this file.\n")?;
+    put(
+        "conf.d/README.toml",
+        "# People, groups, agents, targets, intents and grants of your own; never overwritten but this file.\n",
+    )?;
     put(CONFIG, &text(&address, target))
 }
 

@@ -16,7 +16,12 @@ use crate::init::database::statements;
 use crate::server;
 
 /// Gives the broker its role in this database, unless it has one that works.
-pub(super) async fn set_up(url: &str, dir: &Path, yes: bool, out: &mut dyn Write) -> Result<Target, RunError> {
+pub(super) async fn set_up(
+    url: &str,
+    dir: &Path,
+    yes: bool,
+    out: &mut dyn Write,
+) -> Result<Target, RunError> {
     let route = Route::read(url)?;
     let file = dir.join("local.password");
     if !route.admin_logs_in(&file).await {
@@ -45,7 +50,9 @@ impl Route {
     /// Only on this host: dev has no roots to check a server's certificate under.
     fn read(url: &str) -> Result<Self, RunError> {
         // The parser's words may repeat the URL, and there may be a password in it.
-        let mut root: Config = url.parse().map_err(|_| wrong("the URL cannot be read; write postgres://USER@localhost/DATABASE"))?;
+        let mut root: Config = url
+            .parse()
+            .map_err(|_| wrong("the URL cannot be read; write postgres://USER@localhost/DATABASE"))?;
         if let (None, Ok(password)) = (root.get_password(), std::env::var("PGPASSWORD")) {
             root.password(password);
         }
@@ -55,8 +62,13 @@ impl Route {
             None => return Err(wrong("the URL names no host; write postgres://USER@localhost/DATABASE")),
         };
         let address = host.parse::<std::net::IpAddr>();
-        if host != "localhost" && !host.starts_with('/') && !address.is_ok_and(|address| address.is_loopback()) {
-            return Err(wrong("dev is for a database on this host; for another use `leasehold init` and `serve`"));
+        if host != "localhost"
+            && !host.starts_with('/')
+            && !address.is_ok_and(|address| address.is_loopback())
+        {
+            return Err(wrong(
+                "dev is for a database on this host; for another use `leasehold init` and `serve`",
+            ));
         }
         let port = root.get_ports().first().copied().unwrap_or(5432);
         let dbname = root.get_dbname().or(root.get_user()).unwrap_or("postgres").to_owned();
@@ -131,7 +143,8 @@ async fn give_password(root: &Client, file: &Path) -> Result<(), RunError> {
         move |error| RunError::Io { path, error }
     };
     let entropy = server::entropy();
-    let password = admin_role::new_password(entropy.as_ref()).map_err(|error| RunError::Database(error.to_string()))?;
+    let password =
+        admin_role::new_password(entropy.as_ref()).map_err(|error| RunError::Database(error.to_string()))?;
     let made = admin_role::make(root, &password, entropy.as_ref()).await;
     made.map_err(|error| RunError::Database(error.to_string()))?;
     if file.exists() {
