@@ -1,6 +1,12 @@
 //! Trying Leasehold out on one machine: a dev trust domain that behaves like the real thing.
 
+#[cfg(feature = "postgres")]
+pub mod admin_role;
 pub mod ca;
+pub mod demo;
+mod files;
+pub mod proxy;
+pub mod run;
 pub mod trust_domain;
 pub mod workload_api;
 

@@ -5,8 +5,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use leasehold::cli::{self, CheckArgs, Cli, Command, Format, InitArgs, ServeArgs};
+use leasehold::cli::{
+    self, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, InitArgs, ServeArgs,
+};
 use leasehold::config::Trust;
+use leasehold::dev::{demo, run};
 use leasehold::init::{TargetSpec, database, init};
 use leasehold::server::{self, Checked};
 use leasehold::telemetry;
@@ -27,7 +30,11 @@ async fn dispatch(command: Command, output: Format) -> ExitCode {
         Command::Serve(args) => serve(args).await,
         Command::Check(args) => check(args, output).await,
         Command::Init(args) => make(args),
-        Command::Dev(_) | Command::Demo(_) => fail(1, &"not in this build"),
+        Command::Dev(args) => develop(args).await,
+        Command::Demo(DemoArgs { keep, only, pg_bin }) => {
+            let options = demo::Options { keep, only, pg_bin, ..demo::Options::default() };
+            demo::run(&options, &mut std::io::stdout()).await
+        }
         Command::Ask(ask) => cli::run(ask, output).await,
     }
 }
@@ -63,6 +70,24 @@ fn tell(checked: &Checked) {
     checked.good.iter().for_each(|line| say(&format!("ok: {line}")));
     checked.warnings.iter().for_each(|line| complain(&format!("warning: {line}")));
     checked.problems.iter().for_each(|line| complain(&format!("error: {line}")));
+}
+
+async fn develop(args: DevArgs) -> ExitCode {
+    if let Some(DevCommand::Env { name, dir }) = args.command {
+        return match run::env(&name, dir.as_deref()) {
+            Ok(exports) => {
+                say(&exports.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(1, &error),
+        };
+    }
+    telemetry::init();
+    let options = run::Options { postgres: args.postgres, dir: args.dir, yes: args.yes };
+    match run::dev(&options, &mut std::io::stdout()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error),
+    }
 }
 
 fn make(args: InitArgs) -> ExitCode {

@@ -67,8 +67,12 @@ pub(super) fn reason(given: String) -> Read<String> {
 /// A span that may be left out.
 pub(super) fn span(field: &str, duration: Option<prost_types::Duration>) -> Read<Option<Span>> {
     let Some(duration) = duration else { return Ok(None) };
-    let span = std::time::Duration::try_from(duration).map(Span::from);
-    span.map(Some).map_err(|_| Refused::field(field, "must not be negative"))
+    // By hand: the conversion of prost overflows on the least of all seconds.
+    let (seconds, nanos) = (u64::try_from(duration.seconds), u64::try_from(duration.nanos));
+    let (Ok(seconds), Ok(nanos)) = (seconds, nanos) else {
+        return Err(Refused::field(field, "must not be negative"));
+    };
+    Ok(Some(Span(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))))
 }
 
 /// A lifetime that may be left out: more than nothing, at most a day.

@@ -7,7 +7,6 @@
     reason = "a test that cannot go on should say where"
 )]
 
-<<<<<<< HEAD
 mod audit;
 mod bad_input;
 mod child;
@@ -15,6 +14,7 @@ mod crash;
 #[cfg(feature = "fault-points")]
 mod crash_points;
 mod crash_wire;
+mod demo;
 mod faults;
 mod flow;
 mod leases;
