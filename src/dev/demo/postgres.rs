@@ -169,7 +169,7 @@ impl Ground for Postgres {
             "[targets.orders-db]\nbackend = \"postgres\"\nowner = \"group:data\"\nlabels = {{ env = \"demo\" }}\n\
              connect = {{ host = \"127.0.0.1\", port = {wire}, dbname = \"{DATABASE}\" }}\n\
              agents = {{ host = \"127.0.0.1\", port = {port} }}\ntls = \"disable\"\n\
-             admin = {{ user = \"{admin}\", password_file = \"{file}\" }}\nmint_window = \"3s\"\n",
+             admin = {{ user = \"{admin}\", password_file = \"{file}\" }}\n",
             wire = self.wire.address().port(),
             port = self.cluster.port(),
             admin = admin_role::ADMIN,

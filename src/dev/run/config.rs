@@ -5,8 +5,6 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use toml::Value;
-
 use super::DOMAIN;
 
 /// The config's name in the folder.
@@ -72,7 +70,7 @@ impl Target {
             Self::Memory => ("backend = \"memory\"\n".to_owned(), "{ role = \"leasehold_read\" }"),
             #[cfg(feature = "postgres")]
             Self::Postgres { host, port, dbname, password_file } => {
-                let quoted = |text: &str| Value::from(text).to_string();
+                let quoted = |text: &str| toml::Value::from(text).to_string();
                 let file = quoted(&password_file.display().to_string());
                 let text = format!(
                     "backend = \"postgres\"\nconnect = {{ host = {}, port = {port}, dbname = {} }}\ntls = \"disable\"\n\
