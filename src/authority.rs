@@ -30,22 +30,28 @@ pub struct Row {
     pub agents: Option<Need>,
     /// On the admin door.
     pub admin: Option<Need>,
+    /// Whether an operator changes something by it: then who sat at the keyboard goes on record too.
+    pub acts: bool,
 }
 
 const fn agents(call: &'static str) -> Row {
-    Row { call, agents: Some(Need::Agent), admin: None }
+    Row { call, agents: Some(Need::Agent), admin: None, acts: false }
 }
 
 const fn admin(call: &'static str, role: Role) -> Row {
-    Row { call, agents: None, admin: Some(Need::Operator(role)) }
+    Row { call, agents: None, admin: Some(Need::Operator(role)), acts: false }
+}
+
+const fn act(call: &'static str, role: Role) -> Row {
+    Row { acts: true, ..admin(call, role) }
 }
 
 const fn both(call: &'static str, role: Role) -> Row {
-    Row { call, agents: Some(Need::Agent), admin: Some(Need::Operator(role)) }
+    Row { call, agents: Some(Need::Agent), admin: Some(Need::Operator(role)), acts: false }
 }
 
 const fn open(call: &'static str) -> Row {
-    Row { call, agents: Some(Need::Proven), admin: Some(Need::Proven) }
+    Row { call, agents: Some(Need::Proven), admin: Some(Need::Proven), acts: false }
 }
 
 /// Every call there is. One without a row is refused, and a test fails.
@@ -66,11 +72,11 @@ pub const TABLE: &[Row] = &[
     both("leasehold.v1.LeaseService/GetLease", Role::Viewer),
     both("leasehold.v1.LeaseService/ListLeases", Role::Viewer),
     open("leasehold.v1.IdentityService/WhoAmI"),
-    admin("leasehold.v1.RevocationService/Revoke", Role::Revoker),
+    act("leasehold.v1.RevocationService/Revoke", Role::Revoker),
     admin("leasehold.v1.RevocationService/GetRevocation", Role::Revoker),
     admin("leasehold.v1.RevocationService/ListRevocations", Role::Revoker),
     admin("leasehold.v1.RevocationService/WatchRevocation", Role::Revoker),
-    admin("leasehold.v1.RevocationService/LiftRevocation", Role::Admin),
+    act("leasehold.v1.RevocationService/LiftRevocation", Role::Admin),
     admin("leasehold.v1.AuditService/Trace", Role::Auditor),
     admin("leasehold.v1.AuditService/Find", Role::Auditor),
     admin("leasehold.v1.AuditService/Export", Role::Auditor),
@@ -79,11 +85,17 @@ pub const TABLE: &[Row] = &[
     admin("leasehold.v1.TargetService/CheckTarget", Role::Admin),
     admin("leasehold.v1.TargetService/SetupTarget", Role::Admin),
     admin("leasehold.v1.AdminService/Status", Role::Viewer),
-    admin("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
+    act("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
     open("grpc.health.v1.Health/Check"),
     open("grpc.health.v1.Health/Watch"),
     open("grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
 ];
+
+/// Whether a call changes something for operators.
+#[must_use]
+pub fn acts(call: &str) -> bool {
+    TABLE.iter().any(|row| row.call == call && row.acts)
+}
 
 /// Who operators are.
 pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;

@@ -5,6 +5,7 @@ mod decide;
 mod end_task;
 mod issue;
 mod liveness;
+mod on_record;
 mod open_task;
 mod propose;
 mod reassess;
@@ -48,6 +49,9 @@ pub use revocations::{RevokeCommand, RevokePlan};
 pub use status::{Status, TargetStatus};
 pub use views::Hit;
 pub use wait::{MAX_WAIT, Settled};
+// Plain data of other rooms, shown here so that the door names the broker alone.
+pub use crate::store::{LeaseFilter, TaskFilter};
+pub use leasehold_backend::{Credential, Missing};
 
 /// What every verb works with.
 pub struct Parts {

@@ -1,5 +1,6 @@
 //! `leasehold init`: a folder to start from, which passes `check` as it is. Asks nothing, overwrites nothing.
 
+pub mod database;
 mod target;
 
 use std::fmt;

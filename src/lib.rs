@@ -5,14 +5,17 @@
 pub mod api;
 pub mod authority;
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod entropy;
+mod fault;
 pub mod identity;
 pub mod init;
 pub mod ledger;
 pub mod registry;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod vault_door;

@@ -1,6 +1,7 @@
 //! The composition root: the only room, with dev/, that names concrete stores and backends.
 
 mod assemble;
+mod check;
 mod process;
 mod refusals;
 
@@ -28,6 +29,7 @@ use crate::identity::listener::{Entrance, Incoming, Limits, bind_tcp, bind_unix}
 use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
 use crate::identity::unix::Access;
 
+pub use check::{Checked, check};
 pub use process::harden;
 
 /// How long the Workload API may take to give the broker its identity.
@@ -252,7 +254,7 @@ async fn hold(identity: SpiffeIdentity, _agents: Entrance, _admin: Entrance) {
         let is_ready = identity.is_ready();
         match (ready, is_ready) {
             (true, false) => {
-                tracing::error!("the broker's identity is withdrawn or expired; handshakes are refused")
+                tracing::error!("the broker's identity is withdrawn or expired; handshakes are refused");
             }
             (false, true) => tracing::info!("the broker's identity is back"),
             (true, true) | (false, false) => {}
@@ -318,6 +320,12 @@ pub async fn serve_until_signal(config: PathBuf, trust: Trust) -> Result<(), Sta
     tracing::info!("stopping");
     running.stop().await;
     Ok(())
+}
+
+/// Random bits of the operating system, for what is made before there is a broker.
+#[must_use]
+pub fn entropy() -> Arc<crate::entropy::SystemEntropy> {
+    crate::entropy::SystemEntropy::new(clock(Arc::new(SystemTime), None))
 }
 
 /// The clock of a broker that has read its high-water mark.

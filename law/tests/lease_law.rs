@@ -61,8 +61,14 @@ fn lease_events() -> Vec<LeaseEvent> {
         revoke(Cause::TaskCompleted),
         revoke(Cause::Operator),
         revoke(Cause::Resurrected),
-        LeaseEvent::RevokeTried { reached, sessions: Sessions::Unknown, error: None, next_try: T },
-        LeaseEvent::Revoked { proof: Proof::ReadBack, at: T },
+        LeaseEvent::RevokeTried {
+            reached,
+            sessions: Sessions::Unknown,
+            error: None,
+            next_try: T,
+            handle: None,
+        },
+        LeaseEvent::Revoked { proof: Proof::ReadBack, at: T, handle: None },
         LeaseEvent::LeftResidual { until: T, reached },
         LeaseEvent::Lapsed { at: T },
     ]
@@ -72,7 +78,7 @@ fn lease_events() -> Vec<LeaseEvent> {
 fn lease_states() -> Vec<LeaseState> {
     let [minting, minted] = [1, 2].map(|n| lease_events()[n].clone());
     let residual = LeaseEvent::LeftResidual { until: T, reached: Reached::None };
-    let revoked = LeaseEvent::Revoked { proof: Proof::ReadBack, at: T };
+    let revoked = LeaseEvent::Revoked { proof: Proof::ReadBack, at: T, handle: None };
     let begun = |cause| vec![minting.clone(), minted.clone(), revoke(cause)];
     let then = |mut road: Vec<_>, more: &[LeaseEvent]| {
         road.extend(more.iter().cloned());
@@ -187,7 +193,13 @@ fn any_reached() -> impl Strategy<Value = Reached> {
 fn any_try() -> impl Strategy<Value = LeaseEvent> {
     let sessions = prop_oneof![Just(Sessions::Unknown), Just(Sessions::Reaping), Just(Sessions::None)];
     (any_reached(), sessions, proptest::option::of("[a-z ]{0,12}"), any_time()).prop_map(
-        |(reached, sessions, error, next_try)| LeaseEvent::RevokeTried { reached, sessions, error, next_try },
+        |(reached, sessions, error, next_try)| LeaseEvent::RevokeTried {
+            reached,
+            sessions,
+            error,
+            next_try,
+            handle: None,
+        },
     )
 }
 
@@ -206,7 +218,7 @@ fn any_event() -> impl Strategy<Value = LeaseEvent> {
         3 => (cause, any_time(), any_handle())
             .prop_map(|(cause, at, handle)| LeaseEvent::RevokeStarted { cause, at, handle }),
         2 => any_try(),
-        1 => (proof, any_time()).prop_map(|(proof, at)| LeaseEvent::Revoked { proof, at }),
+        1 => (proof, any_time()).prop_map(|(proof, at)| LeaseEvent::Revoked { proof, at, handle: None }),
         1 => (any_time(), any_reached())
             .prop_map(|(until, reached)| LeaseEvent::LeftResidual { until, reached }),
         1 => any_time().prop_map(|at| LeaseEvent::Lapsed { at }),

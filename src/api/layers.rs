@@ -1,5 +1,6 @@
 //! What every request passes before its service: who, whether it may, and, on the way back, whether a secret arrived.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -102,8 +103,25 @@ impl DoorLayer {
         };
         let registry = self.broker.registry();
         match authority::check(call, &caller, &self.operators, &registry) {
-            Ok(standing) => Ok(Identified { caller, standing }),
+            Ok(standing) => {
+                self.record_act(&caller, call).await;
+                Ok(Identified { caller, standing })
+            }
             Err(refused) => Err(self.record(refused, &caller, call).await),
+        }
+    }
+
+    /// An operator on the host is recorded with the uid that logged in, which `sudo` does not change (RULES R-19). No
+    /// record ever stops an operator.
+    async fn record_act(&self, caller: &Caller, call: &str) {
+        let Some(login) = caller.login_uid().filter(|_| authority::acts(call)) else { return };
+        let details = BTreeMap::from([
+            ("by".to_owned(), caller.id().to_string()),
+            ("login uid".to_owned(), login.to_string()),
+            ("call".to_owned(), call.to_owned()),
+        ]);
+        if let Err(error) = self.broker.ledger().note_broker("operator acts", details).await {
+            tracing::error!(caller = %caller.id(), login, call, %error, "an operator's call is not on record");
         }
     }
 

@@ -8,8 +8,7 @@ use tonic::{Request, Response, Status};
 use super::layers::Receipt;
 use super::task::next_page;
 use super::{Api, asker, read, standing, write};
-use crate::broker::{GrantOffer, Refused};
-use crate::store::LeaseFilter;
+use crate::broker::{GrantOffer, LeaseFilter, Refused};
 
 #[tonic::async_trait]
 impl LeaseService for Api {

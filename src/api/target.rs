@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::task::next_page;
 use super::{Api, read, write};
-use crate::broker::{Broker, TargetStatus};
+use crate::broker::{Broker, Missing, TargetStatus};
 
 #[tonic::async_trait]
 impl TargetService for Api {
@@ -32,10 +32,8 @@ impl TargetService for Api {
         let name = request.into_inner().target;
         let status = self.broker.check_target(&name).await?;
         let missing = status.seen.missing.iter();
-        let problem = |missing: &leasehold_backend::Missing| v1::TargetProblem {
-            what: missing.what.clone(),
-            fix: missing.fix.clone(),
-        };
+        let problem =
+            |missing: &Missing| v1::TargetProblem { what: missing.what.clone(), fix: missing.fix.clone() };
         Ok(Response::new(v1::CheckTargetResponse {
             target: Some(view(&self.broker, &status)),
             problems: missing.map(problem).collect(),

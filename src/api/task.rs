@@ -9,8 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::watch::{self, TaskStream};
 use super::{Api, asker, read, standing, write};
-use crate::broker::{Broker, Ended, Refused};
-use crate::store::TaskFilter;
+use crate::broker::{Broker, Ended, Refused, TaskFilter};
 
 #[tonic::async_trait]
 impl TaskService for Api {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_backend::Credential;
 use leasehold_law::catalog::Class;
 use leasehold_law::cause::Cause;
 use leasehold_law::lease::{
@@ -17,7 +16,7 @@ use leasehold_law::task::{Outcome, Task, TaskState};
 use leasehold_law::time::{Span, Timestamp};
 use leasehold_proto::v1;
 
-use crate::broker::{Refused, Settled};
+use crate::broker::{Credential, Refused, Settled};
 
 pub(super) fn moment(at: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.0.rem_euclid(1000) * 1_000_000).unwrap_or(0);
@@ -445,10 +444,9 @@ fn counts(settled: &Settled) -> v1::RevocationCounts {
     let count = |test: &dyn Fn(&Lease) -> bool| {
         u32::try_from(settled.leases.iter().filter(|lease| test(lease)).count()).unwrap_or(u32::MAX)
     };
-    let stuck = |lease: &Lease| match &lease.state {
-        LeaseState::Revoking { progress, .. } => progress.last_error.is_some(),
-        _ => false,
-    };
+    let failed = |progress: &Progress| progress.last_error.is_some();
+    let stuck =
+        |lease: &Lease| matches!(&lease.state, LeaseState::Revoking { progress, .. } if failed(progress));
     v1::RevocationCounts {
         total: count(&|_| true),
         confirmed: count(&|lease| !lease.state.is_live()),

@@ -46,16 +46,24 @@ impl Broker {
         scope: Scope,
         wait: Span,
     ) -> Result<ScopeChange, Refused> {
+        let changed = self.change_own(asker, id, scope, wait).await;
+        self.on_record(asker, &format!("change scope of {id}"), changed).await
+    }
+
+    async fn change_own(
+        &self,
+        asker: &Asker,
+        id: TaskId,
+        scope: Scope,
+        wait: Span,
+    ) -> Result<ScopeChange, Refused> {
         for _ in 0..RACES {
             let task = self.own_task(asker, id).await?;
-            match self.inner.try_change(asker, &task, &scope).await? {
-                Some((task, condemned, decisions)) => {
-                    let ids: Vec<_> = condemned.iter().map(|lease| lease.terms.id).collect();
-                    condemned.into_iter().for_each(|lease| self.inner.clone().kill(lease));
-                    let settled = self.inner.wait_for(&ids, wait).await?;
-                    return Ok(ScopeChange { task, settled, decisions });
-                }
-                None => {}
+            if let Some((task, condemned, decisions)) = self.inner.try_change(asker, &task, &scope).await? {
+                let ids: Vec<_> = condemned.iter().map(|lease| lease.terms.id).collect();
+                condemned.into_iter().for_each(|lease| self.inner.clone().kill(lease));
+                let settled = self.inner.wait_for(&ids, wait).await?;
+                return Ok(ScopeChange { task, settled, decisions });
             }
         }
         Err(Refused::contended(format!("{id} keeps changing")))

@@ -13,6 +13,7 @@ use super::decide::Asker;
 use super::refused::Refused;
 use super::wait::Settled;
 use super::{Broker, Inner};
+use crate::fault::{self, Point};
 use crate::ledger::LedgerError;
 
 /// How often the end is tried again when a lease changed under it.
@@ -141,6 +142,7 @@ impl Inner {
         let steps: Vec<_> = live.into_iter().filter_map(|lease| condemning(lease, cause, at)).collect();
         let step = TaskEvent::EndStarted { cause, at };
         let (task, condemned) = self.ledger.step_task(task, step, Vec::new(), &steps, Vec::new()).await?;
+        fault::point(Point::TaskCondemned);
         self.liveness.forget(task.terms.id);
         condemned.into_iter().for_each(|lease| self.clone().kill(lease));
         if steps.is_empty() {

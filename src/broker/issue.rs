@@ -19,6 +19,7 @@ use super::open_task::TRIES;
 use super::refused::Refused;
 use super::request::{Requested, Turn, fits_scope};
 use super::{Broker, Inner};
+use crate::fault::{self, Point};
 use crate::ledger::{LedgerError, Recorded};
 use crate::registry::Granted;
 use crate::vault_door::MINT_WINDOW;
@@ -100,7 +101,10 @@ impl Inner {
         let target = &passage.request.pair.target;
         let mint_by = self.door.may_mint(target).await.map_err(|closed| Refused::closed(target, &closed))?;
         let (recorded, lease) = self.record_order(passage, mint_by).await?;
-        match self.door.issue(&recorded).await {
+        fault::point(Point::MintRecorded);
+        let answer = self.door.issue(&recorded).await;
+        fault::point(Point::Minted);
+        match answer {
             Ok(issued) => self.activate(&recorded, lease, issued).await,
             Err(error) => {
                 self.condemn(lease, Cause::MintFailed, None).await;
@@ -226,7 +230,10 @@ impl Inner {
         }
         let step = LeaseEvent::Minted { handle: handle.clone(), expires_at: order.expires_at() };
         match self.ledger.step(&lease, step, order.guards()).await {
-            Ok(lease) => Ok(Minted { lease, credential: issued.credential }),
+            Ok(lease) => {
+                fault::point(Point::Activated);
+                Ok(Minted { lease, credential: issued.credential })
+            }
             Err(error) => {
                 self.condemn(lease, cause_of(&error), handle).await;
                 Err(error.into())

@@ -36,6 +36,11 @@ impl Broker {
     /// # Errors
     /// Where a pair is denied, the caller is frozen or unknown, or nothing can be issued now.
     pub async fn open_task(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
+        let opened = self.open(asker, request).await;
+        self.on_record(asker, "open task", opened).await
+    }
+
+    async fn open(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
         self.inner.may_open().await?;
         self.registry().require_agent(asker)?;
         if let Some(task) = self.inner.opened_before(&asker.id, &request).await? {

@@ -6,6 +6,7 @@ use leasehold_law::lease::{Grade, LimitedBy};
 use leasehold_law::lifetime::Limits;
 use leasehold_law::param::{ParamSpec, Params};
 use leasehold_law::policy::{Answer, DecisionRecord};
+use leasehold_law::revocation::Selector;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
@@ -75,12 +76,25 @@ impl Broker {
         ttl: Option<Span>,
         task: Option<TaskId>,
     ) -> Result<Proposal, Refused> {
+        let proposed = self.dry_run(asker, pair, params, ttl, task).await;
+        self.on_record(asker, &format!("propose {pair}"), proposed).await
+    }
+
+    async fn dry_run(
+        &self,
+        asker: &Asker,
+        pair: &Pair,
+        params: &Params,
+        ttl: Option<Span>,
+        task: Option<TaskId>,
+    ) -> Result<Proposal, Refused> {
         let inner = &self.inner;
         inner.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
         let registry = self.registry();
         registry.require_agent(asker)?;
         let granted = registry.require_grant(pair)?;
         check_request_params(&granted, params)?;
+        inner.barrier_guards(vec![Selector::Agent(asker.id.clone())]).await?;
         let now = self.now();
         let task = match task {
             Some(id) => Some(self.own_task(asker, id).await?),

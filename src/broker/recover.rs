@@ -1,5 +1,5 @@
-//! After a start: what changed in config is decided again, open tasks get their grace, and whatever the last run left
-//! in the middle is found by the sweep, since its row is due.
+//! After a start: revocations that were cut short go on, what changed in config is decided again, open tasks get their
+//! grace, and whatever else the last run left in the middle is found by the sweep, since its row is due.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,17 +17,19 @@ use crate::store::TaskFilter;
 const PAGE: usize = 512;
 
 impl Broker {
-    /// Notes the start, re-decides the live leases that changed config touches, and gives every open task its grace.
+    /// Notes the start, goes on with revocations, re-decides the live leases that changed config touches, and gives every open task its grace.
     ///
     /// # Errors
     /// Where the store cannot be used.
     pub async fn recover(&self, changed: &[Subject]) -> Result<(), Refused> {
         self.inner.hear_open_tasks().await?;
+        let resumed = self.inner.resume_revocations().await?;
         let revoked = self.inner.reassess(changed).await?;
         let details = BTreeMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("config subjects changed".to_owned(), changed.len().to_string()),
             ("leases revoked by that".to_owned(), revoked.to_string()),
+            ("leases that a revocation had still to take".to_owned(), resumed.to_string()),
         ]);
         Ok(self.inner.ledger.note_broker("started", details).await?)
     }

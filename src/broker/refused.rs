@@ -62,6 +62,40 @@ impl Refused {
         }
     }
 
+    /// Whether it is an answer about what the caller may, and so goes on record (law 12), unlike a bad field or a
+    /// target that is down.
+    #[must_use]
+    pub const fn is_denial(&self) -> bool {
+        match self.reason {
+            Reason::UnknownAgent
+            | Reason::NoPermit
+            | Reason::Forbidden
+            | Reason::OutOfScope
+            | Reason::Frozen
+            | Reason::RoleMissing
+            | Reason::NotFound
+            | Reason::NeedsApproval => true,
+            Reason::NoIdentity
+            | Reason::TaskEnded
+            | Reason::TaskLost
+            | Reason::LifeReached
+            | Reason::LeaseEnded
+            | Reason::AttemptSpent
+            | Reason::PrivilegeMissing
+            | Reason::TargetRefused
+            | Reason::TargetDown
+            | Reason::Clock
+            | Reason::Journal
+            | Reason::Quota
+            | Reason::RequestIdReused
+            | Reason::Contended
+            | Reason::BadRequest
+            | Reason::NotServed
+            | Reason::Draining
+            | Reason::Internal => false,
+        }
+    }
+
     /// With the reason why.
     #[must_use]
     pub fn why(mut self, why: impl Into<String>) -> Self {
@@ -125,7 +159,7 @@ impl Refused {
         Self::new(Reason::UnknownAgent, format!("denied {caller}"))
             .why("this identity is proven, but it is not in the registry of agents")
             .next(format!(
-                "[agents.\"{caller}\"] owner = \"person:NAME\", groups = [\"GROUP\"], autonomy = \"act\""
+                "put a table [agents.\"{caller}\"] with owner, groups and autonomy into the config"
             ))
             .detail("agent", caller)
     }

@@ -17,6 +17,7 @@ use super::issue::cause_of;
 use super::open_task::TRIES;
 use super::refused::Refused;
 use super::{Broker, Inner};
+use crate::fault::{self, Point};
 use crate::ledger::{LedgerError, Recorded};
 use crate::vault_door::MINT_WINDOW;
 
@@ -42,6 +43,11 @@ impl Broker {
     /// # Errors
     /// Where it is no longer live, has reached its full life, is denied by now, or the target does not answer.
     pub async fn renew(&self, asker: &Asker, id: LeaseId, ttl: Option<Span>) -> Result<Renewal, Refused> {
+        let renewed = self.renew_own(asker, id, ttl).await;
+        self.on_record(asker, &format!("renew {id}"), renewed).await
+    }
+
+    async fn renew_own(&self, asker: &Asker, id: LeaseId, ttl: Option<Span>) -> Result<Renewal, Refused> {
         self.inner.may_issue().await?;
         let lease = self.own_lease(asker, id).await?;
         let inner = self.inner.clone();
@@ -66,7 +72,9 @@ impl Inner {
         let renew_by =
             self.door.may_mint(&target).await.map_err(|closed| Refused::closed(&target, &closed))?;
         let begun = self.begin_renewal(asker, lease, ttl, renew_by).await?;
+        fault::point(Point::RenewalRecorded);
         let answer = self.door.renew(&target, &begun.recorded).await;
+        fault::point(Point::Renewed);
         self.finish_renewal(begun, &target, answer).await
     }
 
@@ -197,7 +205,10 @@ impl Inner {
             Ok(Renewed { .. }) => {
                 let step = LeaseEvent::Renewed { expires_at: order.until() };
                 match self.ledger.step(&lease, step, order.guards()).await {
-                    Ok(lease) => Ok(Renewal { lease, limited_by }),
+                    Ok(lease) => {
+                        fault::point(Point::RenewalSettled);
+                        Ok(Renewal { lease, limited_by })
+                    }
                     Err(error) => {
                         self.condemn(lease, cause_of(&error), None).await;
                         Err(error.into())

@@ -51,6 +51,12 @@ impl Broker {
     /// # Errors
     /// Where it is denied, out of scope, frozen or spent, or the target or the journal cannot take it now.
     pub async fn request(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
+        let call = format!("request {}", request.pair);
+        let requested = self.take_road(asker, request).await;
+        self.on_record(asker, &call, requested).await
+    }
+
+    async fn take_road(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
         self.inner.may_issue().await?;
         let task = self.own_task(asker, request.task).await?;
         self.inner.fits_task(asker, &task, &request)?;

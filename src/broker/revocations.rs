@@ -1,15 +1,22 @@
 //! What operators do: revoke by selector behind a barrier (RULES R-2), see it through, lift the barrier.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, RevocationId};
-use leasehold_law::lease::Lease;
+use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Lifted, Revocation, Selector};
 
-use super::Broker;
 use super::refused::Refused;
 use super::wait::Settled;
+use super::{Broker, Inner};
+use crate::fault::{self, Point};
 use leasehold_law::time::Span;
+
+/// How many revocations are looked at after a start: no more can have been under way when the last run ended.
+const UNDER_WAY: usize = 512;
 
 /// An order to revoke.
 #[derive(Clone, Debug)]
@@ -65,11 +72,13 @@ impl Broker {
         if let Err(error) = self.inner.ledger.record_revocation(&revocation).await {
             tracing::error!(revocation = %revocation.id, %error, "revoking without a record");
         }
+        fault::point(Point::BarrierRaised);
         let live = self.inner.ledger.store().live_leases(&revocation.selector).await?;
         revocation.leases = live.iter().map(|lease| lease.terms.id).collect();
         if let Err(error) = self.inner.ledger.remember_taken(&revocation).await {
             tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
         }
+        fault::point(Point::TakenListed);
         let condemned =
             live.into_iter().map(|lease| self.inner.clone().condemn(lease, Cause::Operator, None));
         futures::future::join_all(condemned).await;
@@ -137,5 +146,45 @@ impl Broker {
         }
         let lifted = Lifted { by, reason, at: self.now() };
         Ok(self.inner.ledger.record_lift(&revocation, lifted).await?)
+    }
+}
+
+impl Inner {
+    /// Goes on with revocations that the end of the last run cut short: what was live when they were made, and still
+    /// is, is taken now. Gives how many leases that were.
+    pub(super) async fn resume_revocations(self: &Arc<Self>) -> Result<usize, Refused> {
+        let mut taken = 0;
+        for revocation in self.ledger.store().revocations(false, None, UNDER_WAY).await? {
+            let mut left = self.ledger.store().live_leases(&revocation.selector).await?;
+            left.retain(|lease| lease.terms.created_at <= revocation.at && is_untouched(lease));
+            taken += left.len();
+            if !left.is_empty() {
+                self.resume(revocation, left).await?;
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn resume(self: &Arc<Self>, mut revocation: Revocation, left: Vec<Lease>) -> Result<(), Refused> {
+        tracing::warn!(revocation = %revocation.id, leases = left.len(), "a revocation was cut short: going on");
+        let listed: BTreeSet<_> = revocation.leases.iter().copied().collect();
+        revocation.leases.extend(left.iter().map(|lease| lease.terms.id).filter(|id| !listed.contains(id)));
+        self.ledger.remember_taken(&revocation).await?;
+        let condemned = left.into_iter().map(|lease| self.clone().condemn(lease, Cause::Operator, None));
+        futures::future::join_all(condemned).await;
+        Ok(())
+    }
+}
+
+/// Live, and nobody has begun to kill it.
+fn is_untouched(lease: &Lease) -> bool {
+    match lease.state {
+        LeaseState::Minting { .. } | LeaseState::Active { .. } | LeaseState::Renewing { .. } => true,
+        LeaseState::New
+        | LeaseState::Refused { .. }
+        | LeaseState::Revoking { .. }
+        | LeaseState::Residual { .. }
+        | LeaseState::Revoked { .. }
+        | LeaseState::Lapsed { .. } => false,
     }
 }

@@ -14,6 +14,7 @@ use leasehold_law::time::Span;
 use tokio::sync::Semaphore;
 
 use super::Inner;
+use crate::fault::{self, Point};
 use crate::ledger::LedgerError;
 
 /// How many leases go to a target in one call.
@@ -96,7 +97,10 @@ impl Inner {
         for _ in 0..RACES {
             let step = LeaseEvent::RevokeStarted { cause, at: self.clock.now(), handle: handle.clone() };
             match self.ledger.step(&lease, step, &[]).await {
-                Ok(condemned) => return self.kill(condemned),
+                Ok(condemned) => {
+                    fault::point(Point::Condemned);
+                    return self.kill(condemned);
+                }
                 Err(LedgerError::Illegal(_)) => return self.kill_if_revoking(lease),
                 Err(LedgerError::Stale(_)) => {}
                 Err(LedgerError::Store(_) | LedgerError::Unknown(_) | LedgerError::IllegalTask(_)) => {
@@ -164,8 +168,10 @@ impl Inner {
     async fn revoke_batch(self: &Arc<Self>, target: &str, batch: &[Lease]) {
         let orders: Vec<_> = batch.iter().map(order_of).collect();
         let reports = self.door.revoke(target, &orders).await;
+        fault::point(Point::Killed);
         let settled = batch.iter().zip(reports).map(|(lease, report)| self.note_report(lease, report));
         futures::future::join_all(settled).await;
+        fault::point(Point::DeathsRecorded);
         let tasks: HashSet<TaskId> = batch.iter().map(|lease| lease.terms.task).collect();
         for task in tasks {
             self.finish_task(task).await;

@@ -41,11 +41,11 @@ impl Broker {
         inner.record_late().await;
         inner.sweep_leases().await;
         inner.sweep_tasks().await;
-        if count % BEATS_A_SECOND == 0 {
+        if count.is_multiple_of(BEATS_A_SECOND) {
             inner.end_silent().await;
             inner.reap().await;
         }
-        if count % MARK_EVERY == 0
+        if count.is_multiple_of(MARK_EVERY)
             && let Err(error) = inner.ledger.record_time().await
         {
             tracing::warn!(%error, "the clock's high-water mark is not written");
@@ -88,7 +88,7 @@ impl Inner {
         match self.ledger.step(&lease, step, &[]).await {
             Ok(lease) => self.finish_task(lease.terms.task).await,
             Err(error) => {
-                tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet")
+                tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet");
             }
         }
     }
@@ -140,7 +140,9 @@ impl Inner {
         }
         for (target, handles) in by_target {
             let inner = self.clone();
-            self.owned.spawn(async move { inner.reap_target(&target, &handles).await });
+            self.owned.spawn(async move {
+                inner.reap_target(&target, &handles).await;
+            });
         }
     }
 

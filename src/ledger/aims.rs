@@ -10,9 +10,10 @@ use leasehold_law::time::Timestamp;
 /// For a step of a lease.
 pub(super) fn of_lease(lease: &Lease, event: &Event, now: Timestamp) -> Aims {
     let terms = &lease.terms;
-    let (decision, posture) = match event {
-        Event::Lease { decision: Some(record), .. } => (record.id, posture(record)),
-        _ => (terms.decision, nothing()),
+    let (decision, posture) = if let Event::Lease { decision: Some(record), .. } = event {
+        (record.id, posture(record))
+    } else {
+        (terms.decision, nothing())
     };
     Aims {
         agent: terms.agent.to_string(),
@@ -39,10 +40,7 @@ fn remediation(lease: &Lease) -> String {
 
 /// For a step of a task.
 pub(super) fn of_task(task: &Task, event: &Event, now: Timestamp) -> Aims {
-    let decisions = match event {
-        Event::Task { decisions, .. } => decisions.as_slice(),
-        _ => &[],
-    };
+    let decisions = if let Event::Task { decisions, .. } = event { decisions.as_slice() } else { &[] };
     let pairs: Vec<_> = task.scope.entries().iter().map(|entry| entry.pair.to_string()).collect();
     Aims {
         agent: task.terms.agent.to_string(),

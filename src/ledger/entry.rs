@@ -11,7 +11,7 @@ use crate::store::{Draft, StoreError};
 
 /// An entry about a lease.
 pub(super) fn about_lease(lease: &Lease, event: Event, now: Timestamp) -> Result<Draft, StoreError> {
-    draft(Body {
+    draft(&Body {
         v: record::VERSION,
         kind: kind(&event).to_owned(),
         at: now,
@@ -26,7 +26,7 @@ pub(super) fn about_lease(lease: &Lease, event: Event, now: Timestamp) -> Result
 
 /// An entry about a task.
 pub(super) fn about_task(task: &Task, event: Event, now: Timestamp) -> Result<Draft, StoreError> {
-    draft(Body {
+    draft(&Body {
         v: record::VERSION,
         kind: kind(&event).to_owned(),
         at: now,
@@ -46,7 +46,7 @@ pub(super) fn about_nothing(
     event: Event,
     now: Timestamp,
 ) -> Result<Draft, StoreError> {
-    draft(Body {
+    draft(&Body {
         v: record::VERSION,
         kind: kind(&event).to_owned(),
         at: now,
@@ -59,7 +59,7 @@ pub(super) fn about_nothing(
     })
 }
 
-fn draft(body: Body) -> Result<Draft, StoreError> {
+fn draft(body: &Body) -> Result<Draft, StoreError> {
     let bytes = body.to_bytes().map_err(|error| StoreError::Unreadable(error.to_string()))?;
     Ok(Draft { at: body.at, task: body.task, lease: body.lease, body: bytes })
 }

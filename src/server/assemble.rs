@@ -92,7 +92,7 @@ fn open_targets(
     if problems.is_empty() { Ok(parts) } else { Err(StartError::Config(problems)) }
 }
 
-fn grants_of(config: &Config, target: &str) -> Vec<(Pair, Recipe)> {
+pub(super) fn grants_of(config: &Config, target: &str) -> Vec<(Pair, Recipe)> {
     let of_target = config.catalog.grants.values().filter(|grant| grant.pair.target == target);
     of_target.map(|grant| (grant.pair.clone(), grant.recipe.clone())).collect()
 }

@@ -69,11 +69,12 @@ fn tried(error: Option<&str>, next_try: i64) -> LeaseEvent {
         sessions: Sessions::Unknown,
         error: error.map(str::to_owned),
         next_try: T0.shifted(next_try),
+        handle: None,
     }
 }
 
 fn revoked(at: i64) -> LeaseEvent {
-    LeaseEvent::Revoked { proof: Proof::ReadBack, at: T0.shifted(at) }
+    LeaseEvent::Revoked { proof: Proof::ReadBack, at: T0.shifted(at), handle: None }
 }
 
 fn ids(leases: &[Lease]) -> Vec<String> {

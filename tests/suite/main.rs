@@ -9,15 +9,25 @@
 
 mod audit;
 mod bad_input;
+mod child;
+mod crash;
+#[cfg(feature = "fault-points")]
+mod crash_points;
+mod crash_wire;
 mod faults;
 mod flow;
 mod leases;
 mod matrix;
+mod postgres;
+mod process;
+mod proxy;
 mod races;
 mod raw;
+mod redaction;
 mod requests;
 mod restart;
 mod scopes;
+mod site;
 mod stopping;
 mod targets;
 mod tasks;

@@ -1,6 +1,6 @@
 //! A broker on real sockets, and clients of every sort.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -583,4 +583,9 @@ where
         }
         assert!(tokio::time::Instant::now() < until, "never: {what}");
     }
+}
+
+/// Reads a file that must be there.
+pub(crate) fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

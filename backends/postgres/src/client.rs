@@ -33,7 +33,7 @@ const OTHERS: usize = 4;
 const SESSION: &str = "-c statement_timeout=6000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=6000 \
     -c search_path=pg_catalog,pg_temp -c synchronous_commit=on -c default_transaction_read_only=off \
     -c default_transaction_isolation=read\\ committed -c standard_conforming_strings=on -c timezone=UTC \
-    -c datestyle=ISO -c client_min_messages=error";
+    -c datestyle=ISO -c client_min_messages=error -c jit=off";
 
 /// One server, as one login.
 #[derive(Debug)]
@@ -159,9 +159,8 @@ impl Conn<'_> {
     /// Runs statements in one message, and gives the first value of the last row that any of them gave.
     pub(crate) async fn run_for_value(&mut self, statements: &str) -> Result<Option<String>, Failure> {
         let messages = self.within(async |object| object.simple_query(statements).await).await?;
-        let value = |message: &SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        let value = |message: &SimpleQueryMessage| {
+            if let SimpleQueryMessage::Row(row) = message { row.get(0).map(str::to_owned) } else { None }
         };
         Ok(messages.iter().rev().find_map(value))
     }
@@ -182,16 +181,22 @@ impl Conn<'_> {
         &mut self,
         ask: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Failure> {
-        let Some(object) = &self.object else { return Err(Failure::silent("the connection was lost")) };
-        let Ok(answer) = timeout(ANSWER, ask(object)).await else {
-            self.discard();
-            return Err(Failure::silent("no answer within the deadline"));
-        };
+        let Some(object) = self.object.take() else { return Err(Failure::silent("the connection was lost")) };
+        let mut busy = Busy(Some(object));
+        let Some(object) = &busy.0 else { return Err(Failure::silent("the connection was lost")) };
+        let answer = timeout(ANSWER, ask(object)).await;
+        let answer = answer.map_err(|_| Failure::silent("no answer within the deadline"))?;
+        self.object = busy.0.take();
         answer.map_err(Failure::from)
     }
+}
 
-    fn discard(&mut self) {
-        if let Some(object) = self.object.take() {
+/// A connection that owes an answer. Whoever stops waiting for it, by a deadline or by going away, closes it.
+struct Busy(Option<Object>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
             drop(Object::take(object));
         }
     }

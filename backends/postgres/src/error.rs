@@ -12,8 +12,6 @@ pub(crate) const TOO_POWERFUL: &str = "LH002";
 pub(crate) const ABSENT: &str = "LH003";
 /// Raised by our own blocks: the role is disabled.
 pub(crate) const DISABLED: &str = "LH004";
-/// Raised by our own blocks: a group does not exist.
-pub(crate) const NO_GROUP: &str = "LH005";
 
 /// Why a statement or a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +47,6 @@ impl Failure {
             TOO_LATE => BackendError::TooLate,
             ABSENT => BackendError::Absent,
             TOO_POWERFUL => BackendError::Refused { what: self.what, fix: None },
-            NO_GROUP => BackendError::BadRecipe(self.what),
             "42710" | DISABLED => BackendError::Conflict(self.what),
             _ if comes_back(code) => BackendError::Transient { target: target.to_owned(), what: self.text() },
             _ => BackendError::Refused { what: self.text(), fix: None },
@@ -135,6 +132,5 @@ mod tests {
         check(Some(TOO_POWERFUL), "Refused");
         check(Some(ABSENT), "Absent");
         check(Some(DISABLED), "Conflict");
-        check(Some(NO_GROUP), "BadRecipe");
     }
 }

@@ -55,7 +55,7 @@ async fn read(conn: &mut Conn<'_>, settings: &Settings, groups: &[String]) -> Re
     let login = Login::read(conn).await?;
     let rights = Rights::read(conn).await?;
     let mut warnings = login.warnings(settings, &rights);
-    warnings.extend(wide_groups(conn, groups).await?);
+    warnings.extend(wide_groups(conn, &rights, groups).await?);
     Ok(Health {
         version: format!("PostgreSQL {}", login.version),
         target_now: login.now,
@@ -208,8 +208,11 @@ const WIDE_BEFORE_16: &str = "SELECT g.rolname::text AS name FROM pg_auth_member
     WHERE u.rolname = current_user AND g.rolname::text = ANY($1) ORDER BY 1";
 
 /// Groups whose rights the broker has itself, and groups that no lease may have.
-async fn wide_groups(conn: &mut Conn<'_>, groups: &[String]) -> Result<Vec<String>, Failure> {
-    let rights = Rights::read(conn).await?;
+async fn wide_groups(
+    conn: &mut Conn<'_>,
+    rights: &Rights,
+    groups: &[String],
+) -> Result<Vec<String>, Failure> {
     let query = if rights.has_grant_options() { WIDE } else { WIDE_BEFORE_16 };
     let mut warnings = Vec::new();
     for row in conn.rows(query, &[(&groups, Type::TEXT_ARRAY)]).await? {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_backend::{BackendError, Credential, Entropy, Issued};
+use leasehold_backend::{BackendError, Credential, Entropy, Issued, Problem};
 use leasehold_law::policy::IssueOrder;
 use leasehold_law::secret::Secret;
 use leasehold_law::time::{Span, Timestamp};
@@ -25,7 +25,7 @@ pub(crate) const KIND: &str = "postgres";
 
 /// Mints under the order's name.
 pub(crate) async fn issue(backend: &Postgres, order: &IssueOrder) -> Result<Issued, BackendError> {
-    let recipe = recipe::parse(order.recipe()).map_err(bad_recipe)?;
+    let recipe = recipe::parse(order.recipe()).map_err(|problems| bad_recipe(&problems))?;
     let (password, verifier) = make_secret(&backend.settings, &*backend.entropy)?;
     let mint = Mint {
         name: order.principal().as_str(),
@@ -69,11 +69,12 @@ impl Mint<'_> {
     /// The whole mint. The clock is looked at under the lock, and the end is computed from the server's clock.
     pub(crate) fn sql(&self) -> String {
         let body = format!(
-            "DECLARE told text; BEGIN {lock} {in_time} {no_superuser} {powerless} {create} {comment} {settings} END",
+            "DECLARE {declare} BEGIN {lock} {in_time} {no_superuser} {powerless} {create} {comment} {settings} END",
             lock = lock::perform(self.name),
             in_time = in_time(self.mint_by),
             no_superuser = self.no_superuser(),
-            powerless = self.powerless(),
+            declare = power::DECLARE,
+            powerless = power::refuse(&self.recipe.member_of),
             create = self.create(),
             comment = format_args!("COMMENT ON ROLE {} IS {};", ident(self.name), literal(&label(self.name))),
             settings = self.settings(),
@@ -99,11 +100,6 @@ impl Mint<'_> {
             format!("ALTER ROLE {} SET {name} = {value};", ident(self.name))
         };
         self.recipe.settings.iter().map(set).collect()
-    }
-
-    fn powerless(&self) -> String {
-        let query = power::query(&self.recipe.member_of);
-        format!("told := ({query}); IF told IS NOT NULL THEN {} END IF;", raise(TOO_POWERFUL, "told"))
     }
 
     fn no_superuser(&self) -> String {
@@ -184,7 +180,7 @@ async fn explain(
     BackendError::Refused { what: failure.text(), fix }
 }
 
-fn bad_recipe(problems: Vec<leasehold_backend::Problem>) -> BackendError {
+fn bad_recipe(problems: &[Problem]) -> BackendError {
     let told: Vec<_> =
         problems.iter().map(|problem| format!("{} {}", problem.pointer, problem.what)).collect();
     BackendError::BadRecipe(told.join("; "))

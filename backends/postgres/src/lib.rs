@@ -3,6 +3,7 @@
 //! A role is minted in one transaction with a verifier made here, and unmade in an order that leaves no session and
 //! no login behind. Why each step is where it is: `docs/backends/postgres.md`.
 
+mod case;
 mod client;
 mod config;
 mod error;

@@ -92,14 +92,14 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<RoleRecipe, Vec<String>> {
+    fn read(value: &Value) -> Result<RoleRecipe, Vec<String>> {
         let recipe = Recipe(value.as_object().unwrap().clone());
         parse(&recipe).map_err(|problems| problems.into_iter().map(|problem| problem.pointer).collect())
     }
 
     #[test]
     fn a_whole_recipe_reads() {
-        let recipe = read(json!({
+        let recipe = read(&json!({
             "member_of": ["reader", "odd \"one\""],
             "connection_limit": 5,
             "settings": { "statement_timeout": "5s", "work_mem": 64, "jit": false },
@@ -123,7 +123,7 @@ mod tests {
     fn each_problem_is_told_where_it_is() {
         let check = |value: Value, expect: &[&str]| {
             let expect = expect.iter().map(|pointer| (*pointer).to_owned()).collect();
-            assert_eq!(read(value.clone()), Err(expect), "{value}");
+            assert_eq!(read(&value), Err(expect), "{value}");
         };
         check(json!({}), &["/member_of"]);
         check(json!({ "member_of": [] }), &["/member_of"]);

@@ -2,13 +2,12 @@
 //! read-back, what the role owns, the role, and a read-back under the lock that mints take.
 
 use leasehold_backend::{BackendError, RevokeOrder, RevokeReport};
-use leasehold_law::lease::{Reached, Sessions};
-use leasehold_law::time::Timestamp;
-use serde::Deserialize;
+use leasehold_law::lease::Reached;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::Postgres;
+use crate::case::{Case, Role, View};
 use crate::client::{Conn, Lane, column};
 use crate::error::Failure;
 use crate::issue::label;
@@ -36,65 +35,6 @@ async fn drive(backend: &Postgres, cases: &mut [Case<'_>]) -> Result<(), Backend
     let mut conn = backend.server.conn(Lane::Others).await?;
     let walk = Walk { backend, conn: &mut conn };
     walk.all(cases).await.map_err(|failure| failure.sorted(backend.server.label()))
-}
-
-/// One order on its way.
-struct Case<'a> {
-    order: &'a RevokeOrder,
-    /// What the broker knew it by.
-    handle: Option<u32>,
-    role: Option<Role>,
-    disabled: bool,
-    owns: bool,
-    done: bool,
-    report: RevokeReport,
-}
-
-/// A role as it was found.
-struct Role {
-    oid: u32,
-    name: String,
-    groups: Vec<String>,
-}
-
-impl<'a> Case<'a> {
-    fn new(order: &'a RevokeOrder) -> Self {
-        let handle = order.handle.as_deref().and_then(|handle| handle.parse().ok());
-        let report = RevokeReport {
-            reached: Reached::None,
-            sessions: Sessions::Unknown,
-            absent: false,
-            handle: None,
-            target_now: None,
-            error: None,
-            remains: Vec::new(),
-        };
-        Self { order, handle, role: None, disabled: false, owns: false, done: false, report }
-    }
-
-    fn name(&self) -> &str {
-        self.order.principal.as_str()
-    }
-
-    /// The name that the role has in the target now.
-    fn role_name(&self) -> &str {
-        self.role.as_ref().map_or(self.name(), |role| &role.name)
-    }
-
-    fn oids(&self) -> impl Iterator<Item = u32> {
-        let found = self.role.as_ref().map(|role| role.oid);
-        self.handle.filter(|oid| Some(*oid) != found).into_iter().chain(found)
-    }
-
-    /// The first thing that stood in the way is what is told.
-    fn fail(&mut self, error: &dyn std::fmt::Display) {
-        self.report.error.get_or_insert_with(|| error.to_string());
-    }
-
-    fn note(&mut self, outcome: Result<(), Failure>, doing: &str) -> bool {
-        let failed = outcome.map_err(|failure| self.fail(&format!("{doing}: {}", failure.text())));
-        failed.is_ok()
-    }
 }
 
 /// The steps, on one connection. A failure that they return is the connection's: everything else stays in its case.
@@ -321,60 +261,6 @@ impl Walk<'_, '_> {
         }
         Ok(())
     }
-}
-
-impl Case<'_> {
-    /// After the cut: `drained` where no login is half-way any more, `ended` where no session is to be seen.
-    fn cut(&mut self, drained: bool, ended: bool) {
-        let refused = self.disabled || self.report.absent;
-        self.report.sessions = match (refused && ended, drained) {
-            (true, true) => Sessions::None,
-            (true, false) => Sessions::Reaping,
-            (false, _) => Sessions::Unknown,
-        };
-        if !ended {
-            self.report.sessions = Sessions::Reaping;
-            self.fail(&"sessions do not end");
-        } else if self.disabled {
-            self.report.reached = Reached::Cut;
-        } else if self.report.absent {
-            self.report.reached = Reached::Removed;
-        }
-    }
-
-    fn read_back(&mut self, view: &View) {
-        self.report.target_now = Some(view.now);
-        if self.oids().any(|oid| view.open.contains(&oid)) && self.report.sessions == Sessions::None {
-            self.report.sessions = Sessions::Reaping;
-        }
-        match view.roles.get(self.role_name()).or_else(|| view.roles.get(self.name())) {
-            None => self.gone(),
-            Some(true) => {
-                self.report.reached = Reached::None;
-                self.fail(&"the role may log in again");
-            }
-            Some(false) => {}
-        }
-    }
-
-    /// The role is gone; what failed on the way no longer matters, unless a proof lacks.
-    fn gone(&mut self) {
-        self.report.reached = Reached::Removed;
-        self.report.remains.clear();
-        if self.report.sessions != Sessions::Unknown {
-            self.report.error = None;
-        }
-    }
-}
-
-/// A read-back.
-#[derive(Deserialize)]
-struct View {
-    now: Timestamp,
-    /// The roles that are there, and whether they may log in.
-    roles: std::collections::BTreeMap<String, bool>,
-    /// The OIDs that have sessions.
-    open: Vec<u32>,
 }
 
 /// By name; or by OID where somebody renamed a role that our label is on.

@@ -215,3 +215,14 @@ fn program(bin_dir: &Path, name: &str, folder: &Path, account: Option<(u32, u32)
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_programs_are_told_with_what_to_install() {
+        let told = start(Path::new("/nowhere/bin")).unwrap_err().to_string();
+        assert!(told.contains("`initdb` in `/nowhere/bin`") && told.contains("postgresql-15"), "{told}");
+    }
+}

@@ -2,10 +2,11 @@
 
 pub(crate) mod agent;
 pub(crate) mod proxy;
+pub(crate) mod server;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use leasehold_backend::kind::EntropyError;
 use leasehold_backend::{Backend, BackendKind, Entropy, GrantView};
@@ -71,14 +72,14 @@ impl Site {
         ))
         .await
         .unwrap();
-        let (pair, recipe) = ("orders.read@orders".parse::<Pair>().unwrap(), recipe());
+        let (pair, recipe) = ("orders.read@orders".parse::<Pair>().unwrap(), recipe_of(&recipe()));
         let grants = [GrantView { pair: &pair, recipe: &recipe }];
         for table in [self.table(), self.with("on_owned", json!("keep"))] {
             for statement in open(&table).setup(&grants).await.unwrap() {
                 root.batch_execute(&statement.text).await.unwrap();
             }
         }
-        root.batch_execute("GRANT CREATE ON SCHEMA work TO lh_estate").await.unwrap();
+        root.batch_execute("GRANT USAGE, CREATE ON SCHEMA work TO lh_estate").await.unwrap();
     }
 
     /// A superuser's session: the proof is never the broker's word.
@@ -116,13 +117,11 @@ pub(crate) fn open(table: &Map<String, Value>) -> Arc<dyn Backend> {
 }
 
 /// A recipe that mints.
-pub(crate) fn recipe() -> Recipe {
-    recipe_of(
-        json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } }),
-    )
+pub(crate) fn recipe() -> Value {
+    json!({ "member_of": [GROUP], "connection_limit": 5, "settings": { "statement_timeout": "30s" } })
 }
 
-pub(crate) fn recipe_of(value: Value) -> Recipe {
+pub(crate) fn recipe_of(value: &Value) -> Recipe {
     Recipe(value.as_object().unwrap().clone())
 }
 
@@ -139,17 +138,6 @@ impl Entropy for Dice {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Timestamp(i64::try_from(since.as_millis()).unwrap())
     }
-}
-
-/// Waits for something that a server will do, but not for ever.
-pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    for _ in 0..600 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("never came true: {what}");
 }
 
 /// The processes of logins that are half-way, as a superuser sees them.

@@ -1,0 +1,44 @@
+//! What the road costs: `cargo bench --bench road`. Prints a table; docs/performance.md holds one.
+//!
+//! Client and broker share the process and the machine. SQLite at synchronous=FULL, journal on, mutual TLS, 50
+//! policies. PostgreSQL is a throwaway cluster, and the bare statements run beside the broker in the same run.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a bench that cannot go on should say where"
+)]
+
+#[path = "road/memory.rs"]
+mod memory;
+#[path = "road/postgres.rs"]
+mod postgres;
+#[path = "road/start.rs"]
+mod start;
+#[path = "road/table.rs"]
+mod table;
+#[path = "../tests/suite/world.rs"]
+#[expect(dead_code, reason = "the suite uses more of it")]
+mod world;
+
+use table::Table;
+
+fn main() {
+    // cargo bench hands over flags of its own; names of sections may follow.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|one| one == name);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut table = Table::default();
+    if wants("start") {
+        start::run(&mut table);
+    }
+    if wants("memory") {
+        runtime.block_on(memory::run(&mut table));
+    }
+    if wants("postgres") {
+        runtime.block_on(postgres::run(&mut table));
+    }
+    println!("{table}");
+}

@@ -1,0 +1,196 @@
+//! One connection to one door of a broker.
+
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
+
+use spiffe::SpiffeId;
+use tonic::{Response, Status, transport::Channel};
+
+use crate::{
+    ClientError, Options, TaskBuilder, connect_spiffe, connect_unix,
+    io::Io,
+    retry::Patience,
+    v1,
+    v1::{
+        admin_service_client::AdminServiceClient, audit_service_client::AuditServiceClient,
+        identity_service_client::IdentityServiceClient, lease_service_client::LeaseServiceClient,
+        revocation_service_client::RevocationServiceClient, target_service_client::TargetServiceClient,
+        task_service_client::TaskServiceClient,
+    },
+};
+
+/// A connection to a broker. Clones share it; it connects again by itself, with the newest SVID.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    io: Arc<Io>,
+    channel: Channel,
+    options: Options,
+}
+
+impl Client {
+    /// Connects to the agents' door by mutual TLS, with the SVID that the Workload API issues to this process.
+    ///
+    /// # Errors
+    /// [`ClientError::Unset`] without a Workload API, [`ClientError::Connect`] when no connection comes about.
+    pub async fn connect(options: Options) -> Result<Self, ClientError> {
+        let addr = options.addr.clone();
+        Self::by_svid(options, addr).await
+    }
+
+    /// [`Client::connect`] with [`Options::from_env`].
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn from_env() -> Result<Self, ClientError> {
+        Self::connect(Options::from_env()).await
+    }
+
+    /// Connects to the admin door: a unix socket, where the kernel says who calls, or mutual TLS.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_admin(options: Options) -> Result<Self, ClientError> {
+        match options.admin_addr.strip_prefix("unix:").map(|path| path.trim_start_matches("//").to_owned()) {
+            Some(path) => {
+                let connect = async move { Ok(connect_unix(Path::new(&path)).await?) };
+                Self::over(options, connect).await
+            }
+            None => {
+                let addr = options.admin_addr.clone();
+                Self::by_svid(options, addr).await
+            }
+        }
+    }
+
+    async fn by_svid(options: Options, addr: String) -> Result<Self, ClientError> {
+        let endpoint = options.workload_api.clone().ok_or(ClientError::Unset("SPIFFE_ENDPOINT_SOCKET"))?;
+        let server = options.server_id.as_deref().map(parse_id).transpose()?;
+        let deadline = options.dial_timeout;
+        let connect = async move { Ok(connect_spiffe(&endpoint, &addr, server, deadline).await?) };
+        Self::over(options, connect).await
+    }
+
+    /// Everything that the channel spawns lands on the client's own thread, since it is made there.
+    pub(crate) async fn over(
+        options: Options,
+        connect: impl Future<Output = Result<Channel, ClientError>> + Send + 'static,
+    ) -> Result<Self, ClientError> {
+        let io = Io::start().map_err(|error| ClientError::Invalid(format!("no thread: {error}")))?;
+        let channel = io.run(connect).await?;
+        Ok(Self { inner: Arc::new(Inner { io, channel, options }) })
+    }
+
+    /// Begins a task.
+    pub fn task(&self) -> TaskBuilder {
+        TaskBuilder::new(self.clone())
+    }
+
+    /// What the broker knows of this caller.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn whoami(&self) -> Result<v1::WhoAmIResponse, ClientError> {
+        self.persist(|| async { self.identity().who_am_i(v1::WhoAmIRequest {}).await }).await
+    }
+
+    /// Awaits one answer, no longer than the options allow. Repeats nothing.
+    ///
+    /// # Errors
+    /// Any refusal, and [`ClientError::Broken`] or [`ClientError::Late`] when nobody knows what became of it.
+    pub async fn call<T>(
+        &self,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, ClientError> {
+        let limit = self.options().call_timeout;
+        let answer = tokio::time::timeout(limit, answer).await.map_err(|_| ClientError::Late(limit))?;
+        Ok(answer?.into_inner())
+    }
+
+    /// As [`Client::call`], asking again while that may help and the options' patience lasts. For calls that are
+    /// safe to repeat only: reads, and those that name themselves by a request id.
+    ///
+    /// # Errors
+    /// As [`Client::call`], the last one.
+    pub async fn persist<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut patience = self.patience();
+        loop {
+            match self.call(ask()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tokio::time::sleep(patience.next(error)?).await,
+            }
+        }
+    }
+
+    /// The service that tells who is calling.
+    #[must_use]
+    pub fn identity(&self) -> IdentityServiceClient<Channel> {
+        IdentityServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service of tasks.
+    #[must_use]
+    pub fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service of leases.
+    #[must_use]
+    pub fn leases(&self) -> LeaseServiceClient<Channel> {
+        LeaseServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service of revocations. Admin door only.
+    #[must_use]
+    pub fn revocations(&self) -> RevocationServiceClient<Channel> {
+        RevocationServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service of targets. Admin door only.
+    #[must_use]
+    pub fn targets(&self) -> TargetServiceClient<Channel> {
+        TargetServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service of the journal. Admin door only.
+    #[must_use]
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service that looks after the broker. Admin door only.
+    #[must_use]
+    pub fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The options that it was connected with.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    pub(crate) fn io(&self) -> &Arc<Io> {
+        &self.inner.io
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.inner.channel.clone()
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(self.options().patience)
+    }
+
+    /// How long ending calls wait for the broker to confirm, unless told otherwise.
+    pub(crate) const WAIT: Duration = Duration::from_secs(10);
+}
+
+fn parse_id(text: &str) -> Result<SpiffeId, ClientError> {
+    SpiffeId::new(text).map_err(|error| ClientError::Invalid(format!("`{text}` is not a SPIFFE ID: {error}")))
+}

@@ -1,0 +1,78 @@
+//! Where the broker is, and how patient a client is with it.
+
+use std::time::Duration;
+
+/// How a client reaches a broker. [`Options::from_env`] reads what `leasehold dev env` prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// The SPIFFE Workload API, `unix:/path` (`SPIFFE_ENDPOINT_SOCKET`).
+    pub workload_api: Option<String>,
+    /// The agents' door, `host:port` (`LEASEHOLD_ADDR`).
+    pub addr: String,
+    /// The SPIFFE ID that the broker must prove (`LEASEHOLD_SERVER_ID`); `spiffe://<own trust domain>/leasehold`
+    /// when `None`.
+    pub server_id: Option<String>,
+    /// The admin door, `unix:/path` or `host:port` (`LEASEHOLD_ADMIN_ADDR`).
+    pub admin_addr: String,
+    /// How long connecting may take.
+    pub dial_timeout: Duration,
+    /// How long one call may take, its waiting on the broker's side included.
+    pub call_timeout: Duration,
+    /// How long calls that are safe to repeat are repeated, all tries together.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workload_api: None,
+            addr: "127.0.0.1:8443".to_owned(),
+            server_id: None,
+            admin_addr: "unix:/run/leasehold/admin.sock".to_owned(),
+            dial_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(45),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Options {
+    /// The options that the environment names, defaults for the rest.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::from_lookup(|key| std::env::var(key).ok())
+    }
+
+    /// As [`Options::from_env`], from any table of variables. An empty variable counts as unset.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let given = |key: &str| lookup(key).filter(|value| !value.is_empty());
+        let defaults = Self::default();
+        Self {
+            workload_api: given("SPIFFE_ENDPOINT_SOCKET"),
+            addr: given("LEASEHOLD_ADDR").unwrap_or(defaults.addr),
+            server_id: given("LEASEHOLD_SERVER_ID"),
+            admin_addr: given("LEASEHOLD_ADMIN_ADDR").unwrap_or(defaults.admin_addr),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        assert_eq!(Options::from_lookup(|_| Some(String::new())), Options::default());
+    }
+
+    #[test]
+    fn each_variable_has_its_place() {
+        let read = Options::from_lookup(|key| Some(key.to_lowercase()));
+        assert_eq!(read.workload_api.as_deref(), Some("spiffe_endpoint_socket"));
+        assert_eq!(read.addr, "leasehold_addr");
+        assert_eq!(read.server_id.as_deref(), Some("leasehold_server_id"));
+        assert_eq!(read.admin_addr, "leasehold_admin_addr");
+    }
+}

@@ -1,0 +1,133 @@
+//! When to ask again: only where that is safe, only so long, and never in step with others.
+
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
+use crate::ClientError;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Tries of one call, the first included.
+const TRIES: u32 = 12;
+
+/// How long, and how often, one call may still be repeated.
+///
+/// For calls that are safe to repeat: reads, and those named by a request id (RULES R-5).
+pub(crate) struct Patience {
+    until: Instant,
+    left: u32,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { until: Instant::now() + limit, left: TRIES - 1, pause: FIRST_PAUSE }
+    }
+
+    /// How long to wait before the next try; the error itself when there should be none.
+    pub(crate) fn next(&mut self, error: ClientError) -> Result<Duration, ClientError> {
+        let Some(pause) = self.pause_for(&error) else { return Err(error) };
+        let pause = jittered(pause);
+        if self.left == 0 || Instant::now() + pause > self.until {
+            return Err(error);
+        }
+        self.left -= 1;
+        Ok(pause)
+    }
+
+    fn pause_for(&mut self, error: &ClientError) -> Option<Duration> {
+        if error.is_away() {
+            let pause = self.pause;
+            self.pause = (pause * 2).min(LONGEST_PAUSE);
+            return Some(pause);
+        }
+        let refusal = error.refusal()?;
+        // Without a delay the broker does not say that asking again could help.
+        let retryable = matches!(refusal.code, Code::Unavailable | Code::Aborted);
+        refusal.retry_after.filter(|_| retryable).map(|delay| delay.max(FIRST_PAUSE))
+    }
+}
+
+/// Between the pause and half as much again, never less: the broker's delay is a promise about it.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    let [low, high, ..] = random_bytes();
+    pause + pause.mul_f64(f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX) / 2.0)
+}
+
+/// A name for a request that nobody else will choose: 128 random bits in hexadecimal.
+#[must_use]
+pub fn request_id() -> String {
+    random_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn random_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let source = rustls::crypto::ring::default_provider().secure_random;
+    if source.fill(&mut bytes).is_err() {
+        // Without the system's randomness no handshake succeeds either: nothing is ever sent under this name.
+        tracing::error!("the system gives no randomness");
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Refusal;
+
+    fn refused(code: Code, retry_after: Option<Duration>) -> ClientError {
+        ClientError::Refused(Box::new(Refusal {
+            code,
+            reason: String::new(),
+            message: String::new(),
+            decision: None,
+            why: None,
+            next: None,
+            retry_after,
+            violations: Vec::new(),
+            help: Vec::new(),
+            metadata: BTreeMap::new(),
+        }))
+    }
+
+    fn check(error: ClientError, again: bool) {
+        let text = format!("{error:?}");
+        assert_eq!(Patience::new(Duration::from_secs(30)).next(error).is_ok(), again, "{text}");
+    }
+
+    #[test]
+    fn only_what_is_safe_is_asked_again() {
+        let second = Some(Duration::from_secs(1));
+        check(refused(Code::Unavailable, second), true);
+        check(refused(Code::Aborted, second), true);
+        check(refused(Code::Unavailable, None), false);
+        check(refused(Code::PermissionDenied, second), false);
+        check(refused(Code::Unavailable, Some(Duration::from_secs(60))), false);
+        check(ClientError::Broken("reset".into()), true);
+        check(ClientError::Invalid("x".into()), false);
+    }
+
+    #[test]
+    fn patience_ends() {
+        let mut patience = Patience::new(Duration::from_secs(3600));
+        let tries =
+            (0..100).take_while(|_| patience.next(ClientError::Broken(String::new())).is_ok()).count();
+        assert_eq!(tries, 11);
+    }
+
+    #[test]
+    fn a_pause_is_never_shorter_than_asked() {
+        let second = Duration::from_secs(1);
+        assert!((0..100).map(|_| jittered(second)).all(|pause| pause >= second && pause <= second * 3 / 2));
+    }
+
+    #[test]
+    fn request_ids_differ_and_are_allowed() {
+        let (one, two) = (request_id(), request_id());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 32);
+    }
+}

@@ -1,0 +1,108 @@
+//! What every command has: a console, and the doors of the broker.
+
+use std::future::Future;
+
+use clap::Args;
+use leasehold_client::{Client, ClientError, Options};
+
+use super::{console::Console, problem::Problem};
+
+/// What a command works with.
+pub(crate) struct Session {
+    pub(crate) console: Console,
+    pub(crate) options: Options,
+}
+
+/// Which door a command that both doors serve takes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct DoorArgs {
+    /// Ask at the admin door. Taken by itself where there is no SPIFFE_ENDPOINT_SOCKET.
+    #[arg(long)]
+    pub admin: bool,
+}
+
+/// How much a list shows.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// The most to show.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+impl Session {
+    pub(crate) fn new(console: Console, options: Options) -> Self {
+        Self { console, options }
+    }
+
+    /// The agents' door.
+    pub(crate) async fn agents(&self) -> Result<Client, Problem> {
+        Ok(Client::connect(self.options.clone()).await?)
+    }
+
+    /// The admin door.
+    pub(crate) async fn admin(&self) -> Result<Client, Problem> {
+        Ok(Client::connect_admin(self.options.clone()).await?)
+    }
+
+    /// The agents' door for those who have an identity, else the admin door.
+    pub(crate) async fn either(&self, door: DoorArgs) -> Result<Client, Problem> {
+        match door.admin || self.options.workload_api.is_none() {
+            true => self.admin().await,
+            false => self.agents().await,
+        }
+    }
+}
+
+/// Reads pages until there are `limit` things or no more; says whether more were left.
+pub(crate) async fn pages<T, F>(
+    limit: LimitArgs,
+    mut page: impl FnMut(i32, String) -> F,
+) -> Result<(Vec<T>, bool), ClientError>
+where
+    F: Future<Output = Result<(Vec<T>, String), ClientError>>,
+{
+    let limit = limit.limit;
+    let mut found = Vec::new();
+    let mut token = String::new();
+    loop {
+        let room = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        let (more, next) = page(i32::try_from(room.min(1000)).unwrap_or(1000), token).await?;
+        found.extend(more);
+        let full = found.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+        if next.is_empty() || full {
+            return Ok((found, !next.is_empty()));
+        }
+        token = next;
+    }
+}
+
+/// The last line of a list that was cut.
+pub(crate) fn more_line(more: bool) -> &'static str {
+    if more { "there are more: --limit N shows them\n" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(limit: u32, expect: (usize, bool)) {
+        // 25 things, at most 10 a page.
+        let answer = pages(LimitArgs { limit }, |size, token: String| async move {
+            let start = token.parse::<usize>().unwrap_or(0);
+            let end = (start + usize::try_from(size.min(10)).unwrap()).min(25);
+            let next = if end < 25 { end.to_string() } else { String::new() };
+            Ok(((start..end).collect::<Vec<_>>(), next))
+        });
+        let (found, more) = answer.await.unwrap();
+        assert_eq!((found.len(), more), expect);
+        assert!(found.iter().enumerate().all(|(place, number)| place == *number));
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_to_the_limit() {
+        check(5, (5, true)).await;
+        check(15, (15, true)).await;
+        check(25, (25, false)).await;
+        check(100, (25, false)).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! `status`: the operator's one screen.
+
+use clap::Args;
+use leasehold_client::v1;
+use serde_json::json;
+
+use super::{
+    console::Report,
+    json,
+    problem::{Exit, Problem},
+    session::Session,
+    targets,
+    view::{self, stamp, wire_length},
+};
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: leasehold status || page-somebody")]
+pub struct StatusArgs {}
+
+pub(crate) async fn run(_args: StatusArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let client = session.admin().await?;
+    let answer = client.persist(|| async { client.admin().status(v1::StatusRequest {}).await }).await?;
+    session.console.report(&report(&answer))?;
+    Ok(if answer.needs_person.is_empty() { Exit::DONE } else { Exit::FAILED })
+}
+
+fn report(answer: &v1::StatusResponse) -> Report {
+    let journal = answer.journal.clone().unwrap_or_default();
+    let clock = answer.clock.clone().unwrap_or_default();
+    let mut text = view::fields(&[
+        ("broker", format!("{} {}, up {}", answer.broker, answer.version, wire_length(answer.uptime))),
+        ("leases", format!("{} live, {} due, {} stuck", answer.live, answer.due, answer.stuck)),
+        ("tasks", format!("{} open", answer.open_tasks)),
+        ("frozen", answer.frozen.to_string()),
+        (
+            "journal",
+            format!("{} at {}: {}", journal.chain, journal.seq, health(journal.healthy, &journal.error)),
+        ),
+        (
+            "clock",
+            format!(
+                "{} ({}): {}",
+                stamp(clock.now),
+                wire_length(clock.offset),
+                health(clock.ok, &clock.reason)
+            ),
+        ),
+    ]);
+    text.push('\n');
+    text.push_str(&targets::table(&answer.targets));
+    for line in &answer.needs_person {
+        text.push_str(&format!("\nneeds a person: {line}"));
+    }
+    Report::new(text, json(answer, &journal, &clock))
+}
+
+fn health(good: bool, error: &str) -> String {
+    if good { "good".to_owned() } else { format!("NOT GOOD: {error}; nothing is issued, revoking goes on") }
+}
+
+fn json(
+    answer: &v1::StatusResponse,
+    journal: &v1::JournalStatus,
+    clock: &v1::ClockStatus,
+) -> serde_json::Value {
+    json!({
+        "broker": answer.broker, "version": answer.version, "uptime": json::span(answer.uptime),
+        "live": answer.live, "due": answer.due, "stuck": answer.stuck, "frozen": answer.frozen,
+        "open_tasks": answer.open_tasks, "targets": answer.targets.iter().map(json::target).collect::<Vec<_>>(),
+        "journal": {
+            "chain": journal.chain, "seq": journal.seq, "healthy": journal.healthy, "error": journal.error,
+        },
+        "clock": {
+            "ok": clock.ok, "offset": json::span(clock.offset), "reason": clock.reason, "now": json::time(clock.now),
+        },
+        "needs_person": answer.needs_person,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_screen_says_what_needs_a_person() {
+        let answer = v1::StatusResponse {
+            live: 12,
+            due: 2,
+            stuck: 1,
+            frozen: 1,
+            open_tasks: 7,
+            broker: "broker-1".into(),
+            version: "0.1.0".into(),
+            uptime: Some(prost_types::Duration { seconds: 93_784, nanos: 0 }),
+            journal: Some(v1::JournalStatus {
+                chain: "broker-1/1".into(),
+                seq: 61,
+                healthy: true,
+                error: String::new(),
+            }),
+            clock: Some(v1::ClockStatus {
+                ok: false,
+                offset: Some(prost_types::Duration { seconds: -9, nanos: 0 }),
+                reason: "the wall clock went back".into(),
+                now: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+            }),
+            targets: vec![v1::Target {
+                name: "orders-db".into(),
+                backend: "postgres".into(),
+                owner: "group:data-platform".into(),
+                state: v1::TargetState::Down.into(),
+                last_error: "connection refused".into(),
+                live: 12,
+                due: 2,
+                stuck: 1,
+                grade: v1::Grade::Exact.into(),
+                ..v1::Target::default()
+            }],
+            needs_person: vec!["lease_1 on orders-db has failed to be revoked 9 times".into()],
+        };
+        insta::assert_snapshot!(report(&answer).text);
+    }
+}

@@ -1,0 +1,161 @@
+//! `targets`: how they are, and what they need.
+
+use clap::{Args, Subcommand};
+use leasehold_client::v1;
+use serde_json::json;
+
+use super::{
+    console::Report,
+    grants::grade_words,
+    json,
+    problem::{Exit, Problem},
+    session::{LimitArgs, Session, more_line, pages},
+    view::{self, Word, stamp, wire_length},
+};
+
+/// `targets`.
+#[derive(Debug, Subcommand)]
+pub enum TargetsCommand {
+    /// List the targets with what is known of them; dials none.
+    #[command(after_help = "Example: leasehold targets list")]
+    List(ListArgs),
+    /// Dial a target and test clock, owner and each privilege; exit 1 if something stands in the way.
+    #[command(after_help = "Example: leasehold targets check orders-db")]
+    Check(NameArgs),
+    /// Print the least-privilege SQL for this server's version. Runs nothing; holds no password.
+    #[command(after_help = "Example: leasehold targets setup orders-db | psql -h db1.internal orders")]
+    Setup(NameArgs),
+}
+
+/// `targets list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    limit: LimitArgs,
+}
+
+/// One target.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// Its name.
+    #[arg(value_name = "NAME")]
+    target: String,
+}
+
+pub(crate) async fn run(command: TargetsCommand, session: &mut Session) -> Result<Exit, Problem> {
+    match command {
+        TargetsCommand::List(args) => list(args, session).await,
+        TargetsCommand::Check(args) => check(args, session).await,
+        TargetsCommand::Setup(args) => setup(args, session).await,
+    }
+}
+
+async fn list(args: ListArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let client = session.admin().await?;
+    let (targets, more) = pages(args.limit, |page_size, page_token| {
+        let request = v1::ListTargetsRequest { page_size, page_token };
+        let client = &client;
+        async move {
+            let answer =
+                client.persist(|| async { client.targets().list_targets(request.clone()).await }).await?;
+            Ok((answer.targets, answer.next_page_token))
+        }
+    })
+    .await?;
+    let json = json!({"targets": targets.iter().map(json::target).collect::<Vec<_>>(), "more": more});
+    session.console.report(&Report::new(table(&targets) + more_line(more), json)).map(|()| Exit::DONE)
+}
+
+/// Targets, one a row.
+pub(crate) fn table(targets: &[v1::Target]) -> String {
+    let row = |one: &v1::Target| {
+        vec![
+            one.name.clone(),
+            one.backend.clone(),
+            one.state().word(),
+            one.live.to_string(),
+            one.due.to_string(),
+            one.stuck.to_string(),
+            grade_words(one.grade(), one.window),
+            one.owner.clone(),
+            one.last_error.clone(),
+        ]
+    };
+    let rows: Vec<_> = targets.iter().map(row).collect();
+    view::table(
+        &["TARGET", "BACKEND", "STATE", "LIVE", "DUE", "STUCK", "REVOCABLE", "OWNER", "ERROR"],
+        &rows,
+        "no targets",
+    )
+}
+
+async fn check(args: NameArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let client = session.admin().await?;
+    let request = v1::CheckTargetRequest { target: args.target };
+    let answer = client.persist(|| async { client.targets().check_target(request.clone()).await }).await?;
+    session.console.report(&checked(&answer))?;
+    Ok(if answer.problems.is_empty() { Exit::DONE } else { Exit::FAILED })
+}
+
+fn checked(answer: &v1::CheckTargetResponse) -> Report {
+    let target = answer.target.clone().unwrap_or_default();
+    let mut text = view::fields(&[
+        ("target", target.name.clone()),
+        ("state", target.state().word()),
+        ("clock", wire_length(target.clock_offset)),
+        ("last answer", stamp(target.last_answer_at)),
+        ("last error", target.last_error.clone()),
+    ]);
+    for problem in &answer.problems {
+        text.push_str(&format!("problem: {}\n", problem.what));
+        if !problem.fix.is_empty() {
+            text.push_str(&format!("  fix: {}\n", problem.fix));
+        }
+    }
+    answer.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
+    let problems: Vec<_> =
+        answer.problems.iter().map(|one| json!({"what": one.what, "fix": one.fix})).collect();
+    Report::new(
+        text,
+        json!({"target": json::target(&target), "problems": problems, "warnings": answer.warnings}),
+    )
+}
+
+async fn setup(args: NameArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let client = session.admin().await?;
+    let request = v1::SetupTargetRequest { target: args.target };
+    let answer = client.persist(|| async { client.targets().setup_target(request.clone()).await }).await?;
+    session.console.report(&setup_report(&answer)).map(|()| Exit::DONE)
+}
+
+/// A script: what people should know, and how to undo it, are comments.
+fn setup_report(answer: &v1::SetupTargetResponse) -> Report {
+    let comment = |text: &str| text.lines().map(|line| format!("-- {line}\n")).collect::<String>();
+    let mut text: String = answer.notes.iter().map(|note| comment(note)).collect();
+    answer.statements.iter().for_each(|statement| text.push_str(&ended(statement)));
+    if !answer.undo.is_empty() {
+        text.push_str("-- to undo:\n");
+        answer.undo.iter().for_each(|statement| text.push_str(&comment(&ended(statement))));
+    }
+    Report::new(text, json!({"statements": answer.statements, "notes": answer.notes, "undo": answer.undo}))
+}
+
+fn ended(statement: &str) -> String {
+    let statement = statement.trim_end();
+    if statement.ends_with(';') { format!("{statement}\n") } else { format!("{statement};\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setup_is_a_script_that_can_be_piped() {
+        let answer = v1::SetupTargetResponse {
+            statements: vec!["CREATE ROLE leasehold LOGIN".into(), "GRANT a TO leasehold;".into()],
+            notes: vec!["set a password\nyourself".into()],
+            undo: vec!["DROP ROLE leasehold".into()],
+        };
+        insta::assert_snapshot!(setup_report(&answer).text);
+    }
+}

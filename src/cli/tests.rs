@@ -1,0 +1,129 @@
+use clap::CommandFactory;
+
+use super::*;
+use crate::cli::console::tests::captured;
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+/// Every command down to the last, with its path.
+fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+    let path = format!("{path} {}", command.get_name());
+    let mut below = command.get_subcommands().filter(|one| one.get_name() != "help").peekable();
+    if below.peek().is_none() || !command.is_subcommand_required_set() {
+        found.push((path.trim().to_owned(), command.clone()));
+    }
+    below.for_each(|one| leaves(one, &path, found));
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let mut found = Vec::new();
+    leaves(&Cli::command(), "", &mut found);
+    assert!(found.len() > 30, "the commands are found");
+    for (path, command) in found {
+        assert!(command.get_about().is_some(), "{path} says what it does");
+        let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(example.starts_with("Example: ") && example.contains(&path), "{path}: {example}");
+    }
+}
+
+#[test]
+fn the_commands_are_those_of_the_papers() {
+    let mut found = Vec::new();
+    leaves(&Cli::command(), "", &mut found);
+    let paths: Vec<_> = found.into_iter().map(|(path, _)| path).collect();
+    insta::assert_snapshot!(paths.join("\n"));
+}
+
+fn check(line: &str, good: bool) {
+    let words = line.split(' ').filter(|word| !word.is_empty());
+    assert_eq!(Cli::try_parse_from(std::iter::once("leasehold").chain(words)).is_ok(), good, "{line}");
+}
+
+#[test]
+fn lines_are_taken_or_refused() {
+    check("whoami", true);
+    check("whoami --output json", true);
+    check("--output json grants", true);
+    check("propose orders.read@orders-db --ttl 10m --param code=triage", true);
+    check("propose orders.read", false);
+    check("exec --lease A=a@db,ttl=1m --lease b@db -- psql -c x", true);
+    check("exec --lease a@db", false);
+    check("exec -- psql", true);
+    check("task open a@db b@db --ref run=1 --deadline 20m", true);
+    check("task open", false);
+    check("task scope task_1 a@db b@db", true);
+    check("task scope task_1 --add a@db --remove b@db", true);
+    check("task scope task_1 a@db --add b@db", false);
+    check("task scope task_1", false);
+    check("task list --ref run=1 --state open", true);
+    check("lease request a@db --task t --to file:/x --as pgpass", true);
+    check("lease request a@db --task t --to fd:3", true);
+    check("lease request a@db --task t --to fd:3 --reveal", false);
+    check("lease request a@db --task t --to /x", false);
+    check("lease list --live --target db --since 2h", true);
+    check("lease list --at 2026-01-31T02:13:00Z", true);
+    check("lease list --at yesterday", false);
+    check("revoke --lease lease_1 --reason R", true);
+    check("revoke --lease lease_1", false);
+    check("revoke --reason R", false);
+    check("revoke --lease lease_1 --task task_1 --reason R", false);
+    check("revoke --owner person:ana --reason R --yes", true);
+    check("revocations lift rev_1 --reason R", true);
+    check("revocations lift rev_1", false);
+    check("find lh9fk2", true);
+    check("targets setup orders-db", true);
+    check("audit trace --last", true);
+    check("audit trace", false);
+    check("audit trace --last lease_1", false);
+    check("audit verify file.jsonl", true);
+    check("audit verify file.jsonl --from 3", false);
+    check("audit verify --from 3", true);
+    check("clock confirm --reason R", true);
+    check("dev --postgres postgres://x", true);
+    check("dev env triage", true);
+    check("init dir --target a=postgres://x", true);
+    check("serve --config f --dev-trust", true);
+    check("demo --only 4 --keep", true);
+    check("completion zsh", true);
+    check("nonsense", false);
+}
+
+#[tokio::test]
+async fn local_commands_need_no_broker() {
+    let (console, out, _) = captured(Format::Json, "");
+    let mut session = Session::new(console, Options::default());
+    assert_eq!(dispatch(Ask::Version, &mut session).await.ok(), Some(Exit::DONE));
+    assert_eq!(out.text(), format!("{{\"version\":\"{}\"}}\n", env!("CARGO_PKG_VERSION")));
+    let (console, out, _) = captured(Format::Text, "");
+    let mut session = Session::new(console, Options::default());
+    let bash = Ask::Completion { shell: clap_complete::Shell::Bash };
+    assert_eq!(dispatch(bash, &mut session).await.ok(), Some(Exit::DONE));
+    assert!(out.text().contains("revocations"));
+}
+
+#[tokio::test]
+async fn without_an_identity_nothing_is_asked() {
+    let (console, _, _) = captured(Format::Text, "");
+    let mut session = Session::new(console, Options::default());
+    let Cli { command: Command::Ask(ask), .. } = Cli::try_parse_from(["leasehold", "grants"]).unwrap() else {
+        panic!("grants is an ask")
+    };
+    let problem = dispatch(ask, &mut session).await.err().unwrap();
+    assert_eq!(problem.exit, Exit::UNREACHABLE);
+}
+
+#[tokio::test]
+async fn a_secret_without_a_place_is_not_asked_for() {
+    let (console, out, _) = captured(Format::Text, "");
+    let mut session = Session::new(console, Options::default());
+    let line = ["leasehold", "lease", "request", "a@db", "--task", "task_1"];
+    let Cli { command: Command::Ask(ask), .. } = Cli::try_parse_from(line).unwrap() else { panic!("an ask") };
+    let problem = dispatch(ask, &mut session).await.err().unwrap();
+    // Before any connection: the options name no Workload API.
+    assert_eq!(problem.exit, Exit::USAGE);
+    assert!(out.text().is_empty());
+}

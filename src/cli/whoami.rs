@@ -1,0 +1,93 @@
+//! `whoami`: who the broker says you are.
+
+use clap::Args;
+use leasehold_client::v1;
+use serde_json::json;
+
+use super::{
+    console::Report,
+    json,
+    problem::{Exit, Problem},
+    session::{DoorArgs, Session},
+    view::{self, Word, stamp, wire_length},
+};
+
+/// `whoami`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: leasehold whoami")]
+pub struct WhoamiArgs {
+    #[command(flatten)]
+    door: DoorArgs,
+}
+
+pub(crate) async fn run(args: WhoamiArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let answer = session.either(args.door).await?.whoami().await?;
+    session.console.report(&report(&answer)).map(|()| Exit::DONE)
+}
+
+fn report(answer: &v1::WhoAmIResponse) -> Report {
+    let roles: Vec<_> = answer.roles().map(Word::word).collect();
+    let registered = match (answer.registered, answer.kind()) {
+        (true, _) => "yes",
+        (false, v1::CallerKind::UnixUser) => "",
+        (false, v1::CallerKind::Workload | v1::CallerKind::Unspecified) => "no: leases are refused",
+    };
+    let fields = view::fields(&[
+        ("id", answer.id.clone()),
+        ("door", answer.door().word()),
+        ("svid until", stamp(answer.svid_expires_at)),
+        ("registered", registered.to_owned()),
+        ("owner", answer.owner.clone()),
+        ("groups", answer.groups.join(", ")),
+        ("autonomy", answer.autonomy.clone()),
+        ("roles", roles.join(", ")),
+        ("frozen", answer.frozen.as_ref().map(freeze_line).unwrap_or_default()),
+        ("broker", answer.broker.clone()),
+        ("broker time", stamp(answer.server_time)),
+        ("clock offset", wire_length(answer.clock_offset)),
+    ]);
+    let json = json!({
+        "id": answer.id, "kind": json::word(answer.kind()), "door": json::word(answer.door()),
+        "svid_expires_at": json::time(answer.svid_expires_at), "registered": answer.registered,
+        "owner": answer.owner, "groups": answer.groups, "autonomy": answer.autonomy, "roles": roles,
+        "frozen": json::freeze(answer.frozen.as_ref()), "broker": answer.broker,
+        "server_time": json::time(answer.server_time), "clock_offset": json::span(answer.clock_offset),
+    });
+    Report::new(fields, json)
+}
+
+/// A freeze in one line.
+pub(crate) fn freeze_line(freeze: &v1::Freeze) -> String {
+    format!("by {}, reason \"{}\"; may be lifted by {}", freeze.revocation, freeze.reason, freeze.lifted_by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_sees_itself() {
+        let answer = v1::WhoAmIResponse {
+            id: "spiffe://prod.example/agent/triage".into(),
+            kind: v1::CallerKind::Workload.into(),
+            door: v1::Door::Agents.into(),
+            svid_expires_at: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 5 }),
+            registered: true,
+            owner: "person:ana".into(),
+            groups: vec!["soc".into()],
+            autonomy: "act".into(),
+            frozen: Some(v1::Freeze {
+                revocation: "rev_2b7c".into(),
+                reason: "INC-114".into(),
+                lifted_by: "an admin".into(),
+                since: None,
+            }),
+            broker: "broker-1".into(),
+            server_time: Some(prost_types::Timestamp { seconds: 1_799_990_000, nanos: 0 }),
+            clock_offset: Some(prost_types::Duration { seconds: 0, nanos: 2_000_000 }),
+            roles: Vec::new(),
+        };
+        let report = report(&answer);
+        insta::assert_snapshot!(format!("{}{:#}", report.text, report.json));
+    }
+}

@@ -1,0 +1,99 @@
+//! `leasehold check`: all problems of a config at once, and with `--online` what it names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_backend::{Entropy, GrantView};
+
+use super::assemble::grants_of;
+use super::{Start, clock, lines, spiffe_settings};
+use crate::config::{Config, Loaded, Problem, Trust};
+use crate::entropy::SystemEntropy;
+use crate::identity::spiffe::SpiffeIdentity;
+
+/// How long the Workload API and each target may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What keeps the broker from serving, with file and line where it stands in the config.
+    pub problems: Vec<String>,
+    /// What works but is not what one would want.
+    pub warnings: Vec<String>,
+    /// What was found to be good.
+    pub good: Vec<String>,
+    /// Whether the config itself is good.
+    pub config_is_good: bool,
+}
+
+/// Checks a config; with `online`, dials its targets and its Workload API too. Reads no secret unless it dials.
+pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
+    let start = Start::on_host(trust);
+    let Loaded { config, warnings } = match Config::load(path, &start.kinds, trust) {
+        Ok(loaded) => loaded,
+        Err(problems) => return Checked { problems: texts(&problems), ..Checked::default() },
+    };
+    let mut checked = Checked { warnings: texts(&warnings), config_is_good: true, ..Checked::default() };
+    checked.good.push(format!(
+        "{}: {} targets, {} grants, {} agents",
+        path.display(),
+        config.targets.len(),
+        config.catalog.grants.len(),
+        config.catalog.agents.len()
+    ));
+    if online {
+        check_identity(&config, trust, &mut checked).await;
+        check_targets(&config, &start, &mut checked).await;
+    }
+    checked
+}
+
+fn texts(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+async fn check_identity(config: &Config, trust: Trust, checked: &mut Checked) {
+    let settings = match spiffe_settings(config, trust) {
+        Ok(settings) => crate::identity::spiffe::SpiffeSettings { sync_timeout: PATIENCE, ..settings },
+        Err(error) => return checked.problems.push(error.to_string()),
+    };
+    match SpiffeIdentity::connect(&settings).await {
+        Ok(_) => checked.good.push(format!("Workload API: {} is issued", settings.id)),
+        Err(error) => checked.problems.push(format!("Workload API: {error}")),
+    }
+}
+
+async fn check_targets(config: &Config, start: &Start, checked: &mut Checked) {
+    let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock(start.time.clone(), None));
+    for (name, target) in &config.targets {
+        let Some(kind) = start.kinds.iter().find(|kind| kind.name() == target.backend) else { continue };
+        let backend = match kind.open(name, &target.table, entropy.clone()) {
+            Ok(backend) => backend,
+            Err(found) => {
+                let found: Vec<_> = found.iter().map(|problem| target.problem(problem)).collect();
+                checked.problems.push(lines(&found));
+                continue;
+            }
+        };
+        let grants = grants_of(config, name);
+        let views: Vec<_> = grants.iter().map(|(pair, recipe)| GrantView { pair, recipe }).collect();
+        match tokio::time::timeout(PATIENCE, backend.health(&views)).await {
+            Ok(Ok(health)) => note_health(name, &health, checked),
+            Ok(Err(error)) => checked.problems.push(format!("{name}: {error}")),
+            Err(_) => checked.problems.push(format!("{name}: no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+fn note_health(name: &str, health: &leasehold_backend::Health, checked: &mut Checked) {
+    let lacks = health.missing_privileges.iter();
+    checked
+        .problems
+        .extend(lacks.map(|missing| format!("{name}: lacks {}\n  next: {}", missing.what, missing.fix)));
+    checked.warnings.extend(health.warnings.iter().map(|warning| format!("{name}: {warning}")));
+    if health.missing_privileges.is_empty() {
+        checked.good.push(format!("{name}: {}", health.version));
+    }
+}
