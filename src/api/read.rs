@@ -67,8 +67,13 @@ pub(super) fn reason(given: String) -> Read<String> {
 /// A span that may be left out.
 pub(super) fn span(field: &str, duration: Option<prost_types::Duration>) -> Read<Option<Span>> {
     let Some(duration) = duration else { return Ok(None) };
-    let span = std::time::Duration::try_from(duration).map(Span::from);
-    span.map(Some).map_err(|_| Refused::field(field, "must not be negative"))
+    // Not by prost's own conversion: what it does with seconds near the least number differs between builds.
+    match (u64::try_from(duration.seconds), u32::try_from(duration.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => {
+            Ok(Some(Span::from(std::time::Duration::new(seconds, nanos))))
+        }
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(Refused::field(field, "must be a span of 0 or more")),
+    }
 }
 
 /// A lifetime that may be left out: more than nothing, at most a day.
