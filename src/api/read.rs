@@ -67,12 +67,13 @@ pub(super) fn reason(given: String) -> Read<String> {
 /// A span that may be left out.
 pub(super) fn span(field: &str, duration: Option<prost_types::Duration>) -> Read<Option<Span>> {
     let Some(duration) = duration else { return Ok(None) };
-    // By hand: the conversion of prost overflows on the least of all seconds.
-    let (seconds, nanos) = (u64::try_from(duration.seconds), u64::try_from(duration.nanos));
-    let (Ok(seconds), Ok(nanos)) = (seconds, nanos) else {
-        return Err(Refused::field(field, "must not be negative"));
-    };
-    Ok(Some(Span(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))))
+    // Not by prost's own conversion: what it does with seconds near the least number differs between builds.
+    match (u64::try_from(duration.seconds), u32::try_from(duration.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => {
+            Ok(Some(Span::from(std::time::Duration::new(seconds, nanos))))
+        }
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(Refused::field(field, "must be a span of 0 or more")),
+    }
 }
 
 /// A lifetime that may be left out: more than nothing, at most a day.

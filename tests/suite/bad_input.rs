@@ -129,6 +129,7 @@ const REQUESTS: &[(&str, Spoil<v1::RequestLeaseRequest>, &str)] = &[
     ("a negative ttl", |r| r.ttl = seconds(-1), "BAD_REQUEST"),
     ("a ttl beyond a day", |r| r.ttl = seconds(86_401), "BAD_REQUEST"),
     ("a huge ttl", |r| r.ttl = seconds(i64::MAX), "BAD_REQUEST"),
+    ("the least ttl", |r| r.ttl = seconds(i64::MIN), "BAD_REQUEST"),
     ("a ttl that policy forbids", |r| r.ttl = seconds(86_400), "FORBIDDEN"),
     ("an unknown parameter", |r| r.params.extend([("nope".into(), text("a"))]), "BAD_REQUEST"),
     (
