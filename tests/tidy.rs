@@ -172,6 +172,7 @@ const MAY_SLEEP: &[(&str, &str)] = &[
     ("backends/postgres/tests/common", "looks again at a real server, with a bound"),
     ("backends/postgres/tests/attacks.rs", "looks again at a real server's locks and settings, with a bound"),
     ("backends/postgres/tests/conformance.rs", "lets a real server's own clock pass the end of a lease"),
+    ("tests/suite/demo.rs", "looks again at what a real program has printed, with a bound"),
 ];
 
 /// Where a secret is opened, how often, and what for. A new place is a decision.
@@ -190,6 +191,9 @@ const OPENED: &[(&str, usize, &str)] = &[
     ("sdk/rust/src/credential.rs", 1, "the agent's side: into a connection string"),
     ("examples/agent.rs", 1, "the agent's side: into its PostgreSQL client"),
     ("src/cli/exec/vars.rs", 1, "the agent's side: into the file or variable of the command that exec runs"),
+    ("src/dev/demo/lease.rs", 1, "the demo's agent: it looks for the bytes where they must not be"),
+    ("src/dev/demo/memory.rs", 1, "the demo's agent: into its client"),
+    ("src/dev/demo/postgres.rs", 1, "the demo's agent: into its PostgreSQL client"),
     ("src/cli/deliver.rs", 2, "the agent's side: into the file or descriptor that was asked for"),
 ];
 
