@@ -26,6 +26,8 @@ use layers::Identified;
 
 /// The largest request, in bytes.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
+/// The largest question to health and reflection, which anybody proven may ask, in bytes.
+const MAX_QUESTION_BYTES: usize = 4 * 1024;
 
 /// What every service works with.
 #[derive(Clone)]
@@ -50,7 +52,8 @@ impl Api {
         reporter.set_serving::<v1::lease_service_server::LeaseServiceServer<Self>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(leasehold_proto::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+            .build_v1()?
+            .max_decoding_message_size(MAX_QUESTION_BYTES);
         let api = || self.clone();
         use v1::admin_service_server::AdminServiceServer as Admin;
         use v1::audit_service_server::AuditServiceServer as Audit;
@@ -59,7 +62,7 @@ impl Api {
         use v1::revocation_service_server::RevocationServiceServer as Revocation;
         use v1::target_service_server::TargetServiceServer as Target;
         use v1::task_service_server::TaskServiceServer as Task;
-        Ok(Routes::new(health)
+        Ok(Routes::new(health.max_decoding_message_size(MAX_QUESTION_BYTES))
             .add_service(reflection)
             .add_service(Task::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(Lease::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES))

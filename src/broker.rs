@@ -103,6 +103,7 @@ struct Inner {
     liveness: liveness::Liveness,
     attempts: request::Attempts,
     revoker: revoke::Revoker,
+    held: sweep::Held,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -119,6 +120,7 @@ impl Broker {
                 liveness: liveness::Liveness::default(),
                 attempts: request::Attempts::default(),
                 revoker: revoke::Revoker::new(&targets),
+                held: sweep::Held::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

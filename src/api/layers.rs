@@ -104,7 +104,7 @@ impl DoorLayer {
         let registry = self.broker.registry();
         match authority::check(call, &caller, &self.operators, &registry) {
             Ok(standing) => {
-                self.record_act(&caller, call).await;
+                self.record_act(&caller, call);
                 Ok(Identified { caller, standing })
             }
             Err(refused) => Err(self.record(refused, &caller, call).await),
@@ -112,17 +112,20 @@ impl DoorLayer {
     }
 
     /// An operator on the host is recorded with the uid that logged in, which `sudo` does not change (RULES R-19). No
-    /// record ever stops an operator.
-    async fn record_act(&self, caller: &Caller, call: &str) {
+    /// record ever stops an operator, or keeps one waiting.
+    fn record_act(&self, caller: &Caller, call: &str) {
         let Some(login) = caller.login_uid().filter(|_| authority::acts(call)) else { return };
-        let details = BTreeMap::from([
-            ("by".to_owned(), caller.id().to_string()),
-            ("login uid".to_owned(), login.to_string()),
-            ("call".to_owned(), call.to_owned()),
-        ]);
-        if let Err(error) = self.broker.ledger().note_broker("operator acts", details).await {
-            tracing::error!(caller = %caller.id(), login, call, %error, "an operator's call is not on record");
-        }
+        let (broker, by, call) = (self.broker.clone(), caller.id().to_string(), call.to_owned());
+        tokio::spawn(async move {
+            let details = BTreeMap::from([
+                ("by".to_owned(), by.clone()),
+                ("login uid".to_owned(), login.to_string()),
+                ("call".to_owned(), call.clone()),
+            ]);
+            if let Err(error) = broker.ledger().note_broker("operator acts", details).await {
+                tracing::error!(by, login, call, %error, "an operator's call is not on record");
+            }
+        });
     }
 
     async fn record(&self, refused: Refused, caller: &Caller, call: &str) -> Refused {

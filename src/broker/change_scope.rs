@@ -11,7 +11,7 @@ use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::task::{Task, TaskEvent};
 use leasehold_law::time::Span;
 
-use super::decide::{Asker, TaskFacts};
+use super::decide::{Asker, TaskFacts, check_scope_params};
 use super::end_task::condemning;
 use super::open_task::{denial, scope_guards};
 use super::refused::Refused;
@@ -60,6 +60,9 @@ impl Broker {
     ) -> Result<ScopeChange, Refused> {
         for _ in 0..RACES {
             let task = self.own_task(asker, id).await?;
+            if task.scope == scope {
+                return Ok(ScopeChange { task, settled: Settled::default(), decisions: Vec::new() });
+            }
             if let Some((task, condemned, decisions)) = self.inner.try_change(asker, &task, &scope).await? {
                 let ids: Vec<_> = condemned.iter().map(|lease| lease.terms.id).collect();
                 fault::point(Point::Narrowed);
@@ -83,6 +86,9 @@ impl Inner {
         scope: &Scope,
     ) -> Result<Option<Changed>, Refused> {
         let registry = self.registry.load_full();
+        for entry in scope.entries() {
+            check_scope_params(&registry.require_grant(&entry.pair)?, &entry.params)?;
+        }
         let mut guards = self.open_task_guards(asker, task).await?;
         let wider = widened(&task.scope, scope);
         let mut decisions = Vec::new();

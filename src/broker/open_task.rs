@@ -43,6 +43,7 @@ impl Broker {
     async fn open(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
         self.inner.may_open().await?;
         self.registry().require_agent(asker)?;
+        let _turn = self.take_turn(&asker.id, &request.request_id)?;
         if let Some(task) = self.inner.opened_before(&asker.id, &request).await? {
             return Ok(Opened { task, decisions: Vec::new() });
         }

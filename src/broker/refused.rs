@@ -349,6 +349,19 @@ impl Refused {
             .retry_after(Span::from_secs(5))
     }
 
+    /// Leases are being revoked, but neither that nor a freeze is on record.
+    #[must_use]
+    pub fn unrecorded(revocation: &Revocation, error: &LedgerError) -> Self {
+        let count = revocation.leases.len();
+        Self::new(
+            Reason::Journal,
+            format!("{count} leases are being revoked, and nothing of it is on record"),
+        )
+        .why(format!("no freeze is in force: {error}"))
+        .next("mend the journal, then revoke again")
+        .detail("leases", count)
+    }
+
     /// The clock cannot be trusted.
     #[must_use]
     pub fn clock(behind: Span) -> Self {

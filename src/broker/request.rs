@@ -1,10 +1,10 @@
 //! A request for a lease: whose turn it is (RULES R-5), and whether it fits its task.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_law::cause::Cause;
-use leasehold_law::id::TaskId;
 use leasehold_law::lease::{Lease, LeaseState, LimitedBy};
 use leasehold_law::request::{LeaseRequest, RequestId};
 use leasehold_law::task::Task;
@@ -31,12 +31,12 @@ pub struct Requested {
 
 /// Requests that are being worked on: one attempt at a time.
 #[derive(Default)]
-pub(super) struct Attempts(Mutex<HashSet<(TaskId, RequestId)>>);
+pub(super) struct Attempts(Mutex<HashSet<String>>);
 
 /// The turn of one request, until it is dropped.
 pub(super) struct Turn {
     inner: std::sync::Arc<Inner>,
-    key: (TaskId, RequestId),
+    key: String,
 }
 
 impl Drop for Turn {
@@ -60,16 +60,17 @@ impl Broker {
         self.inner.may_issue().await?;
         let task = self.own_task(asker, request.task).await?;
         self.inner.fits_task(asker, &task, &request)?;
-        let turn = self.take_turn(&request)?;
+        let turn = self.take_turn(&request.task, &request.request_id)?;
         let supersedes = self.inner.clone().settle_attempts(&request).await?;
         self.issue(asker.clone(), task, request, supersedes.map(|lease| lease.terms.id), turn).await
     }
 
-    fn take_turn(&self, request: &LeaseRequest) -> Result<Turn, Refused> {
-        let key = (request.task, request.request_id.clone());
+    /// One attempt at a time: of a request within its task, of an opening by its caller.
+    pub(super) fn take_turn(&self, whose: &impl Display, request: &RequestId) -> Result<Turn, Refused> {
+        let key = format!("{whose} {request}");
         let mut running = self.inner.attempts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !running.insert(key.clone()) {
-            return Err(Refused::contended(format!("request `{}` is being worked on", request.request_id)));
+            return Err(Refused::contended(format!("request `{request}` is being worked on")));
         }
         Ok(Turn { inner: self.inner.clone(), key })
     }

@@ -9,6 +9,8 @@ use leasehold_law::id::{LeaseId, RevocationId};
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Lifted, Revocation, Selector};
 
+use tokio::sync::oneshot;
+
 use super::refused::Refused;
 use super::wait::Settled;
 use super::{Broker, Inner};
@@ -51,12 +53,21 @@ impl Broker {
         Ok(RevokePlan { leases, freeze })
     }
 
-    /// Revokes: the barrier first, then the list, then each lease. Returns once every lease is condemned.
+    /// Revokes: the barrier first, then the list, then each lease, in a task of the broker's own (RULES R-3): an
+    /// operator whose call is cut off has revoked nevertheless. Returns once every lease is condemned.
     ///
     /// # Errors
-    /// Where there is no such lease or task. A failing journal does not stop it (RULES R-24).
+    /// Where there is no such lease or task. A failing journal does not stop it (RULES R-24); where it kept the freeze
+    /// from being in force, that is the answer.
     pub async fn revoke(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
         self.require_selected(&command.selector).await?;
+        let (answer, answered) = oneshot::channel();
+        let broker = self.clone();
+        self.inner.owned.spawn(async move { drop(answer.send(broker.revoke_selected(command).await)) });
+        answered.await.map_err(|error| Refused::internal(&error))?
+    }
+
+    async fn revoke_selected(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
         let freeze = command.freeze.unwrap_or_else(|| command.selector.freezes_by_default());
         let now = self.now();
         let mut revocation = Revocation {
@@ -69,20 +80,29 @@ impl Broker {
             lifted: None,
             leases: Vec::new(),
         };
-        if let Err(error) = self.inner.ledger.record_revocation(&revocation).await {
+        let recorded = self.inner.ledger.record_revocation(&revocation).await;
+        if let Err(error) = &recorded {
             tracing::error!(revocation = %revocation.id, %error, "revoking without a record");
         }
         fault::point(Point::BarrierRaised);
         let live = self.inner.ledger.store().live_leases(&revocation.selector).await?;
         revocation.leases = live.iter().map(|lease| lease.terms.id).collect();
-        if let Err(error) = self.inner.ledger.remember_taken(&revocation).await {
+        let remembered = match &recorded {
+            Ok(()) => self.inner.ledger.remember_taken(&revocation).await,
+            // Whole, with its barrier: a freeze that nobody compares with would be a freeze by name only.
+            Err(_) => self.inner.ledger.record_revocation(&revocation).await,
+        };
+        if let Err(error) = &remembered {
             tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
         }
         fault::point(Point::TakenListed);
         let condemned =
             live.into_iter().map(|lease| self.inner.clone().condemn(lease, Cause::Operator, None));
         futures::future::join_all(condemned).await;
-        Ok(revocation)
+        match (recorded, remembered) {
+            (Err(_), Err(error)) => Err(Refused::unrecorded(&revocation, &error)),
+            (Ok(()) | Err(_), Ok(()) | Err(_)) => Ok(revocation),
+        }
     }
 
     async fn require_selected(&self, selector: &Selector) -> Result<(), Refused> {

@@ -14,6 +14,7 @@ use leasehold_law::time::Span;
 use tokio::sync::Semaphore;
 
 use super::Inner;
+use super::sweep::RECORD_AGAIN;
 use crate::fault::{self, Point};
 use crate::ledger::LedgerError;
 
@@ -83,6 +84,15 @@ impl Revoker {
         lanes.entry(target.to_owned()).or_insert_with(Lane::new).clone()
     }
 
+    /// How many leases wait for their target or are with it.
+    pub(super) fn in_hand(&self) -> usize {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes
+            .values()
+            .map(|lane| lane.waiting.lock().unwrap_or_else(PoisonError::into_inner).known.len())
+            .sum()
+    }
+
     /// How many were condemned without a record.
     pub(super) fn unrecorded(&self) -> usize {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -129,6 +139,7 @@ impl Inner {
             unrecorded.push(entry);
         }
         drop(unrecorded);
+        self.held.put(lease.terms.id.to_string(), self.clock.now() + RECORD_AGAIN);
         self.kill(lease);
     }
 

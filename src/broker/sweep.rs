@@ -1,13 +1,13 @@
 //! The sweep: whatever is due is found by the index and set on its way, once a beat, for as long as the broker runs.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_backend::RevokeOrder;
 use leasehold_law::cause::Cause;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
-use leasehold_law::time::Span;
+use leasehold_law::time::{Span, Timestamp};
 
 use super::{Broker, Inner};
 use crate::store::{BadRow, DueLease};
@@ -18,6 +18,12 @@ const BEAT: Span = Span(250);
 const BEATS_A_SECOND: u64 = 4;
 /// How many leases it takes from the index at a time.
 const SLICE: usize = 512;
+/// How soon a target is asked again about a renewal whose answer never came.
+const ASK_AGAIN: Span = Span::from_secs(2);
+/// How soon a row that cannot be read is killed, and put on record, again.
+const BAD_ROW_AGAIN: Span = Span::from_mins(10);
+/// How soon a lease that was killed without a record is looked at again.
+pub(super) const RECORD_AGAIN: Span = Span::from_secs(5);
 /// How long after its removal a principal's late sessions may still arrive: PostgreSQL's longest post_auth_delay is
 /// 2147 s (RULES R-7).
 const REAP_FOR: Span = Span::from_mins(60);
@@ -53,16 +59,44 @@ impl Broker {
     }
 }
 
+/// Rows that are due and cannot move now: their target does not answer, they cannot be read, or the journal takes
+/// nothing. They are left alone for a while, and do not count against the slice, so that they hide nobody (law 9).
+#[derive(Default)]
+pub(super) struct Held(Mutex<HashMap<String, Timestamp>>);
+
+impl Held {
+    pub(super) fn put(&self, lease: String, until: Timestamp) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, until);
+    }
+
+    fn is_held(&self, lease: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(lease)
+    }
+
+    /// Lets go of those whose time is over, and counts the rest.
+    fn settle(&self, now: Timestamp) -> usize {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, until| *until > now);
+        held.len()
+    }
+}
+
 impl Inner {
     async fn sweep_leases(self: &Arc<Self>) {
-        let due = match self.ledger.store().due_leases(self.clock.now(), SLICE).await {
+        let now = self.clock.now();
+        let limit = SLICE + self.held.settle(now) + self.revoker.in_hand();
+        let mut due = match self.ledger.store().due_leases(now, limit).await {
             Ok(due) => due,
             Err(error) => return tracing::error!(%error, "the store does not say what is due"),
         };
+        due.retain(|row| match row {
+            DueLease::Lease(lease) => !self.held.is_held(&lease.terms.id.to_string()),
+            DueLease::Bad(row) => !self.held.is_held(&row.id),
+        });
         let steps = due.into_iter().map(|row| async {
             match row {
                 DueLease::Lease(lease) => self.sweep_lease(*lease).await,
-                DueLease::Bad(row) => self.kill_bad_row(row).await,
+                DueLease::Bad(row) => self.hold_bad_row(row),
             }
         });
         futures::future::join_all(steps).await;
@@ -72,7 +106,7 @@ impl Inner {
         match lease.state {
             LeaseState::Active { .. } => self.clone().condemn(lease, Cause::Expired, None).await,
             LeaseState::Minting { .. } => self.clone().condemn(lease, Cause::CrashRecovery, None).await,
-            LeaseState::Renewing { .. } => self.recover_renewal(lease).await,
+            LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.clone().kill(lease),
             LeaseState::Residual { .. } => self.lapse(lease).await,
             LeaseState::New
@@ -80,6 +114,19 @@ impl Inner {
             | LeaseState::Revoked { .. }
             | LeaseState::Lapsed { .. } => {}
         }
+    }
+
+    /// The target is asked beside the sweep, which waits for no target.
+    fn hold_renewal(self: &Arc<Self>, lease: Lease) {
+        self.held.put(lease.terms.id.to_string(), self.clock.now() + ASK_AGAIN);
+        let inner = self.clone();
+        self.owned.spawn(async move { inner.recover_renewal(lease).await });
+    }
+
+    fn hold_bad_row(self: &Arc<Self>, row: BadRow) {
+        self.held.put(row.id.clone(), self.clock.now() + BAD_ROW_AGAIN);
+        let inner = self.clone();
+        self.owned.spawn(async move { inner.kill_bad_row(row).await });
     }
 
     /// Its natural end has passed.

@@ -131,6 +131,8 @@ pub struct Entrance {
     now: Now,
     refusals: Arc<Refusals>,
     slots: Arc<Semaphore>,
+    /// Apart, so that nobody on the network locks out those on the host.
+    local_slots: Arc<Semaphore>,
     out: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -160,7 +162,8 @@ impl Entrance {
     pub fn new(door: Door, limits: Limits, now: Now, refusals: Arc<Refusals>) -> (Self, Incoming) {
         let (out, incoming) = mpsc::channel(WAITING);
         let slots = Arc::new(Semaphore::new(limits.connections));
-        (Self { door, limits, now, refusals, slots, out }, Incoming(incoming))
+        let local_slots = Arc::new(Semaphore::new(limits.connections));
+        (Self { door, limits, now, refusals, slots, local_slots, out }, Incoming(incoming))
     }
 
     /// Accepts mutual TLS on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
@@ -223,7 +226,7 @@ impl Entrance {
     }
 
     fn admit_svid(&self, proven: Proven, peer: SocketAddr) -> Result<Connection, Refused> {
-        let slot = self.slot()?;
+        let slot = slot(&self.slots)?;
         let left = time_left(proven.not_after, (self.now)())?;
         let caller = Caller {
             id: CallerId::Agent(proven.id),
@@ -237,7 +240,7 @@ impl Entrance {
     }
 
     fn admit_local(&self, stream: UnixStream) -> Result<Connection, Refused> {
-        let slot = self.slot()?;
+        let slot = slot(&self.local_slots)?;
         let user = unix::user_of(&stream).map_err(|e| Refused::new(RefusalReason::Other, e.to_string()))?;
         let caller = Caller {
             id: CallerId::LocalUser(user.uid),
@@ -248,12 +251,6 @@ impl Entrance {
             peer: None,
         };
         Ok(self.connection(Io::Unix(stream), caller, Duration::MAX, slot))
-    }
-
-    fn slot(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        let full =
-            |_| Refused::new(RefusalReason::TooManyConnections, "the bound on open connections is reached");
-        self.slots.clone().try_acquire_owned().map_err(full)
     }
 
     fn connection(&self, io: Io, caller: Caller, left: Duration, slot: OwnedSemaphorePermit) -> Connection {
@@ -269,6 +266,12 @@ impl Entrance {
     fn refuse(&self, refused: &Refused, peer: impl fmt::Display) {
         self.refusals.note(refused, peer, (self.now)());
     }
+}
+
+fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refused> {
+    let full =
+        |_| Refused::new(RefusalReason::TooManyConnections, "the bound on open connections is reached");
+    slots.clone().try_acquire_owned().map_err(full)
 }
 
 /// What is left of an SVID by the broker's own clock, which may differ from the TLS library's.

@@ -279,7 +279,8 @@ impl World {
         let config = self.write_config(setup);
         let kind =
             MemoryKind::default().with("orders", self.orders.clone()).with("stock", self.stock.clone());
-        let kinds: Vec<Box<dyn BackendKind>> = vec![Box::new(kind)];
+        let kinds: Vec<Box<dyn BackendKind>> =
+            vec![Box::new(kind), Box::new(leasehold_postgres::PostgresKind)];
         let how = Start { trust: Trust::Dev, kinds, time: self.time.clone(), limits: setup.limits };
         start(&config, how).await
     }

@@ -19,7 +19,7 @@ pub(crate) async fn renew(backend: &Postgres, order: &RenewOrder) -> Result<Rene
         ttl: order.ttl(),
         renew_by: order.renew_by(),
     };
-    let mut conn = backend.server.conn(Lane::Others).await?;
+    let mut conn = backend.server.conn(Lane::Mints).await?;
     let left = conn.run_for_value(&renewal.sql()).await.map_err(|failure| failure.sorted(conn.label()))?;
     let millis = left.and_then(|text| text.parse().ok());
     let unread = || Failure::silent("the new end could not be read back").sorted(conn.label());

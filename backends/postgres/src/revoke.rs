@@ -1,8 +1,12 @@
 //! Revoking, in the order that attacks taught (RULES R-7): membership, login, sessions, logins that are half-way, a
 //! read-back, what the role owns, the role, and a read-back under the lock that mints take.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use leasehold_backend::{BackendError, RevokeOrder, RevokeReport};
 use leasehold_law::lease::Reached;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -242,6 +246,24 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
+    /// Runs a statement while a second connection ends whoever keeps its locks: the role's own sessions, which lock
+    /// their row by a password change that they never commit, and strangers on the advisory lock. The statement waits
+    /// in the server's queue meanwhile, so that it is next, however soon they come back.
+    async fn against_holders(&mut self, case: &Case<'_>, statement: &str) -> Result<(), Failure> {
+        let oids: Vec<u32> = case.oids().collect();
+        let Ok(mut second) = self.backend.server.conn(Lane::Others).await else {
+            return self.conn.run(statement).await;
+        };
+        let mut waiting = pin!(self.conn.run(statement));
+        loop {
+            if let Ok(outcome) = timeout(HELD, &mut waiting).await {
+                return outcome;
+            }
+            tolerate(lock::evict(&mut second, &[case.name()]).await)?;
+            tolerate(sessions::end_once(&mut second, &oids).await.map(drop))?;
+        }
+    }
+
     async fn one_by_one(
         &mut self,
         cases: &mut [&mut Case<'_>],
@@ -249,12 +271,7 @@ impl Walk<'_, '_> {
         settle: &mut impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
         for case in cases {
-            let mut outcome = self.conn.run(&statement(case)).await;
-            if outcome.as_ref().is_err_and(lock::is_held) {
-                tolerate(lock::evict(self.conn, &[case.name()]).await)?;
-                outcome = self.conn.run(&statement(case)).await;
-            }
-            match outcome {
+            match self.against_holders(case, &statement(case)).await {
                 Err(failure) if failure.is_silent() => return Err(failure),
                 other => settle(case, other),
             }
@@ -262,6 +279,9 @@ impl Walk<'_, '_> {
         Ok(())
     }
 }
+
+/// How long a statement may wait for a lock before whoever holds it is ended.
+const HELD: Duration = Duration::from_millis(30);
 
 /// By name; or by OID where somebody renamed a role that our label is on.
 const FIND: &str = "SELECT o.index, r.oid, r.name, \

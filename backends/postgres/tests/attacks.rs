@@ -209,6 +209,29 @@ async fn what_a_holder_makes_does_not_stop_its_revocation() {
     }
 }
 
+/// A change of its own password that is never committed locks the role's row: ten such roles at once still die in one go.
+#[tokio::test]
+async fn holders_that_lock_their_own_row_die_all_the_same() {
+    let _turn = turn().await;
+    holds(Server::shared().await, async |bench| {
+        let (mut orders, mut sessions) = (Vec::new(), Vec::new());
+        for _ in 0..10 {
+            let leased = bench.issue().await?;
+            let client = agent(&leased).await;
+            client.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'").await?;
+            orders.push(leased.revocation());
+            sessions.push(Open(client));
+        }
+        let reports = bench.backend.revoke(&orders).await;
+        assert!(reports.iter().all(is_dead), "{reports:?}");
+        for session in sessions {
+            assert!(!session.works().await, "a session goes on");
+        }
+        Ok(())
+    })
+    .await;
+}
+
 /// What others hang on a role keeps it from being dropped, and is named; the role is dead nevertheless.
 #[tokio::test]
 async fn a_role_that_cannot_be_dropped_stays_without_login_and_sessions() {
