@@ -8,7 +8,7 @@ use leasehold_law::lease::{Lease, LeaseEvent};
 use leasehold_law::policy::DecisionRecord;
 use leasehold_law::revocation::Selector;
 use leasehold_law::scope::{Scope, ScopeEntry};
-use leasehold_law::task::{Task, TaskEvent};
+use leasehold_law::task::{Task, TaskEvent, TaskState};
 use leasehold_law::time::Span;
 
 use super::decide::{Asker, TaskFacts, check_scope_params};
@@ -60,7 +60,7 @@ impl Broker {
     ) -> Result<ScopeChange, Refused> {
         for _ in 0..RACES {
             let task = self.own_task(asker, id).await?;
-            if task.scope == scope {
+            if task.state == TaskState::Open && task.scope == scope {
                 return Ok(ScopeChange { task, settled: Settled::default(), decisions: Vec::new() });
             }
             if let Some((task, condemned, decisions)) = self.inner.try_change(asker, &task, &scope).await? {

@@ -143,7 +143,7 @@ impl Broker {
         id: leasehold_law::id::TaskId,
     ) -> Result<Task, Refused> {
         let task = self.inner.ledger.store().task(id).await?;
-        task.filter(|task| task.terms.agent == asker.id).ok_or_else(|| Refused::not_found("task", id))
+        task.filter(|task| task.terms.agent == asker.id).ok_or_else(|| Refused::not_yours("task", id))
     }
 
     /// A lease of this caller, likewise.
@@ -153,6 +153,6 @@ impl Broker {
         id: leasehold_law::id::LeaseId,
     ) -> Result<leasehold_law::lease::Lease, Refused> {
         let lease = self.inner.ledger.store().lease(id).await?;
-        lease.filter(|lease| lease.terms.agent == asker.id).ok_or_else(|| Refused::not_found("lease", id))
+        lease.filter(|lease| lease.terms.agent == asker.id).ok_or_else(|| Refused::not_yours("lease", id))
     }
 }

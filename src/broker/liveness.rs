@@ -91,7 +91,13 @@ impl Inner {
         let now = self.clock.now();
         let quiet = |last: Timestamp| now.since(last) >= Held::MIN_GRACE;
         for (id, _) in self.liveness.all().into_iter().filter(|(_, last)| quiet(*last)) {
-            let Ok(found) = self.ledger.store().task(id).await else { return };
+            let found = match self.ledger.store().task(id).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(task = %id, %error, "a silent task cannot be read");
+                    continue;
+                }
+            };
             let Some(task) = found.filter(|task| task.state == TaskState::Open) else {
                 self.liveness.forget(id);
                 continue;

@@ -147,9 +147,15 @@ impl Refused {
         Self::fields(vec![FieldFault { field: field.to_owned(), what: what.to_string() }])
     }
 
-    /// There is no such thing, or it is not the caller's: the same words for both.
+    /// There is no such thing.
     #[must_use]
     pub fn not_found(noun: &str, id: impl fmt::Display) -> Self {
+        Self::new(Reason::NotFound, format!("no {noun} `{id}`"))
+    }
+
+    /// There is no such thing, or it is not the caller's: the same words for both (law 6).
+    #[must_use]
+    pub fn not_yours(noun: &str, id: impl fmt::Display) -> Self {
         Self::new(Reason::NotFound, format!("no {noun} `{id}` of yours"))
     }
 
@@ -398,7 +404,8 @@ impl From<LedgerError> for Refused {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Stale(subject) => Self::contended(format!("{subject} changed meanwhile")),
-            LedgerError::Store(error) | LedgerError::Unknown(error) => Self::journal(&error),
+            LedgerError::Store(error) => error.into(),
+            LedgerError::Unknown(error) => Self::journal(&error),
             LedgerError::Illegal(error) => Self::internal(&error),
             LedgerError::IllegalTask(error) => Self::internal(&error),
         }
@@ -407,7 +414,13 @@ impl From<LedgerError> for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        Self::journal(&error)
+        match error {
+            StoreError::Unusable(_) | StoreError::Busy => Self::journal(&error),
+            StoreError::Unreadable(_)
+            | StoreError::Newer { .. }
+            | StoreError::Foreign(_)
+            | StoreError::Held(_) => Self::internal(&error),
+        }
     }
 }
 

@@ -100,7 +100,7 @@ impl Broker {
             live.into_iter().map(|lease| self.inner.clone().condemn(lease, Cause::Operator, None));
         futures::future::join_all(condemned).await;
         match (recorded, remembered) {
-            (Err(_), Err(error)) => Err(Refused::unrecorded(&revocation, &error)),
+            (Err(_), Err(error)) if revocation.freeze => Err(Refused::unrecorded(&revocation, &error)),
             (Ok(()) | Err(_), Ok(()) | Err(_)) => Ok(revocation),
         }
     }

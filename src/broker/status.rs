@@ -10,11 +10,8 @@ use leasehold_law::time::Span;
 use super::Broker;
 use super::refused::Refused;
 use crate::clock::Reading;
-use crate::store::{Counts, LeaseFilter};
+use crate::store::Counts;
 use crate::vault_door::Seen;
-
-/// How many stuck leases are shown.
-const SHOWN: usize = 20;
 
 /// Everything on one screen.
 #[derive(Clone, Debug)]
@@ -157,15 +154,6 @@ impl Broker {
             return Err(Refused::new(Reason::NotFound, format!("no target `{name}`")));
         }
         self.inner.door.setup(name).await.map_err(|error| Refused::backend(name, &error))
-    }
-
-    /// Leases that are being revoked with a failed try behind them.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    pub async fn stuck(&self) -> Result<Vec<leasehold_law::lease::Lease>, Refused> {
-        let filter = LeaseFilter { stuck: true, ..LeaseFilter::default() };
-        Ok(self.inner.ledger.store().leases(&filter, SHOWN).await?)
     }
 
     /// An operator looked at the wall clock and takes it as right.

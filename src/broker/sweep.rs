@@ -166,7 +166,10 @@ impl Inner {
     }
 
     async fn sweep_tasks(self: &Arc<Self>) {
-        let Ok(due) = self.ledger.store().due_tasks(self.clock.now(), SLICE).await else { return };
+        let due = match self.ledger.store().due_tasks(self.clock.now(), SLICE).await {
+            Ok(due) => due,
+            Err(error) => return tracing::error!(%error, "the store does not say which tasks are due"),
+        };
         for task in due {
             let id = task.terms.id;
             if task.state != leasehold_law::task::TaskState::Open {
@@ -180,7 +183,10 @@ impl Inner {
     /// Ends sessions that arrived after their principal was removed, in every target by itself.
     async fn reap(self: &Arc<Self>) {
         let since = self.clock.now() - REAP_FOR;
-        let Ok(handles) = self.ledger.store().recent_handles(since).await else { return };
+        let handles = match self.ledger.store().recent_handles(since).await {
+            Ok(handles) => handles,
+            Err(error) => return tracing::error!(%error, "the store does not say whose sessions may be late"),
+        };
         let mut by_target: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (handle, target) in handles {
             by_target.entry(target).or_default().push(handle);

@@ -14,7 +14,7 @@ use super::refused::Refused;
 use crate::store::{LeaseFilter, TaskFilter};
 
 /// The most entries of one trace.
-const TRACE: usize = 1000;
+const TRACE: usize = 50_000;
 /// How far from the moment in a decision's id its entry may lie.
 const NEAR: Span = Span::from_secs(60);
 /// How many entries are read to find one decision.
