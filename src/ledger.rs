@@ -102,7 +102,7 @@ impl Ledger {
             return Ok(());
         }
         let now = self.clock.now();
-        self.commit(vec![Change::Number(HIGH_WATER, now.0)], Vec::new()).await.map_err(|error| match error {
+        self.commit(vec![Change::Number(HIGH_WATER.into(), now.0)], Vec::new()).await.map_err(|error| match error {
             LedgerError::Store(error) | LedgerError::Unknown(error) => error,
             LedgerError::Stale(_) | LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => {
                 StoreError::Unusable(error.to_string())
@@ -359,7 +359,7 @@ impl Ledger {
     /// # Errors
     /// Where it cannot be written.
     pub async fn record_time(&self) -> Result<(), LedgerError> {
-        self.commit(vec![Change::Number(HIGH_WATER, self.clock.now().0)], Vec::new()).await
+        self.commit(vec![Change::Number(HIGH_WATER.into(), self.clock.now().0)], Vec::new()).await
     }
 
     async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Result<(), LedgerError> {

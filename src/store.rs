@@ -7,6 +7,8 @@ pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
@@ -33,7 +35,12 @@ pub enum Change {
     /// Remembers the digest of a config subject, so that the next start sees what changed.
     Digest(Subject, String),
     /// Remembers a number by name: the clock's high-water mark, the incarnation.
-    Number(&'static str, i64),
+    Number(Cow<'static, str>, i64),
+    /// Moves a row that cannot be read out of its table, bytes and all, or takes up a principal that no row explains.
+    /// Fails, with the whole set, where the row is no longer the one that was read.
+    SetAside(Box<Aside>),
+    /// How far what was set aside has come.
+    Aside(Box<Aside>),
     /// An entry at the end of the journal.
     Append(Draft),
 }
@@ -92,19 +99,85 @@ pub enum StoreError {
     Busy,
 }
 
-/// A row that cannot be read: what its plain columns say is enough to kill what it stands for.
+/// What was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AsideKind {
+    /// The row of a lease.
+    Lease,
+    /// The row of a task.
+    Task,
+    /// The row of a revocation.
+    Revocation,
+    /// A principal of this installation that no lease explains.
+    Orphan,
+}
+
+impl AsideKind {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Lease, Self::Task, Self::Revocation, Self::Orphan];
+
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Task => "task",
+            Self::Revocation => "revocation",
+            Self::Orphan => "orphan",
+        }
+    }
+}
+
+/// A row that cannot be read, or that contradicts itself: what its plain columns say is enough to kill what it stands
+/// for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
-    /// The lease.
+    /// What it is.
+    pub kind: AsideKind,
+    /// Its id; of an orphan, its name in the target.
     pub id: String,
-    /// Where.
+    /// The task it belongs to; empty where it belongs to none.
+    pub task: String,
+    /// Where. Of a revocation: what it selects, while it freezes; otherwise empty where there is no target.
     pub target: String,
-    /// The name in the target.
+    /// The name in the target; empty where there is none.
     pub principal: String,
     /// What the target knows it by.
     pub handle: Option<String>,
+    /// What it held.
+    pub bytes: Vec<u8>,
     /// What is wrong.
     pub error: String,
+}
+
+/// Something that was set aside, and how far killing what it stands for has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// What it was.
+    pub row: BadRow,
+    /// When it was set aside.
+    pub at: Timestamp,
+    /// When to try next; `None` where nothing of it can be alive.
+    pub due: Option<Timestamp>,
+    /// Tries so far.
+    pub tries: u32,
+    /// What stood in the way last.
+    pub last_error: Option<String>,
+    /// When its target read back that it is gone.
+    pub gone_at: Option<Timestamp>,
+}
+
+/// Which of what was set aside; newest first.
+#[derive(Clone, Debug, Default)]
+pub struct AsideFilter {
+    /// Only what may still be alive in its target.
+    pub alive: bool,
+    /// Only what is due at this moment.
+    pub due: Option<Timestamp>,
+    /// Only on this target.
+    pub target: Option<String>,
+    /// Only of this task.
+    pub task: Option<TaskId>,
 }
 
 /// A lease that is due, readable or not. One bad row never stops the rest (law 9).
@@ -133,6 +206,8 @@ pub struct LeaseFilter {
     pub since: Option<Timestamp>,
     /// Only those made before this one: where the page before ended.
     pub before: Option<LeaseId>,
+    /// Only those made after this one.
+    pub after: Option<LeaseId>,
 }
 
 /// Which tasks, newest first.
@@ -161,8 +236,10 @@ pub struct Counts {
     pub open_tasks: u64,
     /// Tasks that are ending.
     pub ending_tasks: u64,
-    /// Rows that cannot be read.
+    /// Rows that cannot be read, those that were set aside included.
     pub bad_rows: u64,
+    /// What was set aside and may still be alive in its target: bad rows and orphans.
+    pub aside: u64,
 }
 
 /// What holds tasks, leases, revocations and the journal.
@@ -179,7 +256,7 @@ pub trait Store: Send + Sync {
     /// The digest that was last remembered for each config subject.
     async fn digests(&self) -> Result<Vec<(Subject, String)>, StoreError>;
     /// A number that was remembered by name.
-    async fn number(&self, name: &'static str) -> Result<Option<i64>, StoreError>;
+    async fn number(&self, name: &str) -> Result<Option<i64>, StoreError>;
 
     /// One lease.
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError>;
@@ -193,8 +270,13 @@ pub trait Store: Send + Sync {
     async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError>;
     /// Leases that are due at `now`, the longest overdue first.
     async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError>;
-    /// What targets know the principals by whose leases were revoked at or after `since`: (handle, target).
+    /// What targets know the principals by that were revoked at or after `since`, those that were set aside included:
+    /// (handle, target).
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
+    /// Rows that some read met and could not read, at most `limit`; each until it is set aside or mended.
+    async fn unreadable(&self, limit: usize) -> Result<Vec<BadRow>, StoreError>;
+    /// What was set aside, newest first.
+    async fn asides(&self, filter: &AsideFilter, limit: usize) -> Result<Vec<Aside>, StoreError>;
     /// When the next lease or task is due; a task that is ending is always due, at 0.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
@@ -220,7 +302,7 @@ pub trait Store: Send + Sync {
         before: Option<RevocationId>,
         limit: usize,
     ) -> Result<Vec<Revocation>, StoreError>;
-    /// The barriers that stand for any of these selectors.
+    /// The barriers that stand for any of these selectors. One that cannot be read is an error: it still stands.
     async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError>;
 
     /// Where this broker's chain ends.

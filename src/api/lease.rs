@@ -120,6 +120,7 @@ impl LeaseService for Api {
 
 fn lease_filter(wire: &v1::ListLeasesRequest) -> Result<LeaseFilter, Refused> {
     Ok(LeaseFilter {
+        after: None,
         agent: read::parse_optional("agent", &wire.agent)?,
         task: read::parse_optional("task", &wire.task)?,
         target: (!wire.target.is_empty()).then(|| wire.target.clone()),

@@ -1,6 +1,7 @@
 //! The store in one SQLite file: one writer with group commit, readers beside it, one broker at a time.
 
 mod apply;
+mod aside;
 mod batch;
 mod files;
 mod journal;
@@ -32,7 +33,10 @@ use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
 
-use super::{BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter};
+use super::{
+    Aside, AsideFilter, AsideKind, BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store,
+    StoreError, TaskFilter,
+};
 use batch::Batcher;
 use readers::Readers;
 use set::Set;
@@ -161,8 +165,9 @@ impl Store for SqliteStore {
         self.readers.read(records::digests).await
     }
 
-    async fn number(&self, name: &'static str) -> Result<Option<i64>, StoreError> {
-        self.readers.read(move |reader| records::number(reader, name)).await
+    async fn number(&self, name: &str) -> Result<Option<i64>, StoreError> {
+        let name = name.to_owned();
+        self.readers.read(move |reader| records::number(reader, &name)).await
     }
 
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
@@ -195,6 +200,15 @@ impl Store for SqliteStore {
 
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
         self.readers.read(move |reader| leases::recent_handles(reader, since)).await
+    }
+
+    async fn unreadable(&self, limit: usize) -> Result<Vec<BadRow>, StoreError> {
+        self.readers.read(move |reader| aside::unreadable(reader, limit)).await
+    }
+
+    async fn asides(&self, filter: &AsideFilter, limit: usize) -> Result<Vec<Aside>, StoreError> {
+        let filter = filter.clone();
+        self.readers.read(move |reader| aside::list(reader, &filter, limit)).await
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -89,7 +89,7 @@ pub(crate) async fn rows_read_back_as_written(store: AnyStore) {
         lease_change(&minting),
         Change::Revocation(Box::new(revocation.clone())),
         Change::Digest(target.clone(), "abc".to_owned()),
-        Change::Number("high_water", -7),
+        Change::Number("high_water".into(), -7),
     ];
     put(&*store, changes).await;
     let id = minting.terms.id;
@@ -112,7 +112,7 @@ pub(crate) async fn a_stale_guard_writes_nothing(store: AnyStore) {
     put(&*store, vec![task_change(&task(1)), Change::Bump(Subject::Policy)]).await;
     let check = async |subject: Subject, version: u64, fits: bool| {
         let before = store.head().await.unwrap();
-        let changes = vec![Change::Append(draft(1)), Change::Number("n", i64::from(fits))];
+        let changes = vec![Change::Append(draft(1)), Change::Number("n".into(), i64::from(fits))];
         let outcome = store.commit(changes, vec![Guard { subject: subject.clone(), version }]).await;
         let expect = if fits { Outcome::Committed } else { Outcome::Stale(subject) };
         assert_eq!(outcome, expect);

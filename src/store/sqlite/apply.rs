@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 use super::sql::{signed, unusable};
-use super::{Draft, StoreError};
+use super::{Draft, StoreError, aside};
 
 /// Why a set is not written.
 pub(super) enum Rejected {
@@ -59,6 +59,8 @@ fn write(conn: &Connection, mut head: ChainHead, set: &Set) -> Result<ChainHead,
             Write::Bump(key) => bump(conn, key)?,
             Write::Digest(key, digest) => remember_digest(conn, key, digest)?,
             Write::Number(name, value) => remember_number(conn, name, *value)?,
+            Write::SetAside(row) => aside::take(conn, row)?,
+            Write::Aside(row) => aside::put(conn, row)?,
             Write::Append(draft) => append(conn, &mut head, draft)?,
         }
     }

@@ -6,24 +6,24 @@ use leasehold_law::principal::PREFIX;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Selector;
 use leasehold_law::time::{Span, Timestamp};
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::readers::Reader;
-use super::rows::{newest, one};
+use super::rows::{bytes, newest, one, text};
 use super::sql::{Terms, rows, unusable};
-use super::{BadRow, DueLease, LeaseFilter, StoreError};
+use super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 
 const LIVE: &str = "due IS NOT NULL";
 
 pub(super) fn by_id(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
-    one(reader, "SELECT body FROM leases WHERE id = ?", [id.to_string()])
+    one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ?", [id.to_string()])
 }
 
 /// A principal's name carries its lease's id (RULES R-11), so that it needs no index of its own.
 pub(super) fn by_principal(reader: &Reader<'_>, principal: &str) -> Result<Option<Lease>, StoreError> {
     let suffix = principal.strip_prefix(PREFIX).and_then(|rest| rest.get(..ID_CHARS));
     let Some(id) = suffix.and_then(LeaseId::from_suffix) else { return Ok(None) };
-    one(reader, "SELECT body FROM leases WHERE id = ? AND principal = ?", params![id.to_string(), principal])
+    one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ? AND principal = ?", params![id.to_string(), principal])
 }
 
 pub(super) fn by_request(
@@ -31,9 +31,9 @@ pub(super) fn by_request(
     task: TaskId,
     request: &RequestId,
 ) -> Result<Option<Lease>, StoreError> {
-    const SQL: &str = "SELECT body FROM leases WHERE task = ? AND request_id = ?
+    const SQL: &str = "SELECT id, body FROM leases WHERE task = ? AND request_id = ?
         ORDER BY attempt DESC, id DESC LIMIT 1";
-    one(reader, SQL, params![task.to_string(), request.to_string()])
+    one(reader, AsideKind::Lease, SQL, params![task.to_string(), request.to_string()])
 }
 
 pub(super) fn list(
@@ -41,7 +41,7 @@ pub(super) fn list(
     filter: &LeaseFilter,
     limit: usize,
 ) -> Result<Vec<Lease>, StoreError> {
-    newest(reader, "leases", &terms(filter), limit)
+    newest(reader, AsideKind::Lease, &terms(filter), limit)
 }
 
 fn terms(filter: &LeaseFilter) -> Terms {
@@ -54,6 +54,7 @@ fn terms(filter: &LeaseFilter) -> Terms {
         .with("created_at >= ?", filter.since.map(|at| at.0))
         .with("id >= ?", filter.since.map(|at| oldest_id(at).to_string()))
         .with("id < ?", filter.before.map(|id| id.to_string()))
+        .with("id > ?", filter.after.map(|id| id.to_string()))
 }
 
 /// Ids sort by time, so that "since" ends the walk through the ids early; the minute allows for an id that was
@@ -69,28 +70,73 @@ pub(super) fn live(reader: &Reader<'_>, selector: &Selector) -> Result<Vec<Lease
         Selector::Agent(id) => ("agent = ?", id.to_string()),
     };
     let terms = Terms::default().with(column, Some(value)).when(true, LIVE);
-    newest(reader, "leases", &terms, usize::MAX)
+    newest(reader, AsideKind::Lease, &terms, usize::MAX)
 }
 
 pub(super) fn due(reader: &Reader<'_>, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError> {
-    const SQL: &str = "SELECT id, target, principal, handle, body FROM leases WHERE due <= ?
-        ORDER BY due, id LIMIT ?";
+    const SQL: &str = "SELECT id, task, target, principal, handle, state, due, body FROM leases
+        WHERE due <= ? ORDER BY due, id LIMIT ?";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let found = statement.query_map(params![now.0, rows(limit)], |row| read_due(reader, row));
     found.map_err(unusable)?.collect::<Result<_, _>>().map_err(unusable)
 }
 
 fn read_due(reader: &Reader<'_>, row: &Row<'_>) -> rusqlite::Result<DueLease> {
-    let body: String = row.get(4)?;
-    match serde_json::from_str(&body) {
+    let plain = plain(row)?;
+    match sound(row, &plain) {
         Ok(lease) => Ok(DueLease::Lease(Box::new(lease))),
         Err(error) => {
-            let (id, error): (String, _) = (row.get(0)?, error.to_string());
-            reader.set_aside(&id, &error);
-            let (target, principal, handle) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(DueLease::Bad(BadRow { id, target, principal, handle, error }))
+            reader.note_bad(AsideKind::Lease, &plain.id, &error);
+            Ok(DueLease::Bad(BadRow { error, ..plain }))
         }
     }
+}
+
+/// What a row says without its body being understood. The query names id, task, target, principal, handle, state, due
+/// and body, in this order.
+fn plain(row: &Row<'_>) -> rusqlite::Result<BadRow> {
+    Ok(BadRow {
+        kind: AsideKind::Lease,
+        id: text(row, 0)?,
+        task: text(row, 1)?,
+        target: text(row, 2)?,
+        principal: text(row, 3)?,
+        handle: Some(text(row, 4)?).filter(|handle| !handle.is_empty()),
+        bytes: bytes(row, 7)?,
+        error: String::new(),
+    })
+}
+
+/// The lease, where its body can be read and says what the plain columns say.
+fn sound(row: &Row<'_>, plain: &BadRow) -> Result<Lease, String> {
+    let lease: Lease = serde_json::from_slice(&plain.bytes).map_err(|error| error.to_string())?;
+    let (terms, state) = (&lease.terms, &lease.state);
+    let due: Option<i64> = row.get(6).map_err(|error| error.to_string())?;
+    let pairs = [
+        ("id", terms.id.to_string() == plain.id),
+        ("task", terms.task.to_string() == plain.task),
+        ("target", terms.pair.target == plain.target),
+        ("principal", terms.principal.as_str() == plain.principal),
+        ("handle", state.handle() == plain.handle.as_deref()),
+        ("state", text(row, 5).is_ok_and(|word| word == state.name())),
+        ("due", state.due().map(|at| at.0) == due),
+    ];
+    match pairs.iter().find(|(_, same)| !same) {
+        Some((column, _)) => Err(format!("its {column} is not what its body says")),
+        None => Ok(lease),
+    }
+}
+
+/// A row that some read could not read, as it is now; `None` where it is gone or can be read.
+pub(super) fn bad(reader: &Reader<'_>, id: &str) -> Result<Option<BadRow>, StoreError> {
+    const SQL: &str =
+        "SELECT id, task, target, principal, handle, state, due, body FROM leases WHERE id = ?";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    let read = |row: &Row<'_>| {
+        let plain = plain(row)?;
+        Ok(sound(row, &plain).err().map(|error| BadRow { error, ..plain }))
+    };
+    Ok(statement.query_row([id], read).optional().map_err(unusable)?.flatten())
 }
 
 /// Handles with their target.
@@ -98,8 +144,9 @@ pub(super) fn recent_handles(
     reader: &Reader<'_>,
     since: Timestamp,
 ) -> Result<Vec<(String, String)>, StoreError> {
-    const SQL: &str = "SELECT DISTINCT handle, target FROM leases
-        WHERE revoked_at >= ? AND handle IS NOT NULL ORDER BY target, handle";
+    const SQL: &str = "SELECT handle, target FROM leases WHERE revoked_at >= ?1 AND handle IS NOT NULL
+        UNION SELECT handle, target FROM set_aside WHERE gone_at >= ?1 AND handle IS NOT NULL
+        ORDER BY target, handle";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let found = statement.query_map([since.0], |row| Ok((row.get(0)?, row.get(1)?))).map_err(unusable)?;
     found.collect::<Result<_, _>>().map_err(unusable)

@@ -1,6 +1,6 @@
 //! Reads: a few read-only connections, apart from the writer.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::sql::unusable;
-use super::{BUSY, StoreError, Writer};
+use super::{AsideKind, BUSY, StoreError, Writer};
 
 /// So many reads run at once; more wait.
 const READERS: usize = 4;
@@ -17,6 +17,9 @@ const READERS: usize = 4;
 const STATEMENTS: usize = 48;
 /// So many bad rows are told apart; beyond that they count no higher.
 const MAX_BAD_ROWS: usize = 10_000;
+
+/// Rows that some read could not read, with what was wrong.
+type Bad = BTreeMap<(AsideKind, String), String>;
 
 /// A pool of connections that cannot write.
 pub(super) struct Readers {
@@ -28,13 +31,13 @@ pub(super) struct Readers {
 struct Shared {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    bad: Mutex<BTreeSet<String>>,
+    bad: Mutex<Bad>,
 }
 
 /// One connection while one read uses it.
 pub(super) struct Reader<'a> {
     pub(super) conn: &'a Connection,
-    bad: &'a Mutex<BTreeSet<String>>,
+    bad: &'a Mutex<Bad>,
 }
 
 impl Readers {
@@ -92,27 +95,34 @@ impl Shared {
 impl Reader<'_> {
     /// What a body says; `None` for one that cannot be read, which is counted and set aside, so that it never
     /// hides the rows beside it (law 9).
-    pub(super) fn parse<T: DeserializeOwned>(&self, id: &str, body: &str) -> Option<T> {
-        match serde_json::from_str(body) {
+    pub(super) fn parse<T: DeserializeOwned>(&self, kind: AsideKind, id: &str, body: &[u8]) -> Option<T> {
+        match serde_json::from_slice(body) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.set_aside(id, &error.to_string());
+                self.note_bad(kind, id, &error.to_string());
                 None
             }
         }
     }
 
-    /// Counts a bad row, once.
-    pub(super) fn set_aside(&self, id: &str, error: &str) {
+    /// Remembers a bad row, once, until it is set aside.
+    pub(super) fn note_bad(&self, kind: AsideKind, id: &str, error: &str) {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        if bad.len() < MAX_BAD_ROWS && bad.insert(id.to_owned()) {
-            tracing::error!(row = id, error, "a row cannot be read and is set aside");
+        let key = (kind, id.to_owned());
+        if bad.len() < MAX_BAD_ROWS && !bad.contains_key(&key) {
+            tracing::error!(row = id, error, "a {} cannot be read and is set aside", kind.name());
+            bad.insert(key, error.to_owned());
         }
     }
 
-    /// How many bad rows were met since the store was opened.
-    pub(super) fn bad_rows(&self) -> u64 {
+    /// The bad rows that were met and are not set aside yet.
+    pub(super) fn bad_rows(&self) -> Vec<(AsideKind, String, String)> {
         let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        u64::try_from(bad.len()).unwrap_or(u64::MAX)
+        bad.iter().map(|((kind, id), error)| (*kind, id.clone(), error.clone())).collect()
+    }
+
+    /// Forgets a bad row that is there no more.
+    pub(super) fn forget_bad(&self, kind: AsideKind, id: &str) {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, id.to_owned()));
     }
 }

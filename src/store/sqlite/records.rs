@@ -6,12 +6,12 @@ use leasehold_law::subject::Subject;
 use rusqlite::OptionalExtension;
 
 use super::readers::Reader;
-use super::rows::{many, newest, one};
+use super::rows::{newest, one, text};
 use super::sql::{Place, Terms, unsigned, unusable};
-use super::{Counts, StoreError};
+use super::{AsideKind, Counts, StoreError};
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
-    one(reader, "SELECT body FROM revocations WHERE id = ?", [id.to_string()])
+    one(reader, AsideKind::Revocation, "SELECT id, body FROM revocations WHERE id = ?", [id.to_string()])
 }
 
 pub(super) fn revocations(
@@ -22,16 +22,25 @@ pub(super) fn revocations(
 ) -> Result<Vec<Revocation>, StoreError> {
     let terms =
         Terms::default().when(freezing, "freezing = 1").with("id < ?", before.map(|id| id.to_string()));
-    newest(reader, "revocations", &terms, limit)
+    newest(reader, AsideKind::Revocation, &terms, limit)
 }
 
+/// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
 pub(super) fn barriers(reader: &Reader<'_>, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
-    const SQL: &str = "SELECT id, body FROM revocations WHERE freezing = 1 AND selector = ? ORDER BY id DESC";
+    const SQL: &str = "SELECT id FROM revocations WHERE freezing = 1 AND selector = ? ORDER BY id DESC";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let mut found = Vec::new();
     for selector in selectors {
-        found.extend(many::<Revocation>(reader, SQL, [selector.to_string()], usize::MAX)?);
+        let ids = statement.query_map([selector.to_string()], |row| text(row, 0)).map_err(unusable)?;
+        for id in ids {
+            found.extend(standing(reader, &id.map_err(unusable)?)?);
+        }
     }
     Ok(found)
+}
+
+fn standing(reader: &Reader<'_>, id: &str) -> Result<Option<Revocation>, StoreError> {
+    one(reader, AsideKind::Revocation, "SELECT id, body FROM revocations WHERE id = ? AND freezing = 1", [id])
 }
 
 pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {
@@ -53,8 +62,9 @@ pub(super) fn digests(reader: &Reader<'_>) -> Result<Vec<(Subject, String)>, Sto
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(unusable)? {
         let key: String = row.get(0).map_err(unusable)?;
-        if let Some(subject) = reader.parse(&key, &key) {
-            found.push((subject, row.get(1).map_err(unusable)?));
+        match serde_json::from_str(&key) {
+            Ok(subject) => found.push((subject, row.get(1).map_err(unusable)?)),
+            Err(error) => tracing::error!(%error, "a config subject cannot be read and is left out"),
         }
     }
     Ok(found)
@@ -73,7 +83,10 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
         (SELECT count(*) FROM leases WHERE state = 'revoking'),
         (SELECT count(*) FROM leases WHERE state = 'revoking' AND stuck = 1),
         (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open'),
-        (SELECT count(*) FROM tasks WHERE due = 0 AND state = 'ending')";
+        (SELECT count(*) FROM tasks WHERE due = 0 AND state = 'ending'),
+        (SELECT count(*) FROM set_aside WHERE kind <> 'orphan'),
+        (SELECT count(*) FROM set_aside WHERE due IS NOT NULL)";
+    let met = u64::try_from(reader.bad_rows().len()).unwrap_or(u64::MAX);
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Counts {
@@ -82,7 +95,8 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
             stuck: row.get(2).map(unsigned)?,
             open_tasks: row.get(3).map(unsigned)?,
             ending_tasks: row.get(4).map(unsigned)?,
-            bad_rows: reader.bad_rows(),
+            bad_rows: row.get(5).map(unsigned)?.saturating_add(met),
+            aside: row.get(6).map(unsigned)?,
         })
     };
     statement.query_row([], read).map_err(unusable)

@@ -1,27 +1,44 @@
 //! Rows of an id and a body, whatever they hold.
 
-use rusqlite::{OptionalExtension, Params, params_from_iter};
+use rusqlite::{OptionalExtension, Params, Row, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::StoreError;
+use super::{AsideKind, StoreError};
 use super::readers::Reader;
 use super::sql::{Terms, unusable};
 
-/// The one row of a query for a body; a body that cannot be read is an error here.
+/// The one row of a query for id and body; a body that cannot be read is an error here.
 pub(super) fn one<T: DeserializeOwned>(
     reader: &Reader<'_>,
+    kind: AsideKind,
     sql: &str,
     params: impl Params,
 ) -> Result<Option<T>, StoreError> {
     let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
-    let body: Option<String> = statement.query_row(params, |row| row.get(0)).optional().map_err(unusable)?;
-    let parse = |body: String| serde_json::from_str(&body);
-    body.map(parse).transpose().map_err(|error| StoreError::Unreadable(error.to_string()))
+    let read = |row: &Row<'_>| Ok((text(row, 0)?, bytes(row, 1)?));
+    let found = statement.query_row(params, read).optional().map_err(unusable)?;
+    let Some((id, body)) = found else { return Ok(None) };
+    match reader.parse(kind, &id, &body) {
+        Some(value) => Ok(Some(value)),
+        None => Err(StoreError::Unreadable(format!("the {} `{id}`", kind.name()))),
+    }
+}
+
+/// A text column, whatever bytes are in it: one bad byte must not hide the rows beside it.
+pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(row, column)?).into_owned())
+}
+
+/// The bytes of a column; none for a null.
+pub(super) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    let found = row.get_ref(column)?.as_bytes_or_null();
+    Ok(found.ok().flatten().unwrap_or_default().to_vec())
 }
 
 /// The rows of a query for ids and bodies: the first `limit` that can be read. A page that is shorter is the last.
 pub(super) fn many<T: DeserializeOwned>(
     reader: &Reader<'_>,
+    kind: AsideKind,
     sql: &str,
     params: impl Params,
     limit: usize,
@@ -31,8 +48,8 @@ pub(super) fn many<T: DeserializeOwned>(
     let mut found = Vec::new();
     while found.len() < limit {
         let Some(row) = rows.next().map_err(unusable)? else { break };
-        let (id, body): (String, String) = (row.get(0).map_err(unusable)?, row.get(1).map_err(unusable)?);
-        found.extend(reader.parse::<T>(&id, &body));
+        let (id, body) = (text(row, 0).map_err(unusable)?, bytes(row, 1).map_err(unusable)?);
+        found.extend(reader.parse::<T>(kind, &id, &body));
     }
     Ok(found)
 }
@@ -40,10 +57,20 @@ pub(super) fn many<T: DeserializeOwned>(
 /// Rows of a table that meet these terms, newest first.
 pub(super) fn newest<T: DeserializeOwned>(
     reader: &Reader<'_>,
-    table: &str,
+    kind: AsideKind,
     terms: &Terms,
     limit: usize,
 ) -> Result<Vec<T>, StoreError> {
-    let sql = format!("SELECT id, body FROM {table}{terms} ORDER BY id DESC");
-    many(reader, &sql, params_from_iter(terms.values()), limit)
+    let sql = format!("SELECT id, body FROM {}{terms} ORDER BY id DESC", table(kind));
+    many(reader, kind, &sql, params_from_iter(terms.values()), limit)
+}
+
+/// The table of these rows. An orphan has none.
+pub(super) const fn table(kind: AsideKind) -> &'static str {
+    match kind {
+        AsideKind::Lease => "leases",
+        AsideKind::Task => "tasks",
+        AsideKind::Revocation => "revocations",
+        AsideKind::Orphan => "set_aside",
+    }
 }

@@ -1,5 +1,7 @@
 //! A set of changes, made ready in the caller's task, so that the writer only writes.
 
+use std::borrow::Cow;
+
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -7,7 +9,7 @@ use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Timestamp;
 
 use super::sql::{Place, json, signed};
-use super::{Change, Draft, StoreError};
+use super::{Aside, Change, Draft, StoreError};
 
 /// What is written whole or not at all.
 pub(super) struct Set {
@@ -40,7 +42,11 @@ pub(super) enum Write {
     /// A digest, by its subject's key.
     Digest(String, String),
     /// A number by name.
-    Number(&'static str, i64),
+    Number(Cow<'static, str>, i64),
+    /// A row to be moved out of its table.
+    SetAside(Box<Aside>),
+    /// What became of one that was.
+    Aside(Box<Aside>),
     /// An entry.
     Append(Draft),
 }
@@ -109,6 +115,8 @@ impl Write {
             Change::Bump(subject) => Self::Bump(own_key(&subject)?),
             Change::Digest(subject, digest) => Self::Digest(own_key(&subject)?, digest),
             Change::Number(name, value) => Self::Number(name, value),
+            Change::SetAside(aside) => Self::SetAside(aside),
+            Change::Aside(aside) => Self::Aside(aside),
             Change::Append(draft) => Self::Append(draft),
         })
     }

@@ -10,10 +10,10 @@ use rusqlite::params;
 use super::readers::Reader;
 use super::rows::{many, newest, one};
 use super::sql::Terms;
-use super::{StoreError, TaskFilter};
+use super::{AsideKind, StoreError, TaskFilter};
 
 pub(super) fn by_id(reader: &Reader<'_>, id: TaskId) -> Result<Option<Task>, StoreError> {
-    one(reader, "SELECT body FROM tasks WHERE id = ?", [id.to_string()])
+    one(reader, AsideKind::Task, "SELECT id, body FROM tasks WHERE id = ?", [id.to_string()])
 }
 
 pub(super) fn by_request(
@@ -21,8 +21,8 @@ pub(super) fn by_request(
     agent: &CallerId,
     request: &RequestId,
 ) -> Result<Option<Task>, StoreError> {
-    const SQL: &str = "SELECT body FROM tasks WHERE agent = ? AND request_id = ? ORDER BY id DESC LIMIT 1";
-    one(reader, SQL, params![agent.to_string(), request.to_string()])
+    const SQL: &str = "SELECT id, body FROM tasks WHERE agent = ? AND request_id = ? ORDER BY id DESC LIMIT 1";
+    one(reader, AsideKind::Task, SQL, params![agent.to_string(), request.to_string()])
 }
 
 pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError> {
@@ -34,10 +34,10 @@ pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Re
         .with("value = ?)", value)
         .when(filter.live, "due IS NOT NULL")
         .with("id < ?", filter.before.map(|id| id.to_string()));
-    newest(reader, "tasks", &terms, limit)
+    newest(reader, AsideKind::Task, &terms, limit)
 }
 
 /// Those that are ending first: they are due at 0.
 pub(super) fn due(reader: &Reader<'_>, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError> {
-    many(reader, "SELECT id, body FROM tasks WHERE due <= ? ORDER BY due, id", [now.0], limit)
+    many(reader, AsideKind::Task, "SELECT id, body FROM tasks WHERE due <= ? ORDER BY due, id", [now.0], limit)
 }

@@ -174,7 +174,7 @@ async fn a_bad_set_leaves_its_neighbours_alone() {
     let sets = [
         Set::prepare(vec![lease_change(&minting(1, 1)), Change::Append(draft(1))], vec![]).unwrap(),
         Set::prepare(vec![lease_change(&minting(2, 1)), Change::Append(draft(2))], stale).unwrap(),
-        Set::prepare(vec![Change::Append(draft(3)), Change::Number("n", 1)], vec![]).unwrap(),
+        Set::prepare(vec![Change::Append(draft(3)), Change::Number("n".into(), 1)], vec![]).unwrap(),
         Set::prepare(vec![lease_change(&minting(1, 1)), Change::Append(draft(4))], vec![]).unwrap(),
         Set::prepare(vec![lease_change(&minting(5, 1)), Change::Append(draft(5))], vec![]).unwrap(),
     ];
@@ -195,7 +195,7 @@ async fn a_full_disk_fails_what_does_not_fit_and_recovers() {
     sql(&store, "PRAGMA max_page_count = 1");
     let mut big = draft(2);
     big.body = vec![b'x'; 1 << 20];
-    let small = || Set::prepare(vec![Change::Number("n", 1)], vec![]).unwrap();
+    let small = || Set::prepare(vec![Change::Number("n".into(), 1)], vec![]).unwrap();
     let sets = [small(), Set::prepare(vec![Change::Append(big.clone())], vec![]).unwrap(), small()];
     let outcomes = batcher(&store).write(&sets);
     assert_eq!((&outcomes[0], &outcomes[2]), (&Outcome::Committed, &Outcome::Committed));
@@ -233,7 +233,7 @@ async fn a_commit_that_fails_is_unknown_to_all_in_it() {
     let stale = vec![Guard { subject: Subject::Policy, version: 7 }];
     let sets = [
         Set::prepare(vec![Change::Append(draft(2))], vec![]).unwrap(),
-        Set::prepare(vec![Change::Number("n", 1)], vec![]).unwrap(),
+        Set::prepare(vec![Change::Number("n".into(), 1)], vec![]).unwrap(),
         Set::prepare(vec![Change::Append(draft(3))], stale).unwrap(),
     ];
     let outcomes = batcher(&store).write(&sets);
@@ -298,7 +298,7 @@ async fn more_than_the_queue_holds_is_turned_away_at_once() {
     stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut waiting = vec![];
     let turned_away = loop {
-        let mut commit = store.commit(vec![Change::Number("n", 1)], vec![]);
+        let mut commit = store.commit(vec![Change::Number("n".into(), 1)], vec![]);
         match futures::poll!(&mut commit) {
             Poll::Pending => waiting.push(commit),
             Poll::Ready(outcome) => break outcome,
