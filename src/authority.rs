@@ -84,6 +84,7 @@ pub const TABLE: &[Row] = &[
     admin("leasehold.v1.TargetService/ListTargets", Role::Admin),
     admin("leasehold.v1.TargetService/CheckTarget", Role::Admin),
     admin("leasehold.v1.TargetService/SetupTarget", Role::Admin),
+    act("leasehold.v1.TargetService/SweepTarget", Role::Admin),
     admin("leasehold.v1.AdminService/Status", Role::Viewer),
     act("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
     open("grpc.health.v1.Health/Check"),

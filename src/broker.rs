@@ -1,18 +1,22 @@
 //! Room 5, the road: one verb per file. Each step hands the next a thing that only it could make.
 
+mod aside;
 mod change_scope;
 mod decide;
 mod end_task;
 mod issue;
+mod keep;
 mod liveness;
 mod on_record;
 mod open_task;
+mod orphans;
 mod propose;
 mod reassess;
 mod recover;
 mod refused;
 mod renew;
 mod request;
+mod restore;
 mod revocations;
 mod revoke;
 mod status;
@@ -39,8 +43,10 @@ pub use change_scope::ScopeChange;
 pub use decide::Asker;
 pub use end_task::Ended;
 pub use issue::{Delivery, Minted};
+pub use keep::{Keeping, Owner, Restored};
 pub use liveness::Pulse;
 pub use open_task::Opened;
+pub use orphans::{Orphan, OrphanWhy, SweepOrder, SweepReport, SweepVerdict};
 pub use propose::{GrantOffer, Proposal};
 pub use refused::{FieldFault, Refused};
 pub use renew::Renewal;
@@ -50,7 +56,7 @@ pub use status::{Status, TargetStatus};
 pub use views::Hit;
 pub use wait::{MAX_WAIT, Settled};
 // Plain data of other rooms, shown here so that the door names the broker alone.
-pub use crate::store::{LeaseFilter, TaskFilter};
+pub use crate::store::{Aside, LeaseFilter, TaskFilter};
 pub use leasehold_backend::{Credential, Missing};
 
 /// What every verb works with.
@@ -71,6 +77,8 @@ pub struct Parts {
     pub tasks: TaskLimits,
     /// The broker's name.
     pub name: String,
+    /// How targets are kept.
+    pub keeping: Keeping,
 }
 
 /// Limits of tasks, from config.
@@ -104,6 +112,8 @@ struct Inner {
     attempts: request::Attempts,
     revoker: revoke::Revoker,
     held: sweep::Held,
+    busy: aside::Busy,
+    keep: keep::Keep,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -121,6 +131,8 @@ impl Broker {
                 attempts: request::Attempts::default(),
                 revoker: revoke::Revoker::new(&targets),
                 held: sweep::Held::default(),
+                busy: aside::Busy::default(),
+                keep: keep::Keep::new(parts.keeping, &targets),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

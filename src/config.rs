@@ -22,6 +22,7 @@ mod problem;
 mod roles;
 mod source;
 mod store;
+mod sweep;
 mod table;
 mod targets;
 mod tasks;
@@ -52,6 +53,7 @@ pub use problem::Problem;
 pub use roles::Role;
 pub use source::Place;
 pub use store::Store;
+pub use sweep::Sweep;
 pub use targets::Target;
 pub use tasks::Tasks;
 pub use trust::{DEV_SUFFIX, Trust};
@@ -78,6 +80,8 @@ pub struct Config {
     pub store: Store,
     /// `[tasks]`.
     pub tasks: Tasks,
+    /// `[sweep]`.
+    pub sweep: Sweep,
     /// `[people]`, with what the catalog does not hold.
     pub people: BTreeMap<String, Person>,
     /// `[targets]`, with what their backends need.
@@ -158,6 +162,7 @@ fn check(
     let identity = identity::read(root, domain);
     let store = store::read(root);
     let tasks = tasks::read(root);
+    let sweep = sweep::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
     let defined = Defined::read(parts, kinds, trust, domain, report);
@@ -175,6 +180,7 @@ fn check(
         identity: identity?,
         store: store?,
         tasks,
+        sweep,
         digests: digest::digests(&catalog, &beside),
         people,
         targets,

@@ -4,6 +4,7 @@
 //! that the step was decided on (RULES R-1), and tells whoever watches.
 
 mod aims;
+mod aside;
 mod entry;
 
 use std::collections::BTreeMap;
@@ -102,10 +103,12 @@ impl Ledger {
             return Ok(());
         }
         let now = self.clock.now();
-        self.commit(vec![Change::Number(HIGH_WATER.into(), now.0)], Vec::new()).await.map_err(|error| match error {
-            LedgerError::Store(error) | LedgerError::Unknown(error) => error,
-            LedgerError::Stale(_) | LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => {
-                StoreError::Unusable(error.to_string())
+        self.commit(vec![Change::Number(HIGH_WATER.into(), now.0)], Vec::new()).await.map_err(|error| {
+            match error {
+                LedgerError::Store(error) | LedgerError::Unknown(error) => error,
+                LedgerError::Stale(_) | LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => {
+                    StoreError::Unusable(error.to_string())
+                }
             }
         })
     }

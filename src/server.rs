@@ -145,7 +145,6 @@ pub async fn start(config: &Path, start: Start) -> Result<Running, StartError> {
     let listeners = Listeners::bind(&config).await?;
     let broker = parts.broker;
     broker.recover(&parts.changed).await.map_err(|error| StartError::Recover(error.to_string()))?;
-    assemble::greet_targets(&broker, &parts.claim);
     let refusals = Arc::new(Refusals::default());
     let background = vec![
         tokio::spawn(sweep(broker.clone())),

@@ -20,6 +20,13 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 
+/// The number of the store's incarnation: one more after each restore (RULES R-12).
+pub const INCARNATION: &str = "incarnation";
+/// The number that says up to when the backup knew everything, in a store that was restored.
+pub const RESTORE_TAKEN: &str = "restore.taken_at";
+/// The number that says when a store was restored.
+pub const RESTORED: &str = "restore.at";
+
 /// One change. A set of them is written whole or not at all.
 #[derive(Clone, Debug)]
 pub enum Change {

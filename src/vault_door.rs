@@ -8,12 +8,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_backend::{
-    Alive, Backend, BackendError, Capabilities, Claim, Found, GrantView, Health, Issued, Missing, Reaped,
-    Renewed, RevokeOrder, RevokeReport, Statement,
+    Alive, Backend, BackendError, Capabilities, Claim, Found, GrantView, Health, Issued, Missing, Page,
+    Reaped, Renewed, RevokeOrder, RevokeReport, Statement,
 };
 use leasehold_law::catalog::Recipe;
 use leasehold_law::policy::{IssueOrder, RenewOrder};
-use leasehold_law::principal::PrincipalName;
+use leasehold_law::principal::{PREFIX, PrincipalName};
 use leasehold_law::scope::Pair;
 use leasehold_law::time::{Span, Timestamp};
 
@@ -231,20 +231,36 @@ impl VaultDoor {
         within(ASK_DEADLINE, target, gate.part.backend.setup(&grants)).await
     }
 
-    /// Claims a target that nobody has claimed, and gives the claim that stands (RULES R-11).
+    /// Which installation has claimed a target (RULES R-11).
     ///
     /// # Errors
-    /// As [`Backend::owner`] and [`Backend::claim`].
-    pub async fn claim(&self, target: &str, claim: &Claim) -> Result<Claim, BackendError> {
+    /// As [`Backend::owner`].
+    pub async fn owner(&self, target: &str) -> Result<Option<Claim>, BackendError> {
         let gate = self.gate(target)?;
-        let standing = within(ASK_DEADLINE, target, gate.part.backend.owner()).await?;
-        match standing {
-            Some(standing) => Ok(standing),
-            None => {
-                within(ASK_DEADLINE, target, gate.part.backend.claim(claim)).await?;
-                Ok(claim.clone())
-            }
-        }
+        within(ASK_DEADLINE, target, gate.part.backend.owner()).await
+    }
+
+    /// Claims a target, whoever had it.
+    ///
+    /// # Errors
+    /// As [`Backend::claim`].
+    pub async fn claim(&self, target: &str, claim: &Claim) -> Result<(), BackendError> {
+        let gate = self.gate(target)?;
+        within(ASK_DEADLINE, target, gate.part.backend.claim(claim)).await
+    }
+
+    /// Principals whose names begin as ours do, in order, after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Backend::list_principals`].
+    pub async fn list_principals(
+        &self,
+        target: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, BackendError> {
+        let gate = self.gate(target)?;
+        within(ASK_DEADLINE, target, gate.part.backend.list_principals(PREFIX, after, limit)).await
     }
 
     fn gate(&self, target: &str) -> Result<&Gate, BackendError> {

@@ -4,6 +4,7 @@ use leasehold_proto::v1::{self, admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
 use super::{Api, read, standing, target, write};
+use crate::broker::Aside;
 use crate::clock::Reading;
 
 #[tonic::async_trait]
@@ -27,6 +28,7 @@ impl AdminService for Api {
             uptime: Some(write::span(status.uptime)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             needs_person: status.needs_person,
+            set_aside: status.asides.iter().map(set_aside).collect(),
             broker: self.broker.name().to_owned(),
         }))
     }
@@ -39,6 +41,21 @@ impl AdminService for Api {
         let reason = read::reason(request.into_inner().reason)?;
         let reading = self.broker.confirm_clock(&by, &reason).await?;
         Ok(Response::new(v1::ConfirmClockResponse { clock: Some(clock_view(reading)) }))
+    }
+}
+
+fn set_aside(aside: &Aside) -> v1::SetAside {
+    let row = &aside.row;
+    v1::SetAside {
+        kind: row.kind.name().to_owned(),
+        id: row.id.clone(),
+        target: row.target.clone(),
+        principal: row.principal.clone(),
+        why: row.error.clone(),
+        at: Some(write::moment(aside.at)),
+        alive: aside.due.is_some(),
+        tries: aside.tries,
+        last_error: aside.last_error.clone().unwrap_or_default(),
     }
 }
 

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::task::next_page;
 use super::{Api, read, write};
-use crate::broker::{Broker, Missing, TargetStatus};
+use crate::broker::{Broker, Missing, Orphan, Owner, SweepOrder, SweepReport, SweepVerdict, TargetStatus};
 
 #[tonic::async_trait]
 impl TargetService for Api {
@@ -55,6 +55,46 @@ impl TargetService for Api {
             undo: undo.into_iter().map(|statement| statement.text).collect(),
         }))
     }
+
+    async fn sweep_target(
+        &self,
+        request: Request<v1::SweepTargetRequest>,
+    ) -> Result<Response<v1::SweepTargetResponse>, Status> {
+        let wire = request.into_inner();
+        let order = SweepOrder {
+            dry_run: wire.dry_run,
+            at_most: (wire.at_most > 0).then_some(wire.at_most),
+            ..SweepOrder::default()
+        };
+        let report = self.broker.sweep_target(&wire.target, &order).await?;
+        Ok(Response::new(v1::SweepTargetResponse { sweep: Some(sweep(&report)) }))
+    }
+}
+
+fn sweep(report: &SweepReport) -> v1::Sweep {
+    let verdict = match report.verdict {
+        SweepVerdict::Swept => v1::SweepVerdict::Swept,
+        SweepVerdict::DryRun => v1::SweepVerdict::DryRun,
+        SweepVerdict::NotOurs(_) => v1::SweepVerdict::NotOurs,
+        SweepVerdict::Halted => v1::SweepVerdict::Halted,
+    };
+    let orphan = |one: &Orphan| v1::Orphan {
+        principal: one.principal.clone(),
+        lease: one.lease.to_string(),
+        why: one.why.text().to_owned(),
+    };
+    v1::Sweep {
+        at: Some(write::moment(report.at)),
+        verdict: verdict.into(),
+        note: report.verdict.text(),
+        ours: report.ours,
+        strangers: report.strangers,
+        found: report.found,
+        orphans: report.orphans.iter().map(orphan).collect(),
+        young: report.young,
+        missing: report.missing.iter().map(ToString::to_string).collect(),
+        bound: report.bound,
+    }
 }
 
 /// A target as operators see it.
@@ -64,6 +104,7 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
     let state = match &status.seen {
         seen if seen.error.is_some() => v1::TargetState::Down,
         seen if !seen.missing.is_empty() => v1::TargetState::Unfit,
+        _ if matches!(status.owner, Owner::Later(_)) => v1::TargetState::Unfit,
         seen if seen.answered_at.is_some() => v1::TargetState::Ready,
         _ => v1::TargetState::Unspecified,
     };
@@ -82,5 +123,10 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
         stuck: status.stuck,
         grade: write::grade(can.map_or(Grade::None, |can| can.grade)).into(),
         window: Some(write::span(can.map_or(Span::ZERO, |can| can.window))),
+        last_sweep: status.swept.as_ref().map(sweep),
+        claimed_by: match &status.owner {
+            Owner::Unknown | Owner::Ours => String::new(),
+            Owner::Other(claim) | Owner::Later(claim) => claim.installation.clone(),
+        },
     }
 }

@@ -159,7 +159,7 @@ impl Inner {
         }
         let Ok(live) = self.ledger.store().live_leases(&Selector::Task(id)).await else { return };
         let residual = live.iter().all(|lease| matches!(lease.state, LeaseState::Residual { .. }));
-        if !residual {
+        if !residual || self.has_aside(id).await {
             return;
         }
         let outcome = if live.is_empty() { Outcome::Clean } else { Outcome::WithResidue };

@@ -2,16 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_backend::{Capabilities, Claim, Statement};
+use leasehold_backend::{Capabilities, Statement};
 use leasehold_law::journal::ChainHead;
 use leasehold_law::reason::Reason;
-use leasehold_law::time::Span;
+use leasehold_law::time::{Span, Timestamp};
 
-use super::Broker;
+use super::keep::Owner;
+use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
+use super::{Broker, Inner};
 use crate::clock::Reading;
-use crate::store::Counts;
+use crate::store::{Aside, AsideFilter, AsideKind, Counts};
 use crate::vault_door::Seen;
+
+/// How many that were set aside are shown.
+const ASIDES: usize = 1000;
+/// How long something that is over is news.
+const NEWS: Span = Span::from_mins(24 * 60);
 
 /// Everything on one screen.
 #[derive(Clone, Debug)]
@@ -30,6 +37,8 @@ pub struct Status {
     pub clock: Reading,
     /// Since the start.
     pub uptime: Span,
+    /// What was set aside and may be alive, or was set aside within a day; newest first.
+    pub asides: Vec<Aside>,
     /// What needs a person, in plain words.
     pub needs_person: Vec<String>,
 }
@@ -49,6 +58,12 @@ pub struct TargetStatus {
     pub live: u64,
     /// Of these, those with a failed try behind them.
     pub stuck: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether it agrees with the store, after a restore.
+    pub reconciled: bool,
+    /// How the last sweep for orphans went.
+    pub swept: Option<SweepReport>,
 }
 
 impl Broker {
@@ -64,11 +79,14 @@ impl Broker {
         let frozen = store.revocations(true, None, 1000).await?.len();
         let targets = self.target_statuses().await?;
         let clock = inner.clock.read();
+        let asides = inner.recent_asides(clock.now).await?;
         let mut needs_person = needs(&counts, &targets, clock, journal_error.as_deref());
         if inner.revoker.unrecorded() > 0 {
             needs_person.push(format!("{} leases were revoked without a record", inner.revoker.unrecorded()));
         }
+        needs_person.extend(asides_need(&asides));
         Ok(Status {
+            asides,
             counts,
             frozen,
             targets,
@@ -84,23 +102,6 @@ impl Broker {
     #[must_use]
     pub fn target_names(&self) -> Vec<String> {
         self.inner.door.targets().map(ToOwned::to_owned).collect()
-    }
-
-    /// Looks at a target for the first time, and claims it where nobody has.
-    pub async fn greet_target(&self, name: &str, claim: &Claim) {
-        if let Err(error) = self.inner.door.look(name).await {
-            tracing::warn!(target = name, %error, "a target does not answer yet");
-            return;
-        }
-        match self.inner.door.claim(name, claim).await {
-            Ok(standing) if standing == *claim => {}
-            Ok(standing) => tracing::warn!(
-                target = name,
-                owner = standing.installation,
-                "another installation has claimed this target; nothing of it is ever swept here"
-            ),
-            Err(error) => tracing::warn!(target = name, %error, "a target cannot be claimed"),
-        }
     }
 
     /// Every target with its leases.
@@ -122,6 +123,9 @@ impl Broker {
                 seen: door.seen(name).unwrap_or_default(),
                 live,
                 stuck,
+                owner: self.inner.keep.owner(name),
+                reconciled: self.inner.keep.is_reconciled(name),
+                swept: self.inner.keep.swept(name),
             }
         };
         Ok(door.targets().map(status).collect())
@@ -183,13 +187,61 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
     if counts.stuck > 0 {
         needs.push(format!("{} leases are stuck: leasehold lease stuck", counts.stuck));
     }
-    if counts.bad_rows > 0 {
-        needs.push(format!("{} rows cannot be read and are set aside", counts.bad_rows));
-    }
     for target in targets {
         needs.extend(target.seen.error.iter().map(|error| format!("{}: {error}", target.name)));
         let lacks = target.seen.missing.iter();
         needs.extend(lacks.map(|missing| format!("{} lacks {}: {}", target.name, missing.what, missing.fix)));
+        needs.extend(keeping_needs(target));
+    }
+    needs
+}
+
+impl Inner {
+    async fn recent_asides(&self, now: Timestamp) -> Result<Vec<Aside>, Refused> {
+        let mut asides = self.ledger.store().asides(&AsideFilter::default(), ASIDES).await?;
+        asides.retain(|aside| aside.due.is_some() || now.since(aside.at) < NEWS);
+        Ok(asides)
+    }
+}
+
+fn asides_need(asides: &[Aside]) -> Vec<String> {
+    let bad = asides.iter().filter(|aside| aside.row.kind != AsideKind::Orphan).count();
+    let alive = asides.iter().filter(|aside| aside.due.is_some() && aside.tries > 0).count();
+    let mut needs = Vec::new();
+    if bad > 0 {
+        needs.push(format!("{bad} rows could not be read and were set aside within a day: look at the disk"));
+    }
+    if alive > 0 {
+        needs.push(format!("{alive} principals that were set aside are not dead yet"));
+    }
+    needs
+}
+
+fn keeping_needs(target: &TargetStatus) -> Vec<String> {
+    let name = &target.name;
+    let mut needs = Vec::new();
+    match &target.owner {
+        Owner::Later(claim) => needs.push(format!(
+            "{name}: incarnation {} of this installation has claimed it, and nothing is minted there",
+            claim.incarnation
+        )),
+        Owner::Unknown | Owner::Ours | Owner::Other(_) => {}
+    }
+    if !target.reconciled {
+        needs.push(format!("{name}: not compared with the restored store yet, and nothing is minted there"));
+    }
+    if let Some(swept) = target.swept.as_ref().filter(|swept| swept.found > 0) {
+        match &swept.verdict {
+            SweepVerdict::Halted => needs.push(format!(
+                "{name}: {} orphans are more than {}: leasehold targets sweep {name} --dry-run",
+                swept.found, swept.bound
+            )),
+            SweepVerdict::NotOurs(claim) => needs.push(format!(
+                "{name}: {} orphans are left, since installation {} has claimed it",
+                swept.found, claim.installation
+            )),
+            SweepVerdict::Swept | SweepVerdict::DryRun => {}
+        }
     }
     needs
 }

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_backend::RevokeOrder;
 use leasehold_law::cause::Cause;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::time::{Span, Timestamp};
 
 use super::{Broker, Inner};
-use crate::store::{BadRow, DueLease};
+use crate::store::DueLease;
 
 /// How often it looks.
 const BEAT: Span = Span(250);
@@ -20,8 +19,8 @@ const BEATS_A_SECOND: u64 = 4;
 const SLICE: usize = 512;
 /// How soon a target is asked again about a renewal whose answer never came.
 const ASK_AGAIN: Span = Span::from_secs(2);
-/// How soon a row that cannot be read is killed, and put on record, again.
-const BAD_ROW_AGAIN: Span = Span::from_mins(10);
+/// How soon a row that could not be set aside is taken in again.
+pub(super) const BAD_ROW_AGAIN: Span = Span::from_mins(10);
 /// How soon a lease that was killed without a record is looked at again.
 pub(super) const RECORD_AGAIN: Span = Span::from_secs(5);
 /// How long after its removal a principal's late sessions may still arrive: PostgreSQL's longest post_auth_delay is
@@ -50,6 +49,8 @@ impl Broker {
         if count.is_multiple_of(BEATS_A_SECOND) {
             inner.end_silent().await;
             inner.reap().await;
+            inner.tend_asides().await;
+            inner.tend_targets();
         }
         if count.is_multiple_of(MARK_EVERY)
             && let Err(error) = inner.ledger.record_time().await
@@ -69,7 +70,7 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, until);
     }
 
-    fn is_held(&self, lease: &str) -> bool {
+    pub(super) fn is_held(&self, lease: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(lease)
     }
 
@@ -103,6 +104,9 @@ impl Inner {
     }
 
     async fn sweep_lease(self: &Arc<Self>, lease: Lease) {
+        if self.awaits_reconciliation(&lease) {
+            return self.held.put(lease.terms.id.to_string(), self.clock.now() + ASK_AGAIN);
+        }
         match lease.state {
             LeaseState::Active { .. } => self.clone().condemn(lease, Cause::Expired, None).await,
             LeaseState::Minting { .. } => self.clone().condemn(lease, Cause::CrashRecovery, None).await,
@@ -123,12 +127,6 @@ impl Inner {
         self.owned.spawn(async move { inner.recover_renewal(lease).await });
     }
 
-    fn hold_bad_row(self: &Arc<Self>, row: BadRow) {
-        self.held.put(row.id.clone(), self.clock.now() + BAD_ROW_AGAIN);
-        let inner = self.clone();
-        self.owned.spawn(async move { inner.kill_bad_row(row).await });
-    }
-
     /// Its natural end has passed.
     async fn lapse(&self, lease: Lease) {
         let step = LeaseEvent::Lapsed { at: self.clock.now() };
@@ -136,31 +134,6 @@ impl Inner {
             Ok(lease) => self.finish_task(lease.terms.task).await,
             Err(error) => {
                 tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet");
-            }
-        }
-    }
-
-    /// A row that cannot be read stays where it is, but what it stands for is killed by its plain columns.
-    async fn kill_bad_row(&self, row: BadRow) {
-        tracing::error!(
-            lease = row.id,
-            target = row.target,
-            error = row.error,
-            "a row cannot be read: set aside"
-        );
-        let Some(principal) = leasehold_law::principal::PrincipalName::stored(&row.principal) else { return };
-        let order =
-            RevokeOrder { principal, handle: row.handle, recipe: leasehold_law::catalog::Recipe::default() };
-        for report in self.door.revoke(&row.target, &[order]).await {
-            let details = BTreeMap::from([
-                ("cause".to_owned(), "unreadable".to_owned()),
-                ("lease".to_owned(), row.id.clone()),
-                ("target".to_owned(), row.target.clone()),
-                ("principal".to_owned(), row.principal.clone()),
-                ("reached".to_owned(), format!("{:?}", report.reached)),
-            ]);
-            if let Err(error) = self.ledger.note_broker("set aside a row", details).await {
-                tracing::warn!(%error, "a row that was set aside is not on record");
             }
         }
     }

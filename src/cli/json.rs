@@ -116,6 +116,25 @@ pub(crate) fn target(one: &v1::Target) -> Value {
         "state": word(one.state()), "last_error": text(one.last_error.clone()),
         "last_answer_at": time(one.last_answer_at), "clock_offset": span(one.clock_offset), "live": one.live,
         "due": one.due, "stuck": one.stuck, "grade": word(one.grade()), "window": span(one.window),
+        "last_sweep": one.last_sweep.as_ref().map_or(Value::Null, sweep), "claimed_by": text(one.claimed_by.clone()),
+    })
+}
+
+/// A sweep for orphans.
+pub(crate) fn sweep(one: &v1::Sweep) -> Value {
+    let orphan = |one: &v1::Orphan| json!({"principal": one.principal, "lease": one.lease, "why": one.why});
+    json!({
+        "at": time(one.at), "verdict": word(one.verdict()), "note": one.note, "ours": one.ours,
+        "strangers": one.strangers, "found": one.found, "orphans": one.orphans.iter().map(orphan).collect::<Vec<_>>(),
+        "young": one.young, "missing": one.missing, "bound": one.bound,
+    })
+}
+
+/// Something that was set aside.
+pub(crate) fn set_aside(one: &v1::SetAside) -> Value {
+    json!({
+        "kind": one.kind, "id": one.id, "target": one.target, "principal": one.principal, "why": one.why,
+        "at": time(one.at), "alive": one.alive, "tries": one.tries, "last_error": text(one.last_error.clone()),
     })
 }
 

@@ -49,10 +49,31 @@ fn report(answer: &v1::StatusResponse) -> Report {
     ]);
     text.push('\n');
     text.push_str(&targets::table(&answer.targets));
+    if !answer.set_aside.is_empty() {
+        text.push('\n');
+        text.push_str(&set_aside(&answer.set_aside));
+    }
     for line in &answer.needs_person {
         text.push_str(&format!("\nneeds a person: {line}"));
     }
     Report::new(text, json(answer, &journal, &clock))
+}
+
+fn set_aside(asides: &[v1::SetAside]) -> String {
+    let row = |one: &v1::SetAside| {
+        let state = if one.alive { "ALIVE" } else { "gone" };
+        let why = if one.last_error.is_empty() { one.why.clone() } else { one.last_error.clone() };
+        vec![
+            one.kind.clone(),
+            one.id.clone(),
+            one.target.clone(),
+            state.to_owned(),
+            one.tries.to_string(),
+            why,
+        ]
+    };
+    let rows: Vec<_> = asides.iter().map(row).collect();
+    view::table(&["SET ASIDE", "ID", "TARGET", "STATE", "TRIES", "WHY"], &rows, "nothing is set aside")
 }
 
 fn health(good: bool, error: &str) -> String {
@@ -75,6 +96,7 @@ fn json(
             "ok": clock.ok, "offset": json::span(clock.offset), "reason": clock.reason, "now": json::time(clock.now),
         },
         "needs_person": answer.needs_person,
+        "set_aside": answer.set_aside.iter().map(json::set_aside).collect::<Vec<_>>(),
     })
 }
 
@@ -118,6 +140,16 @@ mod tests {
                 ..v1::Target::default()
             }],
             needs_person: vec!["lease_1 on orders-db has failed to be revoked 9 times".into()],
+            set_aside: vec![v1::SetAside {
+                kind: "orphan".into(),
+                id: "lh06jr1k4t0b0000000000aaaaaaaaaa".into(),
+                target: "orders-db".into(),
+                why: "no lease explains it".into(),
+                alive: true,
+                tries: 3,
+                last_error: "connection refused".into(),
+                ..v1::SetAside::default()
+            }],
         };
         insta::assert_snapshot!(report(&answer).text);
     }

@@ -25,6 +25,12 @@ pub enum TargetsCommand {
     /// Print the least-privilege SQL for this server's version. Runs nothing; holds no password.
     #[command(after_help = "Example: leasehold targets setup orders-db | psql -h db1.internal orders")]
     Setup(NameArgs),
+    /// Search a target for principals of this installation that no live lease explains, and revoke them.
+    ///
+    /// The broker does the same by itself every ten minutes. Exit 1 if nothing was touched though something was
+    /// found: above the bound, or where somebody else has claimed the target.
+    #[command(after_help = "Example: leasehold targets sweep orders-db --dry-run")]
+    Sweep(SweepArgs),
 }
 
 /// `targets list`.
@@ -42,11 +48,26 @@ pub struct NameArgs {
     target: String,
 }
 
+/// `targets sweep`.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// The target's name.
+    #[arg(value_name = "NAME")]
+    target: String,
+    /// Only say what would be revoked.
+    #[arg(long)]
+    dry_run: bool,
+    /// Revoke up to N, instead of 10 or 5 % of what is ours.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    at_most: Option<u64>,
+}
+
 pub(crate) async fn run(command: TargetsCommand, session: &mut Session) -> Result<Exit, Problem> {
     match command {
         TargetsCommand::List(args) => list(args, session).await,
         TargetsCommand::Check(args) => check(args, session).await,
         TargetsCommand::Setup(args) => setup(args, session).await,
+        TargetsCommand::Sweep(args) => sweep(args, session).await,
     }
 }
 
@@ -145,9 +166,72 @@ fn ended(statement: &str) -> String {
     if statement.ends_with(';') { format!("{statement}\n") } else { format!("{statement};\n") }
 }
 
+async fn sweep(args: SweepArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let client = session.admin().await?;
+    let request = v1::SweepTargetRequest {
+        target: args.target,
+        dry_run: args.dry_run,
+        at_most: args.at_most.unwrap_or_default(),
+    };
+    let answer = client.persist(|| async { client.targets().sweep_target(request.clone()).await }).await?;
+    let sweep = answer.sweep.unwrap_or_default();
+    session.console.report(&sweep_report(&sweep))?;
+    let left = match sweep.verdict() {
+        v1::SweepVerdict::Halted => true,
+        v1::SweepVerdict::NotOurs => sweep.found > 0,
+        v1::SweepVerdict::Unspecified | v1::SweepVerdict::Swept | v1::SweepVerdict::DryRun => false,
+    };
+    Ok(if left { Exit::FAILED } else { Exit::DONE })
+}
+
+fn sweep_report(sweep: &v1::Sweep) -> Report {
+    let mut text = view::fields(&[
+        ("verdict", sweep.note.clone()),
+        ("ours", sweep.ours.to_string()),
+        ("strangers", sweep.strangers.to_string()),
+        ("orphans", format!("{} (at most {} are revoked)", sweep.found, sweep.bound)),
+        ("too young to say", sweep.young.to_string()),
+    ]);
+    for one in &sweep.orphans {
+        text.push_str(&format!("orphan: {} ({}): {}\n", one.principal, one.lease, one.why));
+    }
+    for lease in &sweep.missing {
+        text.push_str(&format!("principal gone: {lease}\n"));
+    }
+    if sweep.verdict() == v1::SweepVerdict::Halted {
+        text.push_str(&format!(
+            "next: if they are to go, leasehold targets sweep NAME --at-most {}\n",
+            sweep.found
+        ));
+    }
+    Report::new(text, json::sweep(sweep))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sweep_that_was_halted_says_what_to_do() {
+        let orphan = v1::Orphan {
+            principal: "lh06jr1k4t0b0000000000aaaaaaaaaa".into(),
+            lease: "lease_06jr1k4t0b0000000000".into(),
+            why: "no lease explains it".into(),
+        };
+        let sweep = v1::Sweep {
+            verdict: v1::SweepVerdict::Halted.into(),
+            note: "halted: it would have removed more than the bound".into(),
+            ours: 40,
+            strangers: 1,
+            found: 12,
+            orphans: vec![orphan],
+            young: 2,
+            missing: vec!["lease_06jr1k4t0b0000000001".into()],
+            bound: 10,
+            ..v1::Sweep::default()
+        };
+        insta::assert_snapshot!(sweep_report(&sweep).text);
+    }
 
     #[test]
     fn a_setup_is_a_script_that_can_be_piped() {

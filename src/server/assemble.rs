@@ -8,15 +8,16 @@ use leasehold_law::catalog::Recipe;
 use leasehold_law::principal::InstallationKey;
 use leasehold_law::scope::Pair;
 use leasehold_law::subject::Subject;
+use leasehold_law::time::Timestamp;
 
 use super::{Start, StartError, clock};
-use crate::broker::{Broker, Parts, TaskLimits};
+use crate::broker::{Broker, Keeping, Parts, Restored, TaskLimits};
 use crate::config::{Config, Problem, Store as StoreConfig, Trust, read_installation_key};
 use crate::entropy::SystemEntropy;
 use crate::ledger::{HIGH_WATER, Ledger};
 use crate::registry::Registry;
 use crate::store::sqlite::{Options, SqliteStore, Stamp, Writer};
-use crate::store::{Store, StoreError};
+use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED, Store, StoreError};
 use crate::vault_door::{TargetPart, VaultDoor};
 
 /// A broker that has not started, and what its start must look at.
@@ -24,7 +25,6 @@ pub(super) struct Assembled {
     pub(super) broker: Broker,
     /// Config subjects that differ from the last run.
     pub(super) changed: Vec<Subject>,
-    pub(super) claim: Claim,
 }
 
 pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, StartError> {
@@ -40,7 +40,7 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
         config.engine.clone(),
         versions(config, store.as_ref()).await?,
     );
-    let claim = claim(&key);
+    let keeping = keeping(config, &key, store.as_ref()).await?;
     let door = VaultDoor::new(targets, clock.clone());
     let tasks = TaskLimits {
         grace: config.tasks.grace,
@@ -48,8 +48,8 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
         max_deadline: config.tasks.max_deadline,
     };
     let name = config.broker.name.clone();
-    let broker = Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, name });
-    Ok(Assembled { broker, changed, claim })
+    let broker = Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, name, keeping });
+    Ok(Assembled { broker, changed })
 }
 
 async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, StartError> {
@@ -133,17 +133,13 @@ async fn versions(config: &Config, store: &dyn Store) -> Result<BTreeMap<Subject
     Ok(subjects.into_iter().zip(versions).collect())
 }
 
-/// The public name of this installation.
-fn claim(key: &InstallationKey) -> Claim {
-    Claim { installation: key.installation(), incarnation: 1 }
-}
-
-/// Looks at every target once, beside the start: one that is down delays nobody. A target that another installation
-/// has claimed is said aloud; from then on it is theirs to sweep (RULES R-11).
-pub(super) fn greet_targets(broker: &Broker, claim: &Claim) {
-    let targets: Vec<String> = broker.target_names();
-    for target in targets {
-        let (broker, claim) = (broker.clone(), claim.clone());
-        tokio::spawn(async move { broker.greet_target(&target, &claim).await });
-    }
+/// How targets are claimed, swept, and brought into agreement with a store that was restored.
+async fn keeping(config: &Config, key: &InstallationKey, store: &dyn Store) -> Result<Keeping, StartError> {
+    let incarnation = store.number(INCARNATION).await?.and_then(|number| u32::try_from(number).ok());
+    let claim = Claim { installation: key.installation(), incarnation: incarnation.unwrap_or(1) };
+    let restored = match (store.number(RESTORE_TAKEN).await?, store.number(RESTORED).await?) {
+        (Some(taken_at), Some(at)) => Some(Restored { taken_at: Timestamp(taken_at), at: Timestamp(at) }),
+        (None, _) | (_, None) => None,
+    };
+    Ok(Keeping { claim, restored, sweep_every: config.sweep.every })
 }

@@ -19,6 +19,7 @@ mod faults;
 mod flow;
 mod leases;
 mod matrix;
+mod orphans;
 mod papers;
 mod postgres;
 mod process;

@@ -153,6 +153,10 @@ impl Things {
             ("TargetService", "SetupTarget") => {
                 v1::SetupTargetRequest { target: "orders".into() }.encode_to_vec()
             }
+            ("TargetService", "SweepTarget") => {
+                let target = "orders".to_owned();
+                v1::SweepTargetRequest { target, dry_run: true, at_most: 0 }.encode_to_vec()
+            }
             ("AdminService", "Status") => Vec::new(),
             ("AdminService", "ConfirmClock") => v1::ConfirmClockRequest { reason }.encode_to_vec(),
             _ => panic!("{service}/{method} is new: say here how it is asked"),

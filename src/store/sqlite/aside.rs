@@ -116,7 +116,8 @@ pub(super) fn unreadable(reader: &Reader<'_>, limit: usize) -> Result<Vec<BadRow
 
 fn bad_task(reader: &Reader<'_>, id: &str, error: String) -> Result<Option<BadRow>, StoreError> {
     let held = body_of(reader, AsideKind::Task, "''", id)?;
-    let row = held.map(|(_, bytes)| BadRow { task: id.to_owned(), ..bare(AsideKind::Task, id, bytes, error) });
+    let row =
+        held.map(|(_, bytes)| BadRow { task: id.to_owned(), ..bare(AsideKind::Task, id, bytes, error) });
     Ok(row.filter(|row| serde_json::from_slice::<leasehold_law::task::Task>(&row.bytes).is_err()))
 }
 
@@ -124,9 +125,7 @@ fn bad_revocation(reader: &Reader<'_>, id: &str, error: String) -> Result<Option
     let selects = "CASE WHEN freezing = 1 THEN selector ELSE '' END";
     let held = body_of(reader, AsideKind::Revocation, selects, id)?;
     let row = held.map(|(target, bytes)| BadRow { target, ..bare(AsideKind::Revocation, id, bytes, error) });
-    Ok(row.filter(|row| {
-        serde_json::from_slice::<leasehold_law::revocation::Revocation>(&row.bytes).is_err()
-    }))
+    Ok(row.filter(|row| serde_json::from_slice::<leasehold_law::revocation::Revocation>(&row.bytes).is_err()))
 }
 
 fn body_of(

@@ -23,7 +23,12 @@ pub(super) fn by_id(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, S
 pub(super) fn by_principal(reader: &Reader<'_>, principal: &str) -> Result<Option<Lease>, StoreError> {
     let suffix = principal.strip_prefix(PREFIX).and_then(|rest| rest.get(..ID_CHARS));
     let Some(id) = suffix.and_then(LeaseId::from_suffix) else { return Ok(None) };
-    one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ? AND principal = ?", params![id.to_string(), principal])
+    one(
+        reader,
+        AsideKind::Lease,
+        "SELECT id, body FROM leases WHERE id = ? AND principal = ?",
+        params![id.to_string(), principal],
+    )
 }
 
 pub(super) fn by_request(
@@ -129,8 +134,7 @@ fn sound(row: &Row<'_>, plain: &BadRow) -> Result<Lease, String> {
 
 /// A row that some read could not read, as it is now; `None` where it is gone or can be read.
 pub(super) fn bad(reader: &Reader<'_>, id: &str) -> Result<Option<BadRow>, StoreError> {
-    const SQL: &str =
-        "SELECT id, task, target, principal, handle, state, due, body FROM leases WHERE id = ?";
+    const SQL: &str = "SELECT id, task, target, principal, handle, state, due, body FROM leases WHERE id = ?";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let read = |row: &Row<'_>| {
         let plain = plain(row)?;

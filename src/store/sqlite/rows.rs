@@ -3,9 +3,9 @@
 use rusqlite::{OptionalExtension, Params, Row, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::{AsideKind, StoreError};
 use super::readers::Reader;
 use super::sql::{Terms, unusable};
+use super::{AsideKind, StoreError};
 
 /// The one row of a query for id and body; a body that cannot be read is an error here.
 pub(super) fn one<T: DeserializeOwned>(

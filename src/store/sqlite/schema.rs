@@ -5,13 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::sql::unusable;
 use super::{Options, Stamp, StoreError};
+use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
 const MIGRATIONS: [&str; 2] =
     [include_str!("migrations/0001_rows_and_journal.sql"), include_str!("migrations/0002_set_aside.sql")];
-
-/// What the incarnation is remembered by.
-const INCARNATION: &str = "incarnation";
 
 /// Checks whose store it is, brings its schema up to date, and gives the chain that its journal continues.
 ///

@@ -21,7 +21,8 @@ pub(super) fn by_request(
     agent: &CallerId,
     request: &RequestId,
 ) -> Result<Option<Task>, StoreError> {
-    const SQL: &str = "SELECT id, body FROM tasks WHERE agent = ? AND request_id = ? ORDER BY id DESC LIMIT 1";
+    const SQL: &str =
+        "SELECT id, body FROM tasks WHERE agent = ? AND request_id = ? ORDER BY id DESC LIMIT 1";
     one(reader, AsideKind::Task, SQL, params![agent.to_string(), request.to_string()])
 }
 
@@ -39,5 +40,11 @@ pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Re
 
 /// Those that are ending first: they are due at 0.
 pub(super) fn due(reader: &Reader<'_>, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError> {
-    many(reader, AsideKind::Task, "SELECT id, body FROM tasks WHERE due <= ? ORDER BY due, id", [now.0], limit)
+    many(
+        reader,
+        AsideKind::Task,
+        "SELECT id, body FROM tasks WHERE due <= ? ORDER BY due, id",
+        [now.0],
+        limit,
+    )
 }
