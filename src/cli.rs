@@ -64,6 +64,10 @@ pub enum Command {
     Serve(ServeArgs),
     /// Check a config, and tell all its problems at once.
     Check(CheckArgs),
+    /// Copy the store to a file, while the broker runs.
+    Backup(BackupArgs),
+    /// Put a backup back, while the broker is stopped. The broker then compares every target before it mints in it.
+    Restore(RestoreArgs),
     /// Write a commented config that passes `check`, with its key; overwrites nothing.
     Init(InitArgs),
     /// Run a broker with a trust domain of its own, for developing.
@@ -98,6 +102,47 @@ pub struct CheckArgs {
     #[arg(long)]
     pub online: bool,
     /// Accept what `serve --dev-trust` accepts.
+    #[arg(long)]
+    pub dev_trust: bool,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: leasehold backup --config /etc/leasehold/leasehold.toml --to /backup/leases-1.db"
+)]
+pub struct BackupArgs {
+    /// The config of the broker whose store it is.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The copy, mode 0600. Nothing is overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// The store is one of `serve --dev-trust`.
+    #[arg(long)]
+    pub dev_trust: bool,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: leasehold restore --config /etc/leasehold/leasehold.toml --from /backup/leases-1.db"
+)]
+pub struct RestoreArgs {
+    /// The config of the broker whose store it is.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The backup.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Keep the store that is there aside, instead of refusing.
+    #[arg(long)]
+    pub replace: bool,
+    /// The incarnation to be; otherwise one more than the highest of the backup and the replaced store. Needed only
+    /// where a store that was restored before is lost.
+    #[arg(long, value_name = "N")]
+    pub incarnation: Option<u32>,
+    /// The store is one of `serve --dev-trust`.
     #[arg(long)]
     pub dev_trust: bool,
 }

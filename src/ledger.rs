@@ -24,6 +24,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::store::{Change, Outcome, Store, StoreError};
+pub use aside::restored_entry;
 use entry::{about_lease, about_nothing, about_task};
 
 /// Proof that something is durable. Only the ledger makes one.

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use leasehold::cli::{
-    self, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, InitArgs, ServeArgs,
+    self, BackupArgs, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, InitArgs, RestoreArgs,
+    ServeArgs,
 };
 use leasehold::config::Trust;
 use leasehold::dev::{demo, run};
@@ -29,6 +30,8 @@ async fn dispatch(command: Command, output: Format) -> ExitCode {
     match command {
         Command::Serve(args) => serve(args).await,
         Command::Check(args) => check(args, output).await,
+        Command::Backup(args) => backup(args, output).await,
+        Command::Restore(args) => restore(args, output).await,
         Command::Init(args) => make(args),
         Command::Dev(args) => develop(args).await,
         Command::Demo(DemoArgs { keep, only, pg_bin }) => {
@@ -49,6 +52,63 @@ async fn serve(args: ServeArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error),
     }
+}
+
+async fn backup(args: BackupArgs, output: Format) -> ExitCode {
+    match server::backup(args.config, trust(args.dev_trust), args.to.clone(), server::host_time()).await {
+        Ok(copied) => {
+            let (chain, seq) = (copied.head.chain.as_str(), copied.head.seq);
+            match output {
+                Format::Json => say(&serde_json::json!({
+                    "file": args.to, "bytes": copied.bytes, "chain": chain, "seq": seq,
+                    "head": copied.head.hash.to_string(),
+                })),
+                Format::Text => say(&format!(
+                    "{}: {} bytes, chain {chain} verified up to entry {seq}, {}",
+                    args.to.display(),
+                    copied.bytes,
+                    copied.head.hash
+                )),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+async fn restore(args: RestoreArgs, output: Format) -> ExitCode {
+    let how = server::Restore { from: args.from, replace: args.replace, incarnation: args.incarnation };
+    match server::restore(args.config, trust(args.dev_trust), how, server::host_time()).await {
+        Ok(back) => {
+            let (old, chain) = (&back.copy.head, back.chain.as_str());
+            match output {
+                Format::Json => say(&serde_json::json!({
+                    "chain": chain, "old_chain": old.chain.as_str(), "old_seq": old.seq,
+                    "old_head": old.hash.to_string(), "taken_at": back.copy.taken_at.to_string(),
+                    "replaced": back.aside,
+                })),
+                Format::Text => say(&restored(&back)),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+fn restored(back: &server::PutBack) -> String {
+    let old = &back.copy.head;
+    let mut text = format!(
+        "restored: chain {} goes on from {} at entry {}, a backup of {}",
+        back.chain.as_str(),
+        old.chain.as_str(),
+        old.seq,
+        back.copy.taken_at
+    );
+    if let Some(aside) = &back.aside {
+        text.push_str(&format!("\nthe store that was there is {}", aside.display()));
+    }
+    text + "\nnext: start the broker, and look at leasehold status: each target is compared with the backup, what was \
+            minted since is revoked, and nothing is minted in a target before that"
 }
 
 async fn check(args: CheckArgs, output: Format) -> ExitCode {

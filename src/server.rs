@@ -1,6 +1,7 @@
 //! The composition root: the only room, with dev/, that names concrete stores and backends.
 
 mod assemble;
+mod backup;
 mod check;
 mod process;
 mod refusals;
@@ -29,6 +30,7 @@ use crate::identity::listener::{Entrance, Incoming, Limits, bind_tcp, bind_unix}
 use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
 use crate::identity::unix::Access;
 
+pub use backup::{Copied, PutBack, Restore, backup, restore};
 pub use check::{Checked, check};
 pub use process::harden;
 
@@ -319,6 +321,12 @@ pub async fn serve_until_signal(config: PathBuf, trust: Trust) -> Result<(), Sta
     tracing::info!("stopping");
     running.stop().await;
     Ok(())
+}
+
+/// The host's clocks.
+#[must_use]
+pub fn host_time() -> Arc<dyn TimeSource> {
+    Arc::new(SystemTime)
 }
 
 /// Random bits of the operating system, for what is made before there is a broker.

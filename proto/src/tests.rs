@@ -104,6 +104,7 @@ fn descriptors_list_every_rpc() {
         "TargetService.CheckTarget",
         "TargetService.ListTargets",
         "TargetService.SetupTarget",
+        "TargetService.SweepTarget",
         "TaskService.AbortTask",
         "TaskService.ChangeScope",
         "TaskService.CompleteTask",

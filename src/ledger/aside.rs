@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_law::journal::Event;
+use leasehold_law::journal::{ChainHead, Event};
 use leasehold_law::revocation::Revocation;
+use leasehold_law::time::Timestamp;
 
 use super::entry::about_nothing;
 use super::{Ledger, LedgerError};
-use crate::store::{Aside, Change};
+use crate::store::{Aside, Change, Draft, StoreError};
 
 impl Ledger {
     /// Sets something aside, with the entry that says so. `instead` takes the place of a revocation whose row cannot
@@ -67,6 +68,20 @@ impl Ledger {
         let event = Event::Broker { what: what.to_owned(), details };
         Ok(Change::Append(about_nothing("broker", None, event, self.clock.now())?))
     }
+}
+
+/// The first entry of a store that was put back: what it continues, and from where.
+///
+/// # Errors
+/// Where its bytes cannot be made.
+pub fn restored_entry(old: &ChainHead, taken_at: Timestamp, now: Timestamp) -> Result<Draft, StoreError> {
+    let details = BTreeMap::from([
+        ("old chain".to_owned(), old.chain.as_str().to_owned()),
+        ("old chain's last entry".to_owned(), old.seq.to_string()),
+        ("old chain's head".to_owned(), old.hash.to_string()),
+        ("backup taken at".to_owned(), taken_at.to_string()),
+    ]);
+    about_nothing("broker", None, Event::Broker { what: "restored from a backup".to_owned(), details }, now)
 }
 
 fn reconciled_name(target: &str) -> String {

@@ -53,8 +53,15 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
 }
 
 async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, StartError> {
+    let options = store_options(config, trust);
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
+    Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
+}
+
+/// Where the store is, and whose.
+pub(super) fn store_options(config: &Config, trust: Trust) -> Options {
     let StoreConfig::Sqlite(path) = &config.store;
-    let options = Options {
+    Options {
         path: path.clone(),
         chain: config.broker.name.clone(),
         stamp: match trust {
@@ -63,9 +70,7 @@ async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, Sta
         },
         writer: Writer::Thread,
         cache_mib: CACHE_MIB,
-    };
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
-    Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
+    }
 }
 
 /// Small enough for an idle broker of 40 MB; the store gives it back after half a minute without writes.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod aside;
+pub mod backup;
 mod batch;
 mod files;
 mod hot;

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod aside;
 mod audit;
 mod bad_input;
 mod child;
@@ -29,6 +30,7 @@ mod raw;
 mod redaction;
 mod requests;
 mod restart;
+mod restore;
 mod scopes;
 mod site;
 mod stopping;

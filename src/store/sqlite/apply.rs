@@ -181,14 +181,14 @@ fn remember_digest(conn: &Connection, key: &str, digest: &str) -> Result<(), Rej
     Ok(())
 }
 
-fn remember_number(conn: &Connection, name: &str, value: i64) -> Result<(), Rejected> {
+pub(super) fn remember_number(conn: &Connection, name: &str, value: i64) -> Result<(), Rejected> {
     const SQL: &str = "INSERT INTO numbers (name, value) VALUES (?, ?)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     conn.prepare_cached(SQL)?.execute(params![name, value])?;
     Ok(())
 }
 
-fn append(conn: &Connection, head: &mut ChainHead, draft: &Draft) -> Result<(), Rejected> {
+pub(super) fn append(conn: &Connection, head: &mut ChainHead, draft: &Draft) -> Result<(), Rejected> {
     const SQL: &str = "INSERT INTO journal (chain, seq, at, task, lease, body, prev, hash)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
     let entry = head.append(draft.body.clone());

@@ -8,30 +8,38 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-const PRIVATE_FILE: u32 = 0o600;
+pub(super) const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 
 /// Makes what is missing, and holds the store until the file that is given back is closed.
+///
+/// # Errors
+/// [`StoreError::Held`] while another broker holds it.
+pub(super) fn hold(path: &Path) -> Result<File, StoreError> {
+    let lock = lock(path)?;
+    // SQLite gives its other files the mode of this one.
+    create(path)?;
+    Ok(lock)
+}
+
+/// Holds the place of a store, whether there is one or not.
 ///
 /// The kernel drops the lock with the process, however it ends. It lies on a file of its own because closing any
 /// descriptor of the database would drop SQLite's own locks on it.
 ///
 /// # Errors
-/// [`StoreError::Held`] while another broker holds it.
-pub(super) fn hold(path: &Path) -> Result<File, StoreError> {
+/// [`StoreError::Held`] while a broker holds it.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder);
         made.map_err(|error| unusable(folder, error))?;
     }
     let lock = create(&lock_path(path))?;
     match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(StoreError::Held(path.display().to_string())),
-        Err(TryLockError::Error(error)) => return Err(unusable(path, error)),
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Held(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(unusable(path, error)),
     }
-    // SQLite gives its other files the mode of this one.
-    create(path)?;
-    Ok(lock)
 }
 
 fn lock_path(path: &Path) -> PathBuf {

@@ -31,7 +31,19 @@ pub(super) fn prepare(conn: &mut Connection, options: &Options) -> Result<ChainI
     Ok(ChainId::new(&options.chain, incarnation))
 }
 
-fn version(tx: &Transaction<'_>) -> Result<u32, StoreError> {
+/// Checks whose store it is without touching it, and gives its incarnation.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) fn identify(conn: &Connection, options: &Options) -> Result<u32, StoreError> {
+    if version(conn)? == 0 {
+        return Err(StoreError::Foreign("it is not a store of leasehold".to_owned()));
+    }
+    check_identity(conn, options)?;
+    incarnation(conn)
+}
+
+fn version(tx: &Connection) -> Result<u32, StoreError> {
     let found: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(unusable)?;
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
     if found > known { Err(StoreError::Newer { found, known }) } else { Ok(found) }
@@ -52,7 +64,7 @@ fn write_identity(tx: &Transaction<'_>, options: &Options) -> rusqlite::Result<(
     Ok(())
 }
 
-fn check_identity(tx: &Transaction<'_>, options: &Options) -> Result<(), StoreError> {
+fn check_identity(tx: &Connection, options: &Options) -> Result<(), StoreError> {
     let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
     let (broker, stamp): (String, String) =
         tx.query_row("SELECT broker, stamp FROM identity", [], read).map_err(unusable)?;
@@ -70,7 +82,7 @@ fn check_identity(tx: &Transaction<'_>, options: &Options) -> Result<(), StoreEr
     Err(StoreError::Foreign(why.to_owned()))
 }
 
-fn incarnation(tx: &Transaction<'_>) -> Result<u32, StoreError> {
+fn incarnation(tx: &Connection) -> Result<u32, StoreError> {
     let sql = "SELECT value FROM numbers WHERE name = ?";
     let found = tx.query_row(sql, [INCARNATION], |row| row.get(0)).optional().map_err(unusable)?;
     found.ok_or_else(|| StoreError::Unreadable("the incarnation is missing".to_owned()))
