@@ -4,14 +4,17 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::ceilings::keep_below;
 use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 use super::sql::{signed, unusable};
-use super::{Draft, StoreError};
+use super::{Ceiling, Draft, StoreError};
 
 /// Why a set is not written.
 pub(super) enum Rejected {
     /// Something has another version by now.
     Stale(Subject),
+    /// So many leases are live already.
+    Full(Ceiling),
     /// SQLite says why.
     Failed(StoreError),
 }
@@ -51,6 +54,7 @@ pub(super) fn run(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn write(conn: &Connection, mut head: ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
     set.checks.iter().try_for_each(|check| compare(conn, check))?;
+    set.ceilings.iter().try_for_each(|ceiling| keep_below(conn, ceiling))?;
     for write in &set.writes {
         match write {
             Write::Lease(row) => lease(conn, row)?,

@@ -73,6 +73,7 @@ impl Batcher {
                     Outcome::Committed
                 }
                 Err(Rejected::Stale(subject)) => Outcome::Stale(subject),
+                Err(Rejected::Full(ceiling)) => Outcome::Full(Box::new(ceiling)),
                 Err(Rejected::Failed(error)) if self.conn.is_autocommit() => return Err(Lost(error)),
                 Err(Rejected::Failed(error)) => Outcome::Failed(error),
             });
