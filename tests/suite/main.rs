@@ -19,6 +19,7 @@ mod demo;
 mod faults;
 mod flow;
 mod leases;
+mod load;
 mod matrix;
 mod orphans;
 mod papers;

@@ -4,7 +4,7 @@
 use leasehold_law::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use super::apply::Rejected;
+use super::apply::Failure;
 use super::leases;
 use super::readers::Reader;
 use super::rows::{bytes, table, text};
@@ -12,20 +12,20 @@ use super::sql::{Terms, rows, unusable};
 use super::{Aside, AsideFilter, AsideKind, BadRow, StoreError};
 
 /// Moves a row out of its table, if it is still the one that was read. An orphan has no row to move.
-pub(super) fn take(conn: &Connection, aside: &Aside) -> Result<(), Rejected> {
+pub(super) fn take(conn: &Connection, aside: &Aside) -> Result<(), Failure> {
     if aside.row.kind != AsideKind::Orphan {
         let sql = format!("DELETE FROM {} WHERE id = ? AND CAST(body AS BLOB) = ?", table(aside.row.kind));
         let moved = conn.prepare_cached(&sql)?.execute(params![aside.row.id, aside.row.bytes])?;
         if moved != 1 {
             let what = format!("the {} `{}` is not what it was", aside.row.kind.name(), aside.row.id);
-            return Err(Rejected::Failed(StoreError::Unreadable(what)));
+            return Err(Failure::Failed(StoreError::Unreadable(what)));
         }
     }
     put(conn, aside)
 }
 
 /// Writes how far it has come.
-pub(super) fn put(conn: &Connection, aside: &Aside) -> Result<(), Rejected> {
+pub(super) fn put(conn: &Connection, aside: &Aside) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO set_aside
         (kind, id, task, target, principal, handle, bytes, error, at, due, tries, last_error, gone_at)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

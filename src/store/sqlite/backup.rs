@@ -10,7 +10,7 @@ use leasehold_law::journal::{ChainHead, ChainId, Hash};
 use leasehold_law::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::apply::{Rejected, append, remember_number};
+use super::apply::{Failure, append, remember_number};
 use super::files::{self, PRIVATE_FILE};
 use super::sql::{unsigned, unusable};
 use super::{BUSY, Draft, Options, StoreError, schema};
@@ -279,9 +279,9 @@ fn at(path: &Path, what: &str) -> StoreError {
     StoreError::Unusable(format!("`{}`: {what}", path.display()))
 }
 
-fn failure(rejected: Rejected) -> StoreError {
-    match rejected {
-        Rejected::Failed(error) => error,
-        Rejected::Stale(subject) => StoreError::Unusable(format!("{subject} has changed")),
+fn failure(failure: Failure) -> StoreError {
+    match failure {
+        Failure::Failed(error) => error,
+        Failure::Stale(_) | Failure::Full(_) => StoreError::Unusable("it has changed meanwhile".to_owned()),
     }
 }
