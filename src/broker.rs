@@ -1,5 +1,6 @@
 //! Room 5, the road: one verb per file. Each step hands the next a thing that only it could make.
 
+mod archive;
 mod aside;
 mod change_scope;
 mod decide;
@@ -119,6 +120,7 @@ struct Inner {
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
     held: sweep::Held,
+    archive: archive::Archive,
     busy: aside::Busy,
     keep: keep::Keep,
     draining: AtomicBool,
@@ -140,6 +142,7 @@ impl Broker {
                 repeats: repeats::Repeats::default(),
                 revoker: revoke::Revoker::new(&targets),
                 held: sweep::Held::default(),
+                archive: archive::Archive::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),
                 draining: AtomicBool::new(false),

@@ -42,6 +42,7 @@ use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
 use leasehold_law::scope::Pair;
+use leasehold_law::time::Span;
 
 pub use broker::Broker;
 pub use digest::Digests;
@@ -80,6 +81,8 @@ pub struct Config {
     pub identity: Identity,
     /// `[store]`.
     pub store: Store,
+    /// `[store] retention`: how long leases and tasks stay in their tables after they are over.
+    pub retention: Span,
     /// `[tasks]`.
     pub tasks: Tasks,
     /// `[sweep]`.
@@ -177,6 +180,7 @@ fn check(
     let places = policy::Places { main: root.place(), grants: &defined.grants.places };
     let engine = catalog.as_ref().and_then(|catalog| policy::load(catalog, &sources, &places, report));
     let (catalog, engine) = (catalog?, engine?);
+    let (store, retention) = store?;
     let (targets, people) = (defined.targets.values, defined.people.values);
     let beside = digest::Beside { targets: &targets, people: &people, sources: &sources };
     Some(Config {
@@ -184,7 +188,8 @@ fn check(
         listen: listen?,
         operators,
         identity: identity?,
-        store: store?,
+        store,
+        retention,
         tasks,
         sweep,
         quotas,

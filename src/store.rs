@@ -3,6 +3,7 @@
 //! The store knows no backend and no caller. It writes a set of changes whole or not at all, compares versions in
 //! the same transaction (RULES R-1), and chains journal entries in the order in which it commits them.
 
+mod archive;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -49,6 +50,8 @@ pub enum Change {
     SetAside(Box<Aside>),
     /// How far what was set aside has come.
     Aside(Box<Aside>),
+    /// A row that is over leaves its table, unless it came back to life; the journal goes on telling it.
+    Archive(Ended),
     /// An entry at the end of the journal.
     Append(Draft),
 }
@@ -132,6 +135,15 @@ pub enum StoreError {
     /// Too much is waiting to be written.
     #[error("too much is waiting to be written")]
     Busy,
+}
+
+/// A row that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A lease.
+    Lease(LeaseId),
+    /// A task.
+    Task(TaskId),
 }
 
 /// What was set aside.
@@ -299,7 +311,7 @@ pub trait Store: Send + Sync {
     /// A number that was remembered by name.
     async fn number(&self, name: &str) -> Result<Option<i64>, StoreError>;
 
-    /// One lease.
+    /// One lease. One that has left its table is told from the journal.
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError>;
     /// The lease with this name in its target.
     async fn lease_by_principal(&self, principal: &str) -> Result<Option<Lease>, StoreError>;
@@ -318,10 +330,13 @@ pub trait Store: Send + Sync {
     async fn unreadable(&self, limit: usize) -> Result<Vec<BadRow>, StoreError>;
     /// What was set aside, newest first.
     async fn asides(&self, filter: &AsideFilter, limit: usize) -> Result<Vec<Aside>, StoreError>;
+    /// What is over and was made before this moment, at most `limit`: leases of tasks that are over, which were not
+    /// revoked later than that, and tasks that have no lease in the table any more.
+    async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<Ended>, StoreError>;
     /// When the next lease or task is due; a task that is ending is always due, at 0.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// One task.
+    /// One task. One that has left its table is told from the journal.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
     /// The task that a caller opened with this request id.
     async fn task_by_request(

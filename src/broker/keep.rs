@@ -29,6 +29,8 @@ pub struct Keeping {
     pub restored: Option<Restored>,
     /// How often each is swept for orphans.
     pub sweep_every: Span,
+    /// How long leases and tasks stay in their tables after they are over.
+    pub retention: Span,
 }
 
 /// A restore.
@@ -95,6 +97,10 @@ impl Keep {
 
     pub(super) fn restored(&self) -> Option<Restored> {
         self.keeping.restored
+    }
+
+    pub(super) fn retention(&self) -> Span {
+        self.keeping.retention
     }
 
     /// Whose a target is, as far as it has said.

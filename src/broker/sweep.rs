@@ -51,6 +51,7 @@ impl Broker {
             inner.reap().await;
             inner.tend_asides().await;
             inner.tend_targets();
+            inner.tend_archive();
         }
         if count.is_multiple_of(MARK_EVERY)
             && let Err(error) = inner.ledger.record_time().await

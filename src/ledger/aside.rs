@@ -1,4 +1,4 @@
-//! Records of what was set aside, and of targets that were reconciled after a restore.
+//! Records of what was set aside, of what leaves its table, and of targets that were reconciled after a restore.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use leasehold_law::time::Timestamp;
 
 use super::entry::about_nothing;
 use super::{Ledger, LedgerError};
-use crate::store::{Aside, Change, Draft, StoreError};
+use crate::store::{Aside, Change, Draft, Ended, StoreError};
 
 impl Ledger {
     /// Sets something aside, with the entry that says so. `instead` takes the place of a revocation whose row cannot
@@ -39,6 +39,14 @@ impl Ledger {
             changes.push(self.noted("what was set aside is gone", details(aside))?);
         }
         self.commit(changes, Vec::new()).await
+    }
+
+    /// Rows that are over leave their tables. No entry is written: what the journal says of them goes on being said.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn archive(&self, ended: Vec<Ended>) -> Result<(), LedgerError> {
+        self.commit(ended.into_iter().map(Change::Archive).collect(), Vec::new()).await
     }
 
     /// A target that agrees with this incarnation of the store (RULES R-12).

@@ -1,6 +1,7 @@
 //! The store in one SQLite file: one writer with group commit, readers beside it, one broker at a time.
 
 mod apply;
+mod archive;
 mod aside;
 pub mod backup;
 mod batch;
@@ -39,8 +40,8 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::{
-    Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, LeaseFilter,
-    Outcome, Store, StoreError, TaskFilter,
+    Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, Ended,
+    LeaseFilter, Outcome, Store, StoreError, TaskFilter,
 };
 use batch::Batcher;
 use hot::Hot;
@@ -235,6 +236,10 @@ impl Store for SqliteStore {
     async fn asides(&self, filter: &AsideFilter, limit: usize) -> Result<Vec<Aside>, StoreError> {
         let filter = filter.clone();
         self.readers.read(move |reader| aside::list(reader, &filter, limit)).await
+    }
+
+    async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<Ended>, StoreError> {
+        self.readers.read(move |reader| archive::ended(reader, before, limit)).await
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -15,7 +15,10 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Outcome as End, TaskEvent};
 use leasehold_law::time::Timestamp;
 
-use super::{Ceiling, Change, Counted, Counts, DueLease, LeaseFilter, Outcome, Store, TaskFilter};
+use super::{
+    Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, Counts, DueLease, Ended, LeaseFilter,
+    Outcome, Store, TaskFilter,
+};
 pub(crate) use replay::rows_are_what_the_journal_says;
 use samples::{T0, active, agent, draft, lease, lease_change, minting, revocation, task, task_change};
 
@@ -284,6 +287,96 @@ pub(crate) async fn a_revocation_takes_what_is_live(store: AnyStore) {
     check(Selector::Agent(agent(1)), &[1]).await;
     check(Selector::Agent(agent(2)), &[3]).await;
     check(Selector::Agent(agent(3)), &[]).await;
+}
+
+pub(crate) async fn what_is_over_and_old_leaves_its_table_and_is_told_from_the_journal(store: AnyStore) {
+    let open = task(1);
+    let ending = open.apply(&TaskEvent::EndStarted { cause: Cause::TaskCompleted, at: T0 }).unwrap();
+    let ended = ending.apply(&TaskEvent::Ended { outcome: End::Clean, at: T0 }).unwrap();
+    let (minting, at) = (minting(1, 1), T0);
+    let steps = [
+        LeaseEvent::Minted { handle: Some("oid-1".to_owned()), expires_at: T0.shifted(9) },
+        revoke(5),
+        revoked(6),
+    ];
+    let begun = samples::mint_started(&minting.terms);
+    put(&*store, vec![task_change(&open), replay::task_entry(&open, TaskEvent::Opened)]).await;
+    put(&*store, vec![lease_change(&minting), replay::entry(&minting, begun, at)]).await;
+    let mut dead = minting.clone();
+    for step in steps {
+        dead = next(&dead, &step);
+        put(&*store, vec![lease_change(&dead), replay::entry(&dead, step, at)]).await;
+    }
+    let alive = active(&samples::minting(2, 2));
+    put(&*store, [samples::life(&alive), vec![task_change(&task(2))]].concat()).await;
+    let late = task(9).terms.opened_at;
+    assert_eq!(store.ended(late, 9).await, Ok(vec![]), "its task is open, and may ask with the same key");
+    for (task, step) in [
+        (&ending, TaskEvent::EndStarted { cause: Cause::TaskCompleted, at: T0 }),
+        (&ended, TaskEvent::Ended { outcome: End::Clean, at: T0 }),
+    ] {
+        put(&*store, vec![task_change(task), replay::task_entry(task, step)]).await;
+    }
+    assert_eq!(store.ended(T0, 9).await, Ok(vec![]), "it is not old yet");
+    let lease = Ended::Lease(dead.terms.id);
+    assert_eq!(store.ended(late, 9).await, Ok(vec![lease]), "a task leaves after its leases");
+    put(&*store, vec![Change::Archive(lease), Change::Archive(Ended::Lease(alive.terms.id))]).await;
+    assert_eq!(store.leases(&LeaseFilter::default(), 9).await, Ok(vec![alive.clone()]), "what lives stays");
+    let gone = Ended::Task(ended.terms.id);
+    assert_eq!(store.ended(late, 9).await, Ok(vec![gone]));
+    put(&*store, vec![Change::Archive(gone)]).await;
+    assert_eq!(store.tasks(&TaskFilter::default(), 9).await, Ok(vec![task(2)]));
+    assert_eq!(store.lease(dead.terms.id).await, Ok(Some(dead.clone())));
+    assert_eq!(store.lease_by_principal(dead.terms.principal.as_str()).await, Ok(Some(dead)));
+    assert_eq!(store.task(ended.terms.id).await, Ok(Some(ended)));
+    assert_eq!(store.ended(late, 9).await, Ok(vec![]));
+}
+
+pub(crate) async fn what_is_set_aside_is_listed_until_it_is_gone(store: AnyStore) {
+    let row = BadRow {
+        kind: AsideKind::Orphan,
+        id: "lh1".to_owned(),
+        task: String::new(),
+        target: "orders-db".to_owned(),
+        principal: "lh1".to_owned(),
+        handle: Some("oid-7".to_owned()),
+        bytes: vec![0xff, 0],
+        error: "nobody knows it".to_owned(),
+    };
+    let aside = Aside { row, at: T0, due: Some(T0), tries: 0, last_error: None, gone_at: None };
+    put(&*store, vec![Change::SetAside(Box::new(aside.clone()))]).await;
+    let alive = AsideFilter { alive: true, ..AsideFilter::default() };
+    let due = |at: i64| AsideFilter { due: Some(T0.shifted(at)), ..alive.clone() };
+    let elsewhere = AsideFilter { target: Some("stock".to_owned()), ..alive.clone() };
+    assert_eq!(store.asides(&due(0), 9).await, Ok(vec![aside.clone()]));
+    assert_eq!(store.asides(&due(-1), 9).await, Ok(vec![]));
+    assert_eq!(store.asides(&elsewhere, 9).await, Ok(vec![]));
+    assert_eq!(store.counts().await.unwrap().aside, 1);
+    let gone = Aside { due: None, gone_at: Some(T0.shifted(5)), ..aside };
+    put(&*store, vec![Change::Aside(Box::new(gone.clone()))]).await;
+    assert_eq!(store.asides(&alive, 9).await, Ok(vec![]));
+    assert_eq!(store.asides(&AsideFilter::default(), 9).await, Ok(vec![gone]));
+    let handles = vec![("oid-7".to_owned(), "orders-db".to_owned())];
+    assert_eq!(store.recent_handles(T0.shifted(5)).await, Ok(handles), "the reaper still looks for it");
+    let lost = BadRow { kind: AsideKind::Lease, id: "lease_x".to_owned(), ..elsewhere_row() };
+    let lost = Aside { row: lost, at: T0, due: Some(T0), tries: 0, last_error: None, gone_at: None };
+    let outcome =
+        store.commit(vec![Change::SetAside(Box::new(lost)), Change::Append(draft(1))], vec![]).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "a row that is not there cannot be moved: {outcome:?}");
+    assert_eq!(store.counts().await.unwrap().aside, 0, "and nothing of it is written");
+}
+
+fn elsewhere_row() -> BadRow {
+    BadRow {
+        kind: AsideKind::Lease,
+        id: String::new(),
+        task: String::new(),
+        target: "orders-db".to_owned(),
+        principal: String::new(),
+        handle: None,
+        bytes: vec![1],
+        error: "spoiled".to_owned(),
+    }
 }
 
 pub(crate) async fn handles_are_found_after_their_death(store: AnyStore) {

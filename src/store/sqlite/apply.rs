@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::ceilings::keep_below;
 use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 use super::sql::{signed, unusable};
-use super::{Ceiling, Draft, Outcome, StoreError, aside};
+use super::{Ceiling, Draft, Outcome, StoreError, archive, aside};
 
 /// Why a set is not written.
 pub(super) struct Rejected {
@@ -57,7 +57,7 @@ pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<Chai
     may_write(conn, set).map_err(|failure| failure.rejects(false))?;
     let mut head = head.clone();
     for (count, one) in set.writes.iter().enumerate() {
-        let partly = count > 0 || matches!(one, Write::SetAside(_));
+        let partly = count > 0 || matches!(one, Write::SetAside(_) | Write::Archive(_));
         write(conn, &mut head, one).map_err(|failure| failure.rejects(partly))?;
     }
     Ok(head)
@@ -83,6 +83,7 @@ fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), F
         Write::Number(name, value) => remember_number(conn, name, *value),
         Write::SetAside(row) => aside::take(conn, row),
         Write::Aside(row) => aside::put(conn, row),
+        Write::Archive(ended) => archive::remove(conn, ended),
         Write::Append(draft) => append(conn, head, draft),
     }
 }

@@ -12,6 +12,7 @@ use leasehold_law::lease::Lease;
 use leasehold_law::subject::Subject;
 use leasehold_law::task::Task;
 
+use super::Ended;
 use super::set::{Set, Write};
 
 /// So many rows of a kind are kept at least once so many were written; at most twice as many. A row is about two KiB.
@@ -87,6 +88,8 @@ impl Rows {
             Write::Task(row) => self.tasks.put(row.task.terms.id, row.task.clone()),
             Write::Bump(key) => self.bump(key),
             Write::SetAside(aside) => self.unlearn(&aside.row.id),
+            Write::Archive(Ended::Lease(id)) => self.leases.drop(id),
+            Write::Archive(Ended::Task(id)) => self.tasks.drop(id),
             Write::Revocation(_)
             | Write::Digest(..)
             | Write::Number(..)

@@ -8,6 +8,7 @@ use leasehold_law::revocation::Selector;
 use leasehold_law::time::{Span, Timestamp};
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::archive;
 use super::readers::Reader;
 use super::rows::{bytes, newest, one, text};
 use super::sql::{Terms, rows, unusable};
@@ -16,19 +17,17 @@ use super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 const LIVE: &str = "due IS NOT NULL";
 
 pub(super) fn by_id(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
-    one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ?", [id.to_string()])
+    match one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ?", [id.to_string()])? {
+        Some(lease) => Ok(Some(lease)),
+        None => archive::lease(reader, id),
+    }
 }
 
 /// A principal's name carries its lease's id (RULES R-11), so that it needs no index of its own.
 pub(super) fn by_principal(reader: &Reader<'_>, principal: &str) -> Result<Option<Lease>, StoreError> {
     let suffix = principal.strip_prefix(PREFIX).and_then(|rest| rest.get(..ID_CHARS));
     let Some(id) = suffix.and_then(LeaseId::from_suffix) else { return Ok(None) };
-    one(
-        reader,
-        AsideKind::Lease,
-        "SELECT id, body FROM leases WHERE id = ? AND principal = ?",
-        params![id.to_string(), principal],
-    )
+    Ok(by_id(reader, id)?.filter(|lease| lease.terms.principal.as_str() == principal))
 }
 
 pub(super) fn by_request(

@@ -8,7 +8,7 @@ use super::{Options, Stamp, StoreError};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_rows_and_journal.sql"),
     include_str!("migrations/0002_live_counts.sql"),
     include_str!("migrations/0003_set_aside.sql"),

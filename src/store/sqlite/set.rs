@@ -10,7 +10,7 @@ use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Timestamp;
 
 use super::sql::{Place, json, signed};
-use super::{Aside, Ceiling, Change, Draft, StoreError};
+use super::{Aside, Ceiling, Change, Draft, Ended, StoreError};
 
 /// What is written whole or not at all.
 pub(super) struct Set {
@@ -50,6 +50,8 @@ pub(super) enum Write {
     SetAside(Box<Aside>),
     /// What became of one that was.
     Aside(Box<Aside>),
+    /// A row that is over.
+    Archive(Ended),
     /// An entry.
     Append(Draft),
 }
@@ -124,6 +126,7 @@ impl Write {
             Change::Number(name, value) => Self::Number(name, value),
             Change::SetAside(aside) => Self::SetAside(aside),
             Change::Aside(aside) => Self::Aside(aside),
+            Change::Archive(ended) => Self::Archive(ended),
             Change::Append(draft) => Self::Append(draft),
         })
     }

@@ -7,13 +7,17 @@ use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 use rusqlite::params;
 
+use super::archive;
 use super::readers::Reader;
 use super::rows::{many, newest, one};
 use super::sql::Terms;
 use super::{AsideKind, StoreError, TaskFilter};
 
 pub(super) fn by_id(reader: &Reader<'_>, id: TaskId) -> Result<Option<Task>, StoreError> {
-    one(reader, AsideKind::Task, "SELECT id, body FROM tasks WHERE id = ?", [id.to_string()])
+    match one(reader, AsideKind::Task, "SELECT id, body FROM tasks WHERE id = ?", [id.to_string()])? {
+        Some(task) => Ok(Some(task)),
+        None => archive::task(reader, id),
+    }
 }
 
 pub(super) fn by_request(

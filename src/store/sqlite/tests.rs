@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 use std::task::Poll;
 
+use leasehold_law::cause::Cause;
 use leasehold_law::id::LeaseId;
+use leasehold_law::lease::{LeaseEvent, Proof};
 use leasehold_law::revocation::Selector;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -13,7 +15,9 @@ use tempfile::TempDir;
 use super::batch::Batcher;
 use super::set::Set;
 use super::*;
-use crate::store::suite::samples::{T0, agent, draft, lease_change, minting, task, task_change};
+use crate::store::suite::samples::{
+    T0, active, agent, draft, lease_change, life, minting, task, task_change,
+};
 use crate::store::suite::{put, store_suite, verify_export};
 
 mod thread {
@@ -379,4 +383,79 @@ async fn an_id_that_is_not_there_is_no_error() {
     let (store, _folder) = inline_store();
     assert_eq!(store.lease(LeaseId::derive(T0, 1)).await, Ok(None));
     assert_eq!(store.counts().await, Ok(Counts::default()));
+}
+
+/// A store of each version before this one is brought up to date with what is in it, and keeps its chain.
+#[tokio::test]
+async fn a_store_of_each_earlier_schema_is_brought_up_to_date() {
+    for version in 1..schema::MIGRATIONS.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path(), Writer::Thread);
+        std::fs::create_dir(options.path.parent().unwrap()).unwrap();
+        let old = Connection::open(&options.path).unwrap();
+        schema::MIGRATIONS.iter().take(version).for_each(|sql| old.execute_batch(sql).unwrap());
+        old.pragma_update(None, "user_version", u32::try_from(version).unwrap()).unwrap();
+        old.execute_batch(
+            "INSERT INTO identity VALUES (1, 'broker-1', 'production');
+            INSERT INTO numbers VALUES ('incarnation', 1)",
+        )
+        .unwrap();
+        drop(old);
+        let store = SqliteStore::open(&options).unwrap();
+        put(&store, vec![lease_change(&minting(1, 1)), Change::Append(draft(1))]).await;
+        assert_eq!((verify_export(&store).await, store.counts().await.unwrap().live), (1, 1), "{version}");
+        assert_eq!(store.asides(&AsideFilter::default(), 9).await, Ok(vec![]));
+    }
+}
+
+/// What is left of a log that was cut short is what was whole in it: a prefix of the chain, and no more.
+#[tokio::test]
+async fn a_log_that_was_cut_short_leaves_a_whole_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let killed = options(folder.path(), Writer::Thread);
+    let store = SqliteStore::open(&killed).unwrap();
+    for n in 1..=20 {
+        put(&store, vec![lease_change(&minting(n, 1)), Change::Append(draft(n))]).await;
+    }
+    let name = |path: &Path, end: &str| format!("{}{end}", path.display());
+    let log = std::fs::read(name(&killed.path, "-wal")).unwrap();
+    let mut seen = Vec::new();
+    for part in [4, 3, 2] {
+        let after = tempfile::tempdir().unwrap();
+        let restarted = options(after.path(), Writer::Thread);
+        std::fs::create_dir(restarted.path.parent().unwrap()).unwrap();
+        std::fs::copy(&killed.path, &restarted.path).unwrap();
+        std::fs::write(name(&restarted.path, "-wal"), &log[..log.len() / part * (part - 1) + 7]).unwrap();
+        let reopened = SqliteStore::open(&restarted).unwrap();
+        let entries = verify_export(&reopened).await;
+        assert_eq!(reopened.counts().await.unwrap().live, entries, "rows and entries are cut together");
+        put(&reopened, vec![Change::Append(draft(99))]).await;
+        seen.push(verify_export(&reopened).await - 1);
+    }
+    assert!(seen.is_sorted_by(|more, less| more >= less) && seen.iter().all(|n| *n < 20), "{seen:?}");
+}
+
+/// The pages that archived rows leave are used again: under churn the tables do not grow.
+#[tokio::test]
+async fn tables_do_not_grow_under_churn_that_is_archived() {
+    let (store, _folder) = inline_store();
+    let pages = |store: &SqliteStore| -> i64 {
+        batcher(store).conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
+    };
+    let mut sizes = Vec::new();
+    for round in 0..6 {
+        for n in (round * 200)..(round + 1) * 200 {
+            let dying = active(&minting(n + 1, 1))
+                .apply(&LeaseEvent::RevokeStarted { cause: Cause::Released, at: T0, handle: None })
+                .unwrap();
+            let dead = LeaseEvent::Revoked { proof: Proof::ReadBack, at: T0, handle: None };
+            put(&store, life(&dying.apply(&dead).unwrap())).await;
+        }
+        let far = minting(9999, 1).terms.created_at;
+        let ended = store.ended(far, 999).await.unwrap();
+        assert_eq!(ended.len(), 200);
+        put(&store, ended.into_iter().map(Change::Archive).collect()).await;
+        sizes.push(pages(&store));
+    }
+    assert!(sizes[5] <= sizes[1] + sizes[1] / 10, "{sizes:?}");
 }

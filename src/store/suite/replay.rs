@@ -7,6 +7,7 @@ use leasehold_law::cause::Cause;
 use leasehold_law::id::LeaseId;
 use leasehold_law::journal::{Aims, Body, Event};
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseTerms, Proof, Reached, Refusal, Sessions};
+use leasehold_law::task::{Task, TaskEvent};
 use leasehold_law::time::Timestamp;
 
 use super::samples::{T0, agent, lease_change, mint_started, terms};
@@ -77,7 +78,7 @@ fn any_event(dice: &mut Dice, terms: &LeaseTerms, at: Timestamp) -> LeaseEvent {
     }
 }
 
-fn entry(after: &Lease, step: LeaseEvent, at: Timestamp) -> Change {
+pub(super) fn entry(after: &Lease, step: LeaseEvent, at: Timestamp) -> Change {
     let text = || "none".to_owned();
     let aims = Aims {
         agent: agent(1).to_string(),
@@ -105,6 +106,38 @@ fn entry(after: &Lease, step: LeaseEvent, at: Timestamp) -> Change {
         },
     };
     Change::Append(Draft { at, task, lease, body: body.to_bytes().unwrap() })
+}
+
+/// As [`entry`], for a task.
+pub(super) fn task_entry(after: &Task, step: TaskEvent) -> Change {
+    let text = || "none".to_owned();
+    let aims = Aims {
+        agent: agent(1).to_string(),
+        delegated_subject: text(),
+        resource: text(),
+        action_decision: text(),
+        time_correlation: text(),
+        posture: text(),
+        remediation: text(),
+    };
+    let first = after.version == 1;
+    let body = Body {
+        v: 1,
+        kind: step.kind().to_owned(),
+        at: T0,
+        subject: after.terms.id.to_string(),
+        subject_version: after.version,
+        task: Some(after.terms.id),
+        lease: None,
+        aims,
+        event: Event::Task {
+            terms: first.then(|| Box::new(after.terms.clone())),
+            scope: first.then(|| after.scope.clone()),
+            decisions: vec![],
+            step,
+        },
+    };
+    Change::Append(Draft { at: T0, task: body.task, lease: None, body: body.to_bytes().unwrap() })
 }
 
 async fn replay(store: &dyn Store) -> BTreeMap<LeaseId, Lease> {
