@@ -89,6 +89,9 @@ pub struct ServeArgs {
     /// Accept a dev trust domain, dev keys and targets in memory; binds loopback only and stamps the store.
     #[arg(long)]
     pub dev_trust: bool,
+    /// Start although leases live in a target that the config has no more. Nobody revokes those.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `check`.

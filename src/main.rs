@@ -48,7 +48,7 @@ const fn trust(dev_trust: bool) -> Trust {
 
 async fn serve(args: ServeArgs) -> ExitCode {
     telemetry::init();
-    match server::serve_until_signal(args.config, trust(args.dev_trust)).await {
+    match server::serve_until_signal(args.config, trust(args.dev_trust), args.force).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error),
     }

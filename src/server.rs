@@ -70,13 +70,15 @@ pub struct Start {
     pub time: Arc<dyn TimeSource>,
     /// Bounds on what peers may take.
     pub limits: Limits,
+    /// Start although leases live in targets that the config has no more.
+    pub force: bool,
 }
 
 impl Start {
     /// As a host starts one.
     #[must_use]
     pub fn on_host(trust: Trust) -> Self {
-        Self { trust, kinds: kinds(), time: Arc::new(SystemTime), limits: Limits::default() }
+        Self { trust, kinds: kinds(), time: Arc::new(SystemTime), limits: Limits::default(), force: false }
     }
 }
 
@@ -101,6 +103,17 @@ pub enum StartError {
     /// What the last run left cannot be taken up.
     #[error("{0}")]
     Recover(String),
+    /// Leases live in a target that the config has no more.
+    #[error(
+        "target `{target}` is not in the config, and {live} leases live in it\n  \
+         next: put [targets.{target}] back until they are over, or serve --force: nobody revokes them then"
+    )]
+    Abandoned {
+        /// The target.
+        target: String,
+        /// How many.
+        live: u64,
+    },
     /// Something of the host is missing.
     #[error("{0}")]
     Host(String),
@@ -121,6 +134,7 @@ impl StartError {
             | Self::Identity(_)
             | Self::Listen(_)
             | Self::Recover(_)
+            | Self::Abandoned { .. }
             | Self::Host(_) => 1,
         }
     }
@@ -333,9 +347,9 @@ impl Running {
 ///
 /// # Errors
 /// As [`start`].
-pub async fn serve_until_signal(config: PathBuf, trust: Trust) -> Result<(), StartError> {
+pub async fn serve_until_signal(config: PathBuf, trust: Trust, force: bool) -> Result<(), StartError> {
     harden();
-    let running = start(&config, Start::on_host(trust)).await?;
+    let running = start(&config, Start { force, ..Start::on_host(trust) }).await?;
     process::stop_signal().await.map_err(|error| StartError::Host(error.to_string()))?;
     tracing::info!("stopping");
     running.stop().await;

@@ -30,6 +30,9 @@ pub(super) struct Assembled {
 pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, StartError> {
     let key = read_installation_key(&config.broker.installation_key, start.trust)?;
     let store = open_store(config, start.trust).await?;
+    if !start.force {
+        abandons_none(config, store.as_ref()).await?;
+    }
     let clock = clock(start.time.clone(), store.number(HIGH_WATER).await?);
     let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock.clone());
     let targets = open_targets(config, start, &entropy)?;
@@ -57,6 +60,13 @@ async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, Sta
     let options = store_options(config, trust);
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
     Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
+}
+
+/// A target that was renamed or left out takes nothing with it: its leases could never be revoked.
+async fn abandons_none(config: &Config, store: &dyn Store) -> Result<(), StartError> {
+    let live = store.counts_by_target().await?;
+    let abandoned = live.into_iter().find(|(target, _, _)| !config.targets.contains_key(target));
+    abandoned.map_or(Ok(()), |(target, live, _)| Err(StartError::Abandoned { target, live }))
 }
 
 /// Where the store is, and whose.

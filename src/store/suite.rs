@@ -40,6 +40,8 @@ macro_rules! store_suite {
             entries_are_found_by_what_they_are_about,
             concurrent_callers_keep_the_chain_whole,
             rows_are_what_the_journal_says,
+            what_is_over_and_old_leaves_its_table_and_is_told_from_the_journal,
+            what_is_set_aside_is_listed_until_it_is_gone,
             no_more_leases_live_than_a_ceiling_says,
             the_last_place_is_taken_once,
         }

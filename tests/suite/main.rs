@@ -7,6 +7,7 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod archive;
 mod aside;
 mod audit;
 mod bad_input;

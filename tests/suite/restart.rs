@@ -143,6 +143,26 @@ forbid (principal, action == Action::"orders.read", resource == Target::"orders"
 }
 
 #[tokio::test]
+async fn a_target_with_live_leases_does_not_leave_the_config_unless_it_is_forced() {
+    let mut world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&["orders.read@orders", "stock.read@stock"]).await.unwrap();
+    agent.lease(&task, "stock.read@stock").await.unwrap();
+    world.stop().await;
+    let setup = Setup::default()
+        .replace("[targets.stock]", "[targets.renamed]")
+        .replace("targets = [\"stock\"]", "targets = [\"renamed\"]");
+    let refused = world.start(&setup).await.unwrap_err();
+    let abandoned = matches!(&refused, StartError::Abandoned { target, live: 1 } if target == "stock");
+    assert!(abandoned && refused.to_string().contains("--force"), "{refused}");
+    world.start(&Setup::default()).await.unwrap();
+    let mut agent = world.agent("triage").await;
+    agent.complete(&task).await.unwrap();
+    world.stop().await;
+    world.start(&setup).await.unwrap_or_else(|error| panic!("its leases are over: {error}"));
+}
+
+#[tokio::test]
 async fn a_silent_task_has_its_whole_grace_again_after_a_start() {
     let mut world = World::new().await;
     let mut agent = world.agent("triage").await;

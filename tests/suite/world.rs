@@ -282,7 +282,8 @@ impl World {
             MemoryKind::default().with("orders", self.orders.clone()).with("stock", self.stock.clone());
         let kinds: Vec<Box<dyn BackendKind>> =
             vec![Box::new(kind), Box::new(leasehold_postgres::PostgresKind)];
-        let how = Start { trust: Trust::Dev, kinds, time: self.time.clone(), limits: setup.limits };
+        let how =
+            Start { trust: Trust::Dev, kinds, time: self.time.clone(), limits: setup.limits, force: false };
         start(&config, how).await
     }
 
