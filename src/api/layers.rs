@@ -15,7 +15,6 @@ use super::status;
 use crate::authority::{self, Operators, Standing};
 use crate::broker::{Broker, Delivery, Refused};
 use crate::identity::{Caller, Presented};
-use crate::ledger;
 
 /// Who makes a request, and as what.
 #[derive(Clone, Debug)]
@@ -107,7 +106,7 @@ impl DoorLayer {
                 self.record_act(&caller, call);
                 Ok(Identified { caller, standing })
             }
-            Err(refused) => Err(self.record(refused, &caller, call).await),
+            Err(refused) => Err(self.broker.record_denial(caller.id(), call, refused).await),
         }
     }
 
@@ -126,23 +125,6 @@ impl DoorLayer {
                 tracing::error!(by, login, call, %error, "an operator's call is not on record");
             }
         });
-    }
-
-    async fn record(&self, refused: Refused, caller: &Caller, call: &str) -> Refused {
-        let Ok(id) = self.broker.make_decision_id() else { return refused };
-        let event = ledger::refused(
-            id,
-            caller.id().clone(),
-            &call.chars().take(128).collect::<String>(),
-            refused.reason,
-        );
-        match self.broker.ledger().note(&id.to_string(), event).await {
-            Ok(()) => refused.decided(id),
-            Err(error) => {
-                tracing::warn!(caller = %caller.id(), call, %error, "a refusal is not on record");
-                refused
-            }
-        }
     }
 }
 

@@ -96,6 +96,7 @@ impl Api {
     /// What would be stopped: the id is empty, since nothing was done.
     async fn plan(&self, command: &RevokeCommand) -> Result<v1::RevocationProgress, Status> {
         let plan = self.broker.plan_revocation(command).await?;
+        let total = u32::try_from(plan.total).unwrap_or(u32::MAX);
         let settled = Settled { leases: plan.leases };
         let at = self.broker.now();
         let revocation = Revocation {
@@ -107,8 +108,11 @@ impl Api {
             freeze: plan.freeze,
             lifted: None,
             leases: Vec::new(),
+            complete: false,
         };
-        let view = v1::Revocation { id: String::new(), ..write::revocation(&revocation, &settled) };
+        let view = write::revocation(&revocation, &settled);
+        let counts = view.counts.map(|counts| v1::RevocationCounts { total, pending: total, ..counts });
+        let view = v1::Revocation { id: String::new(), counts, ..view };
         Ok(v1::RevocationProgress { revocation: Some(view), pending: Vec::new(), done: true })
     }
 }

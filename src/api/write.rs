@@ -121,6 +121,7 @@ struct StateView {
     attempts: u32,
     last_error: String,
     next_try: Option<Timestamp>,
+    since: Option<Timestamp>,
     residual_until: Option<Timestamp>,
     ended_at: Option<Timestamp>,
 }
@@ -162,6 +163,7 @@ impl StateView {
             attempts: progress.attempts,
             last_error: progress.last_error.clone().unwrap_or_default(),
             next_try: Some(progress.next_try),
+            since: Some(progress.since),
             ..Self::default()
         }
     }
@@ -197,6 +199,7 @@ pub(super) fn lease(lease: &Lease) -> v1::Lease {
         refusal: view.refusal.map(refusal).unwrap_or_default().into(),
         residual_until: view.residual_until.map(moment),
         ended_at: view.ended_at.map(moment),
+        revoking_since: view.since.map(moment),
     }
 }
 
@@ -415,6 +418,11 @@ pub(super) fn selector(selector: &Selector) -> v1::Selector {
         Selector::Lease(id) => Kind::Lease(id.to_string()),
         Selector::Task(id) => Kind::Task(id.to_string()),
         Selector::Agent(id) => Kind::Agent(id.to_string()),
+        Selector::Owner(owner) => Kind::Owner(owner.to_string()),
+        Selector::Target(name) => Kind::Target(name.clone()),
+        Selector::Intent(name) => Kind::Intent(name.clone()),
+        Selector::Ref { key, value } => Kind::Ref(v1::Ref { key: key.clone(), value: value.clone() }),
+        Selector::All => Kind::All(v1::All {}),
     };
     v1::Selector { kind: Some(kind) }
 }
