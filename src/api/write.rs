@@ -452,16 +452,18 @@ fn counts(settled: &Settled) -> v1::RevocationCounts {
     let count = |test: &dyn Fn(&Lease) -> bool| {
         u32::try_from(settled.leases.iter().filter(|lease| test(lease)).count()).unwrap_or(u32::MAX)
     };
-    let failed = |progress: &Progress| progress.last_error.is_some();
-    let stuck =
-        |lease: &Lease| matches!(&lease.state, LeaseState::Revoking { progress, .. } if failed(progress));
     v1::RevocationCounts {
         total: count(&|_| true),
         confirmed: count(&|lease| !lease.state.is_live()),
         pending: u32::try_from(settled.pending().count()).unwrap_or(u32::MAX),
         residual: count(&|lease| matches!(lease.state, LeaseState::Residual { .. })),
-        stuck: count(&stuck),
+        stuck: count(&is_stuck),
     }
+}
+
+/// Whether it could not be killed at the first try.
+pub(super) fn is_stuck(lease: &Lease) -> bool {
+    matches!(&lease.state, LeaseState::Revoking { progress, .. } if progress.last_error.is_some())
 }
 
 pub(super) fn freeze(revocation: &Revocation) -> v1::Freeze {

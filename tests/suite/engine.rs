@@ -33,7 +33,7 @@ async fn orders(operator: &mut Client) -> v1::Target {
 async fn an_incident_in_the_middle_of_a_storm_of_expiries_is_confirmed() {
     let world = World::new().await;
     let (mut agent, mut other) = (world.agent("triage").await, world.agent("other").await);
-    let mut revoker = world.operator("revoker").await;
+    let (mut revoker, mut admin) = (world.operator("revoker").await, world.admin().await);
     leases(&mut agent, STORM).await;
     world.pass(300);
     let (_, wanted) = leases(&mut other, 50).await;
@@ -49,7 +49,7 @@ async fn an_incident_in_the_middle_of_a_storm_of_expiries_is_confirmed() {
     let counts = last.revocation.clone().unwrap().counts.unwrap();
     assert!(last.done, "all confirmed while the storm stands still");
     assert_eq!((counts.total as usize, counts.confirmed as usize), (wanted.len(), wanted.len()));
-    let seen = orders(&mut revoker).await;
+    let seen = orders(&mut admin).await;
     assert_eq!((seen.due, seen.due_security), (STORM as u64, 0), "and the storm waits: {seen:?}");
     for _ in 0..4 {
         gate.open();

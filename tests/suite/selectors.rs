@@ -31,9 +31,11 @@ impl Worker {
         worker
     }
 
-    /// A new lease on each target.
+    /// A new lease on each target, for those that it has.
     async fn ask_again(&mut self) {
-        self.leases.clear();
+        for lease in self.leases.drain(..) {
+            self.agent.release(&lease).await.unwrap();
+        }
         for pair in [READ, STOCK] {
             self.leases.push(self.agent.lease(&self.task, pair).await.unwrap().lease.unwrap().id);
         }
@@ -53,7 +55,10 @@ impl Worker {
         let mut may = [false; 2];
         for (may, pair) in may.iter_mut().zip([READ, STOCK]) {
             match self.agent.lease(&self.task, pair).await {
-                Ok(_) => *may = true,
+                Ok(granted) => {
+                    *may = true;
+                    self.agent.release(&granted.lease.unwrap().id).await.unwrap();
+                }
                 Err(status) => {
                     assert_eq!((status.code(), reason(&status)), (Code::PermissionDenied, "FROZEN".into()));
                     assert_eq!(detail(&status, "revocation"), revocation);
