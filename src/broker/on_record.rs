@@ -1,6 +1,7 @@
 //! Refusals are on record like grants (law 12), each under an id by which people can speak of it.
 
 use leasehold_law::caller::CallerId;
+use leasehold_law::id::DecisionId;
 use leasehold_law::journal::Event;
 
 use super::Broker;
@@ -19,6 +20,10 @@ impl Broker {
         result: Result<T, Refused>,
     ) -> Result<T, Refused> {
         match result {
+            // A flood over a quota must not cost a commit each.
+            Err(denied) if denied.details.contains_key("quota") => {
+                Err(self.turn_away(&asker.id, call, denied).await)
+            }
             Err(denied) if denied.is_denial() && denied.decision.is_none() => {
                 Err(self.record_denial(&asker.id, call, denied).await)
             }
@@ -26,9 +31,21 @@ impl Broker {
         }
     }
 
+    async fn record_denial(&self, caller: &CallerId, call: &str, denied: Refused) -> Refused {
+        match self.make_decision_id() {
+            Ok(id) => self.record_denial_as(id, caller, call, denied).await,
+            Err(_) => denied,
+        }
+    }
+
     /// Writes a denial down, and gives it with the id of its record. One that cannot be written is no less a denial.
-    pub async fn record_denial(&self, caller: &CallerId, call: &str, denied: Refused) -> Refused {
-        let Ok(decision) = self.make_decision_id() else { return denied };
+    pub(super) async fn record_denial_as(
+        &self,
+        decision: DecisionId,
+        caller: &CallerId,
+        call: &str,
+        denied: Refused,
+    ) -> Refused {
         let event = Event::Refused {
             decision,
             caller: caller.clone(),

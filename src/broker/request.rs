@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
-use leasehold_law::id::TaskId;
+use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::request::{LeaseRequest, RequestId};
 use leasehold_law::task::Task;
@@ -18,6 +18,10 @@ use super::{Broker, Inner};
 
 /// How long an attempt waits for the death of the one whose place it takes.
 const SUPERSEDE_WAIT: Span = Span::from_secs(10);
+
+/// Requests that are worked on at one time. They go on when their callers have gone (RULES R-3), so that the bound on
+/// calls does not bound them.
+const MOST_TURNS: usize = 2048;
 
 /// A lease with its credential, for the caller alone.
 #[derive(Debug)]
@@ -32,13 +36,15 @@ pub struct Requested {
 #[derive(Default)]
 pub(super) struct Attempts(Mutex<HashSet<TurnKey>>);
 
-/// What one attempt at a time may work on: a request within its task, an opening by its caller.
+/// What one attempt at a time may work on: a request within its task, an opening by its caller, a renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum TurnKey {
     /// Opening a task.
     Open(CallerId, RequestId),
     /// Requesting a lease.
     Lease(TaskId, RequestId),
+    /// Renewing one.
+    Renew(LeaseId, RequestId),
 }
 
 /// The turn of one request, until it is dropped.
@@ -65,9 +71,11 @@ impl Broker {
     }
 
     async fn take_road(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
+        self.inner.count_call(asker)?;
         self.inner.may_issue().await?;
         let task = self.own_task(asker, request.task).await?;
         self.inner.fits_task(asker, &task, &request)?;
+        self.inner.count_use(&request.pair.target)?;
         let turn = self.take_turn(TurnKey::Lease(request.task, request.request_id.clone()))?;
         let supersedes = self.inner.settle_attempts(&request).await?;
         self.issue(asker.clone(), task, request, supersedes.map(|lease| lease.terms.id), turn).await
@@ -76,8 +84,11 @@ impl Broker {
     /// The turn of a request, if nobody has it.
     pub(super) fn take_turn(&self, key: TurnKey) -> Result<Turn, Refused> {
         let mut running = self.inner.attempts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.len() >= MOST_TURNS {
+            return Err(Refused::overloaded("too many requests are being worked on"));
+        }
         if !running.insert(key.clone()) {
-            let (TurnKey::Open(_, request) | TurnKey::Lease(_, request)) = &key;
+            let (TurnKey::Open(_, request) | TurnKey::Lease(_, request) | TurnKey::Renew(_, request)) = &key;
             return Err(Refused::contended(format!("request `{request}` is being worked on")));
         }
         Ok(Turn { inner: self.inner.clone(), key })
@@ -92,9 +103,11 @@ impl Inner {
         if task.state != leasehold_law::task::TaskState::Open {
             return Err(Refused::task_ended(task));
         }
+        // First the scope: what is granted, and what an intent declares, is told to those whom policy let put it into
+        // their scope, and to nobody else.
+        fits_scope(task, request)?;
         let granted = registry.require_grant(&request.pair)?;
-        check_request_params(&granted, &request.params)?;
-        fits_scope(task, request)
+        check_request_params(&granted, &request.params)
     }
 
     /// Whether this attempt may go on; where it takes another's place, that one is dead when this returns.

@@ -82,7 +82,12 @@ impl Inner {
                 }
                 Err(LedgerError::Illegal(_)) => return self.kill_if_revoking(lease),
                 Err(LedgerError::Stale(_)) => {}
-                Err(LedgerError::Store(_) | LedgerError::Unknown(_) | LedgerError::IllegalTask(_)) => break,
+                Err(
+                    LedgerError::Full(_)
+                    | LedgerError::Store(_)
+                    | LedgerError::Unknown(_)
+                    | LedgerError::IllegalTask(_),
+                ) => break,
             }
             match self.ledger.store().lease(lease.terms.id).await {
                 Ok(Some(fresh)) => lease = fresh,

@@ -19,6 +19,7 @@ mod engine;
 mod faults;
 mod flow;
 mod leases;
+mod load;
 mod matrix;
 mod papers;
 mod postgres;
