@@ -104,8 +104,7 @@ impl Ledger {
         if self.healthy.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let now = self.clock.now();
-        self.commit(vec![Change::Number(HIGH_WATER, now.0)], Vec::new()).await.map_err(|error| match error {
+        self.record_time().await.map_err(|error| match error {
             LedgerError::Store(error) | LedgerError::Unknown(error) => error,
             LedgerError::Stale(_)
             | LedgerError::Full(_)
@@ -199,9 +198,8 @@ impl Ledger {
         guards: Vec<Guard>,
         ceilings: Vec<Ceiling>,
     ) -> Result<Lease, LedgerError> {
-        let draft = about_lease(&lease, event, self.clock.now())?;
-        let changes = vec![Change::Lease(Box::new(lease.clone())), Change::Append(draft)];
-        self.commit_below(changes, guards, ceilings).await?;
+        let changes = self.lease_changes(&lease, event)?;
+        self.commit_below(changes.into(), guards, ceilings).await?;
         self.tell(Notice::Lease(Arc::new(lease.clone())));
         Ok(lease)
     }
@@ -236,12 +234,12 @@ impl Ledger {
         guards: Vec<Guard>,
     ) -> Result<(Task, Vec<Lease>), LedgerError> {
         let next = task.apply(&step)?;
-        let now = self.clock.now();
         let mut changes = Vec::new();
         let mut moved = Vec::new();
         for (lease, step) in leases {
-            let (lease, change) = self.lease_change(lease, step, now)?;
-            changes.extend(change);
+            let lease = lease.apply(step)?;
+            let event = Event::Lease { terms: None, decision: None, step: step.clone() };
+            changes.extend(self.lease_changes(&lease, event)?);
             moved.push(lease);
         }
         let event = Event::Task { terms: None, scope: None, decisions, step };
@@ -250,16 +248,10 @@ impl Ledger {
         Ok((task, moved))
     }
 
-    fn lease_change(
-        &self,
-        lease: &Lease,
-        step: &LeaseEvent,
-        now: Timestamp,
-    ) -> Result<(Lease, [Change; 2]), LedgerError> {
-        let next = lease.apply(step)?;
-        let event = Event::Lease { terms: None, decision: None, step: step.clone() };
-        let draft = about_lease(&next, event, now)?;
-        Ok((next.clone(), [Change::Lease(Box::new(next)), Change::Append(draft)]))
+    /// The row of a lease, and its entry.
+    fn lease_changes(&self, lease: &Lease, event: Event) -> Result<[Change; 2], LedgerError> {
+        let draft = about_lease(lease, event, self.clock.now())?;
+        Ok([Change::Lease(Box::new(lease.clone())), Change::Append(draft)])
     }
 
     async fn put_task(

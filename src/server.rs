@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_backend::BackendKind;
+use leasehold_law::time::Timestamp;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -320,6 +321,7 @@ impl Running {
                 "some calls did not end in time; what they held is found again after the next start"
             );
         }
+        self.broker.record_repeats(Timestamp(i64::MAX)).await;
         for task in self.background {
             task.abort();
             // Awaited, so that whoever opens the store next finds it free; that it was aborted is no news.

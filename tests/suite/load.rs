@@ -138,7 +138,7 @@ async fn a_client_that_never_reads_its_watch_holds_up_nothing() {
     reads.message().await.unwrap().unwrap();
     let seen = async {
         while let Some(frame) = frames::next(&mut deaf).await {
-            assert_ne!(frame.kind, frames::DATA)
+            assert_ne!(frame.kind, frames::DATA);
         }
     };
     assert!(timeout(Duration::from_millis(200), seen).await.is_err(), "its window let nothing through");
@@ -159,4 +159,20 @@ async fn slow_handshakes_keep_nobody_out() {
         slow.push(stream);
     }
     world.agent("triage").await.open(&[PAIR]).await.unwrap();
+}
+
+/// An SVID proves who it is; only a role opens the admin door, and only a registration the agents' door.
+#[tokio::test]
+async fn an_svid_without_a_role_is_cut_at_the_admin_door() {
+    let limits = Limits { visitor_life: Duration::from_millis(300), visitors: 1, ..Limits::default() };
+    let world = World::with(Setup { limits, ..Setup::default() }).await;
+    let mut at_home = raw::connection(world.domain.ca(), world.running().agents).await;
+    let mut visitor = raw::connection(world.domain.ca(), world.running().admin_tcp[0]).await;
+    frames::send(&mut visitor, &frames::hello(65_535)).await;
+    frames::send(&mut at_home, &frames::hello(65_535)).await;
+    let over = async { while frames::next(&mut visitor).await.is_some() {} };
+    timeout(PATIENCE, over).await.expect("it goes on holding a connection of the admin door");
+    world.operator("viewer").await.admin.status(v1::StatusRequest::default()).await.unwrap();
+    let served = async { while frames::next(&mut at_home).await.is_some() {} };
+    assert!(timeout(Duration::from_millis(200), served).await.is_err(), "a registered agent stays");
 }

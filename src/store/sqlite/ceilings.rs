@@ -3,19 +3,19 @@
 
 use rusqlite::Connection;
 
-use super::apply::Rejected;
+use super::apply::Failure;
 use super::sql::unsigned;
 use super::{Ceiling, Counted};
 
 /// Refuses the set where so many are live already.
-pub(super) fn keep_below(conn: &Connection, ceiling: &Ceiling) -> Result<(), Rejected> {
+pub(super) fn keep_below(conn: &Connection, ceiling: &Ceiling) -> Result<(), Failure> {
     let live = match &ceiling.counted {
         Counted::Target(name) => count(conn, &format!("target:{name}"))?,
         Counted::Agents(agents) => agents.iter().try_fold(0_u64, |sum, agent| {
             count(conn, &format!("agent:{agent}")).map(|live| sum.saturating_add(live))
         })?,
     };
-    if live < ceiling.most { Ok(()) } else { Err(Rejected::Full(ceiling.clone())) }
+    if live < ceiling.most { Ok(()) } else { Err(Failure::Full(ceiling.clone())) }
 }
 
 fn count(conn: &Connection, holder: &str) -> rusqlite::Result<u64> {
