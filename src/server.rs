@@ -351,5 +351,5 @@ pub fn entropy() -> Arc<crate::entropy::SystemEntropy> {
 
 /// The clock of a broker that has read its high-water mark.
 fn clock(time: Arc<dyn TimeSource>, high_water: Option<i64>) -> Arc<Clock> {
-    Arc::new(Clock::new(time, high_water.map(leasehold_law::time::Timestamp)))
+    Arc::new(Clock::new(time, high_water.map(Timestamp)))
 }
