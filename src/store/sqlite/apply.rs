@@ -59,7 +59,7 @@ pub(super) fn set(
     live: &mut LiveCounts,
     set: &Set,
 ) -> Result<ChainHead, Rejected> {
-    holds(conn, live, set).map_err(|failure| failure.rejects(false))?;
+    may_write(conn, live, set).map_err(|failure| failure.rejects(false))?;
     let mut head = head.clone();
     for (count, one) in set.writes.iter().enumerate() {
         write(conn, &mut head, one).map_err(|failure| failure.rejects(count > 0))?;
@@ -68,7 +68,7 @@ pub(super) fn set(
     Ok(head)
 }
 
-fn holds(conn: &Connection, live: &mut LiveCounts, set: &Set) -> Result<(), Failure> {
+fn may_write(conn: &Connection, live: &mut LiveCounts, set: &Set) -> Result<(), Failure> {
     set.checks.iter().try_for_each(|check| compare(conn, check))?;
     set.ceilings.iter().try_for_each(|ceiling| live.keep_below(conn, ceiling))
 }

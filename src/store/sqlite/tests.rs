@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use std::task::Poll;
 
 use leasehold_law::id::LeaseId;
+use leasehold_law::quota::Holder;
 use leasehold_law::revocation::Selector;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use super::batch::Batcher;
 use super::set::Set;
 use super::*;
-use crate::store::suite::samples::{T0, agent, draft, lease_change, minting, task, task_change};
+use crate::store::suite::samples::{T0, active, agent, draft, lease_change, minting, task, task_change};
 use crate::store::suite::{put, store_suite, verify_export};
 
 mod thread {
@@ -279,6 +280,22 @@ async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
 }
 
 /// A set that is found stale behind its own first write leaves nothing behind, and takes no other set with it.
+#[tokio::test]
+async fn live_leases_are_counted_right_after_a_transaction_was_taken_back() {
+    let (store, folder) = inline_store();
+    let counted = Counted::Agents(vec![agent(1)]);
+    let ceiling = Ceiling { holder: Holder::Agent(agent(1)), counted, most: 2 };
+    let begin = |n| Set::prepare(vec![lease_change(&minting(n, 1))], vec![], vec![ceiling.clone()]).unwrap();
+    let stops = prepared(vec![Change::Append(draft(1)), lease_change(&active(&minting(9, 1)))], vec![]);
+    let full = Outcome::Full(Box::new(ceiling.clone()));
+    let outcomes = batcher(&store).write(&[begin(1), stops, begin(2), begin(3)]);
+    let stale = Outcome::Stale(Subject::Lease(minting(9, 1).terms.id));
+    assert_eq!(outcomes, [Outcome::Committed, stale, Outcome::Committed, full.clone()]);
+    drop(store);
+    let store = SqliteStore::open(&options(folder.path(), Writer::Inline)).unwrap();
+    assert_eq!(batcher(&store).write(&[begin(4)]), [full]);
+}
+
 #[tokio::test]
 async fn a_set_that_stops_in_the_middle_is_left_out_of_its_batch() {
     let (store, _folder) = inline_store();
