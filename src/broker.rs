@@ -2,6 +2,7 @@
 
 mod archive;
 mod aside;
+mod barrier;
 mod change_scope;
 mod decide;
 mod end_task;
@@ -22,6 +23,7 @@ mod request;
 mod restore;
 mod revocations;
 mod revoke;
+mod selected;
 mod status;
 mod sweep;
 mod views;
@@ -56,6 +58,7 @@ pub use refused::{FieldFault, Refused};
 pub use renew::Renewal;
 pub use request::Requested;
 pub use revocations::{RevokeCommand, RevokePlan};
+pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
 pub use views::Hit;
 pub use wait::{MAX_WAIT, Settled};
@@ -119,6 +122,7 @@ struct Inner {
     meter: quota::Meter,
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
+    standing: barrier::Standing,
     held: sweep::Held,
     archive: archive::Archive,
     busy: aside::Busy,
@@ -140,7 +144,8 @@ impl Broker {
                 attempts: request::Attempts::default(),
                 meter: quota::Meter::new(parts.quotas),
                 repeats: repeats::Repeats::default(),
-                revoker: revoke::Revoker::new(&targets),
+                revoker: revoke::Revoker::default(),
+                standing: barrier::Standing::default(),
                 held: sweep::Held::default(),
                 archive: archive::Archive::default(),
                 busy: aside::Busy::default(),
@@ -211,7 +216,7 @@ impl Broker {
     /// # Errors
     /// Where there are no random bits.
     pub fn make_decision_id(&self) -> Result<DecisionId, Refused> {
-        Ok(DecisionId::derive(self.now(), self.inner.random_bits()?))
+        self.inner.make_decision_id()
     }
 }
 
@@ -230,6 +235,11 @@ impl Inner {
             return Err(Refused::draining());
         }
         self.ledger.healthy().await.map_err(|error| Refused::journal(&error))
+    }
+
+    /// A new id for a decision.
+    fn make_decision_id(&self) -> Result<DecisionId, Refused> {
+        Ok(DecisionId::derive(self.clock.now(), self.random_bits()?))
     }
 
     fn random_bits(&self) -> Result<u64, Refused> {

@@ -11,7 +11,7 @@ use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{Body, Event};
 use leasehold_law::lease::{Reached, Sessions};
 use leasehold_law::principal::{PREFIX, PrincipalName};
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::time::{Span, Timestamp};
 
 use super::Inner;
@@ -114,9 +114,9 @@ impl Inner {
     /// Nobody can say whether a task whose row cannot be read is still open: what hangs on it dies.
     async fn condemn_all_of(self: &Arc<Self>, row: &BadRow) {
         let Ok(task) = row.id.parse::<TaskId>() else { return };
-        match self.ledger.store().live_leases(&Selector::Task(task)).await {
+        match self.live_of_task(task).await {
             Ok(live) => {
-                let all = live.into_iter().map(|lease| self.clone().condemn(lease, Cause::Unreadable, None));
+                let all = live.into_iter().map(|lease| self.condemn(lease, Cause::Unreadable, None));
                 futures::future::join_all(all).await;
             }
             Err(error) => tracing::error!(%task, %error, "the leases of a task cannot be listed"),

@@ -360,7 +360,7 @@ impl Inner {
         let step = LeaseEvent::RevokeStarted { cause: Cause::Resurrected, at: self.clock.now(), handle };
         match self.ledger.step(&lease, step, &[]).await {
             Ok(condemned) => {
-                self.clone().kill(condemned);
+                self.kill(condemned);
                 true
             }
             Err(LedgerError::Illegal(_)) => true,
@@ -391,7 +391,7 @@ impl Inner {
 
     /// Their principals are gone; what sessions they left are cut all the same.
     async fn close(self: &Arc<Self>, missing: Vec<Lease>, cause: Cause) {
-        let closed = missing.into_iter().map(|lease| self.clone().condemn(lease, cause, None));
+        let closed = missing.into_iter().map(|lease| self.condemn(lease, cause, None));
         futures::future::join_all(closed).await;
     }
 

@@ -89,7 +89,7 @@ impl Inner {
         let found = self.door.lookup(target, &lease.terms.principal).await;
         match found.map_err(|error| Refused::backend(target, &error))? {
             None | Some(Found { disabled: true, .. }) => {
-                self.clone().condemn(lease, Cause::Restored, None).await;
+                self.condemn(lease, Cause::Restored, None).await;
                 Ok(Fate::Ended)
             }
             Some(Found { remaining, .. }) => self.take_later_end(lease, remaining).await,

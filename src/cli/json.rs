@@ -69,6 +69,7 @@ pub(crate) fn lease(lease: &v1::Lease) -> Value {
         "decision": text(lease.decision.clone()), "grade": word(lease.grade()), "window": span(lease.window),
         "limited_by": word(lease.limited_by()), "supersedes": text(lease.supersedes.clone()),
         "refusal": word(lease.refusal()), "residual_until": time(lease.residual_until),
+        "revoking_since": time(lease.revoking_since),
     })
 }
 
@@ -117,6 +118,10 @@ pub(crate) fn target(one: &v1::Target) -> Value {
         "last_answer_at": time(one.last_answer_at), "clock_offset": span(one.clock_offset), "live": one.live,
         "due": one.due, "stuck": one.stuck, "grade": word(one.grade()), "window": span(one.window),
         "last_sweep": one.last_sweep.as_ref().map_or(Value::Null, sweep), "claimed_by": text(one.claimed_by.clone()),
+        "due_by_lane": {
+            "security": one.due_security, "task_end": one.due_task_end, "expiry": one.due_expiry,
+        },
+        "breaker": breaker(&one.breaker.unwrap_or_default()),
     })
 }
 
@@ -135,6 +140,13 @@ pub(crate) fn set_aside(one: &v1::SetAside) -> Value {
     json!({
         "kind": one.kind, "id": one.id, "target": one.target, "principal": one.principal, "why": one.why,
         "at": time(one.at), "alive": one.alive, "tries": one.tries, "last_error": text(one.last_error.clone()),
+    })
+}
+
+fn breaker(one: &v1::Breaker) -> Value {
+    json!({
+        "state": word(one.state()), "since": time(one.since), "failures": one.failures,
+        "next_probe": time(one.next_probe),
     })
 }
 

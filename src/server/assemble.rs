@@ -64,9 +64,11 @@ async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, Sta
 
 /// A target that was renamed or left out takes nothing with it: its leases could never be revoked.
 async fn abandons_none(config: &Config, store: &dyn Store) -> Result<(), StartError> {
-    let live = store.counts_by_target().await?;
-    let abandoned = live.into_iter().find(|(target, _, _)| !config.targets.contains_key(target));
-    abandoned.map_or(Ok(()), |(target, live, _)| Err(StartError::Abandoned { target, live }))
+    let live = store.live_targets().await?;
+    let Some(target) = live.into_iter().find(|target| !config.targets.contains_key(target)) else {
+        return Ok(());
+    };
+    Err(StartError::Abandoned { target })
 }
 
 /// Where the store is, and whose.

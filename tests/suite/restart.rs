@@ -153,7 +153,7 @@ async fn a_target_with_live_leases_does_not_leave_the_config_unless_it_is_forced
         .replace("[targets.stock]", "[targets.renamed]")
         .replace("targets = [\"stock\"]", "targets = [\"renamed\"]");
     let refused = world.start(&setup).await.unwrap_err();
-    let abandoned = matches!(&refused, StartError::Abandoned { target, live: 1 } if target == "stock");
+    let abandoned = matches!(&refused, StartError::Abandoned { target } if target == "stock");
     assert!(abandoned && refused.to_string().contains("--force"), "{refused}");
     world.start(&Setup::default()).await.unwrap();
     let mut agent = world.agent("triage").await;

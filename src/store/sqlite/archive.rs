@@ -4,7 +4,7 @@ use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::task::Task;
 use leasehold_law::time::{Span, Timestamp};
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 
 use super::apply::Failure;
 use super::readers::Reader;
@@ -12,6 +12,10 @@ use super::rows::{bytes, text};
 use super::sql::{rows, unusable};
 use super::{Ended, StoreError};
 use crate::store::archive as told;
+
+/// How much earlier and later than the moment in its id the first entry of a lease may lie.
+const EARLY: Span = Span::from_secs(1);
+const LATE: Span = Span::from_secs(30);
 
 /// Leases first: a task leaves after its last one, and the keys of its requests live as long as it is open.
 pub(super) fn ended(reader: &Reader<'_>, before: Timestamp, limit: usize) -> Result<Vec<Ended>, StoreError> {
@@ -56,21 +60,28 @@ pub(super) fn remove(conn: &Connection, ended: &Ended) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A lease that has left its table.
+/// A lease that has left its table. Entries are found by their task, and that by the moment in the lease's id.
 pub(super) fn lease(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
-    let bodies = bodies(reader, "SELECT body FROM journal WHERE lease = ? ORDER BY rowid", id.to_string())?;
+    const TASK: &str = "SELECT task FROM journal WHERE at BETWEEN ? AND ? AND lease = ? LIMIT 1";
+    let (made, text_id) = (id.made_at(), id.to_string());
+    let around = params![(made - EARLY).0, (made + LATE).0, text_id];
+    let mut statement = reader.conn.prepare_cached(TASK).map_err(unusable)?;
+    let task = statement.query_row(around, |row| text(row, 0)).optional().map_err(unusable)?;
+    let Some(task) = task else { return Ok(None) };
+    let sql = "SELECT body FROM journal WHERE task = ?1 AND lease = ?2 ORDER BY rowid";
+    let bodies = bodies(reader, sql, params![task, text_id])?;
     Ok(told::lease(bodies.iter().map(Vec::as_slice)))
 }
 
 /// A task that has left its table.
 pub(super) fn task(reader: &Reader<'_>, id: TaskId) -> Result<Option<Task>, StoreError> {
     let sql = "SELECT body FROM journal WHERE task = ? AND lease IS NULL ORDER BY rowid";
-    let bodies = bodies(reader, sql, id.to_string())?;
+    let bodies = bodies(reader, sql, params![id.to_string()])?;
     Ok(told::task(bodies.iter().map(Vec::as_slice)))
 }
 
-fn bodies(reader: &Reader<'_>, sql: &str, id: String) -> Result<Vec<Vec<u8>>, StoreError> {
+fn bodies(reader: &Reader<'_>, sql: &str, params: impl Params) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
-    let found = statement.query_map([id], |row| bytes(row, 0)).map_err(unusable)?;
+    let found = statement.query_map(params, |row| bytes(row, 0)).map_err(unusable)?;
     found.collect::<Result<_, _>>().map_err(unusable)
 }

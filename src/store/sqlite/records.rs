@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use leasehold_law::id::RevocationId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
-use rusqlite::{Connection, OptionalExtension};
+use leasehold_law::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::readers::Reader;
 use super::rows::{newest, one, text};
-use super::sql::{Place, Terms, unsigned, unusable};
-use super::{AsideKind, Counts, StoreError};
+use super::sql::{Place, Terms, lane_of, rows, unsigned, unusable};
+use super::{AsideKind, Counts, LaneCounts, StoreError};
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
     one(reader, AsideKind::Revocation, "SELECT id, body FROM revocations WHERE id = ?", [id.to_string()])
@@ -24,25 +25,24 @@ pub(super) fn revocations(
 ) -> Result<Vec<Revocation>, StoreError> {
     let terms =
         Terms::default().when(freezing, "freezing = 1").with("id < ?", before.map(|id| id.to_string()));
+    if freezing {
+        return barriers(reader, &terms, limit);
+    }
     newest(reader, AsideKind::Revocation, &terms, limit)
 }
 
 /// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
-pub(super) fn barriers(reader: &Reader<'_>, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
-    const SQL: &str = "SELECT id FROM revocations WHERE freezing = 1 AND selector = ? ORDER BY id DESC";
-    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+fn barriers(reader: &Reader<'_>, terms: &Terms, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+    let sql = format!("SELECT id FROM revocations{terms} ORDER BY id DESC LIMIT {}", rows(limit));
+    let mut statement = reader.conn.prepare_cached(&sql).map_err(unusable)?;
+    let ids = statement.query_map(params_from_iter(terms.values()), |row| text(row, 0)).map_err(unusable)?;
     let mut found = Vec::new();
-    for selector in selectors {
-        let ids = statement.query_map([selector.to_string()], |row| text(row, 0)).map_err(unusable)?;
-        for id in ids {
-            found.extend(standing(reader, &id.map_err(unusable)?)?);
-        }
+    for id in ids {
+        let id = id.map_err(unusable)?;
+        let sql = "SELECT id, body FROM revocations WHERE id = ?";
+        found.extend(one::<Revocation>(reader, AsideKind::Revocation, sql, [id])?);
     }
     Ok(found)
-}
-
-fn standing(reader: &Reader<'_>, id: &str) -> Result<Option<Revocation>, StoreError> {
-    one(reader, AsideKind::Revocation, "SELECT id, body FROM revocations WHERE id = ? AND freezing = 1", [id])
 }
 
 pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {
@@ -92,7 +92,6 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
         (SELECT count(*) FROM leases WHERE state = 'revoking'),
         (SELECT count(*) FROM leases WHERE state = 'revoking' AND stuck = 1),
         (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open'),
-        (SELECT count(*) FROM tasks WHERE due = 0 AND state = 'ending'),
         (SELECT count(*) FROM set_aside WHERE kind <> 'orphan'),
         (SELECT count(*) FROM set_aside WHERE due IS NOT NULL)";
     let met = u64::try_from(reader.bad_rows().len()).unwrap_or(u64::MAX);
@@ -103,21 +102,33 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
             revoking: row.get(1).map(unsigned)?,
             stuck: row.get(2).map(unsigned)?,
             open_tasks: row.get(3).map(unsigned)?,
-            ending_tasks: row.get(4).map(unsigned)?,
-            bad_rows: row.get(5).map(unsigned)?.saturating_add(met),
-            aside: row.get(6).map(unsigned)?,
+            bad_rows: row.get(4).map(unsigned)?.saturating_add(met),
+            aside: row.get(5).map(unsigned)?,
         })
     };
     statement.query_row([], read).map_err(unusable)
 }
 
-/// Live leases by target, and those of them with a failed try behind them.
-pub(super) fn counts_by_target(reader: &Reader<'_>) -> Result<Vec<(String, u64, u64)>, StoreError> {
-    const SQL: &str = "SELECT target, count(*), sum(state = 'revoking' AND stuck = 1) FROM leases
-        WHERE due IS NOT NULL GROUP BY target";
+/// What is live is counted in the index alone; what is being revoked, and what is overdue, is read row by row.
+pub(super) fn counts_by_lane(reader: &Reader<'_>, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
+    const SQL: &str = "SELECT target, lane, sum(live), sum(due), sum(stuck) FROM (
+        SELECT target, lane, count(*) AS live, 0 AS due, 0 AS stuck FROM leases WHERE due IS NOT NULL
+            GROUP BY target, lane
+        UNION ALL SELECT target, lane, 0, count(*), sum(stuck) FROM leases WHERE state = 'revoking'
+            GROUP BY target, lane
+        UNION ALL SELECT target, lane, 0, count(*), 0 FROM leases WHERE due <= ? AND state <> 'revoking'
+            GROUP BY target, lane)
+        GROUP BY target, lane ORDER BY target, lane";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
-    let read =
-        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1).map(unsigned)?, row.get(2).map(unsigned)?));
-    let rows = statement.query_map([], read).map_err(unusable)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(LaneCounts {
+            target: row.get(0)?,
+            lane: row.get(1).map(lane_of)?,
+            live: row.get(2).map(unsigned)?,
+            due: row.get(3).map(unsigned)?,
+            stuck: row.get(4).map(unsigned)?,
+        })
+    };
+    let rows = statement.query_map([now.0], read).map_err(unusable)?;
     rows.collect::<Result<_, _>>().map_err(unusable)
 }

@@ -10,7 +10,7 @@ use crate::store::INCARNATION;
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
 pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_rows_and_journal.sql"),
-    include_str!("migrations/0002_live_counts.sql"),
+    include_str!("migrations/0002_lanes.sql"),
     include_str!("migrations/0003_set_aside.sql"),
 ];
 
