@@ -14,6 +14,7 @@ use crate::power;
 use crate::privilege::Rights;
 use crate::quote::ident;
 use crate::recipe;
+use crate::session;
 use crate::setup;
 
 /// Everything about the broker's own login that is asked for.
@@ -125,8 +126,15 @@ impl Login {
         if !self.superuser && !self.createrole {
             lacks("making and dropping roles", format!("ALTER ROLE {user} CREATEROLE;"));
         }
+        if !rights.may_mint {
+            let fix = session::grant(&settings.connect.dbname, &rights.user);
+            lacks("minting in one step, by a function of its session", fix);
+        }
         if !self.plpgsql {
-            lacks("minting in one step, in a block", format!("GRANT USAGE ON LANGUAGE plpgsql TO {user};"));
+            lacks(
+                "minting in one step, by a function",
+                format!("GRANT USAGE ON LANGUAGE plpgsql TO {user};"),
+            );
         }
         missing
     }
@@ -219,7 +227,7 @@ async fn wide_groups(
         let name: String = column(&row, "name")?;
         warnings.push(format!("the broker itself has the rights of `{name}`, which it only needs to give"));
     }
-    let told = conn.row(&power::query(groups), &[]).await?;
+    let told = conn.row(&power::told("$1::text[]"), &[(&groups, Type::TEXT_ARRAY)]).await?;
     let told: Option<String> = told.try_get(0)?;
     warnings.extend(told.map(|told| format!("no lease is minted: {told}")));
     Ok(warnings)

@@ -6,6 +6,7 @@
 mod case;
 mod client;
 mod config;
+mod dial;
 mod error;
 mod fields;
 mod health;
@@ -21,6 +22,7 @@ mod recipe;
 mod renew;
 mod revoke;
 mod scram;
+mod session;
 mod sessions;
 mod setup;
 #[cfg(feature = "throwaway")]
