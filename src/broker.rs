@@ -111,6 +111,7 @@ struct Inner {
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
     held: sweep::Held,
+    reaping: sweep::Reaping,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -130,6 +131,7 @@ impl Broker {
                 repeats: repeats::Repeats::default(),
                 revoker: revoke::Revoker::new(&targets),
                 held: sweep::Held::default(),
+                reaping: sweep::Reaping::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

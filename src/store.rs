@@ -227,8 +227,13 @@ pub trait Store: Send + Sync {
     async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError>;
     /// Leases that are due at `now`, the longest overdue first.
     async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError>;
-    /// What targets know the principals by whose leases were revoked at or after `since`: (handle, target).
-    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
+    /// Which of these handles in a target are of leases that were revoked at or after `since`.
+    async fn revoked_handles(
+        &self,
+        target: &str,
+        among: &[String],
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError>;
     /// When the next lease or task is due; a task that is ending is always due, at 0.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 

@@ -57,6 +57,7 @@ async fn read(conn: &mut Conn<'_>, settings: &Settings, groups: &[String]) -> Re
     let rights = Rights::read(conn).await?;
     let mut warnings = login.warnings(settings, &rights);
     warnings.extend(wide_groups(conn, &rights, groups).await?);
+    warnings.extend(owning_groups(conn, groups).await?);
     Ok(Health {
         version: format!("PostgreSQL {}", login.version),
         target_now: login.now,
@@ -214,6 +215,22 @@ const WIDE: &str = "SELECT g.rolname::text AS name, m.inherit_option OR m.set_op
 const WIDE_BEFORE_16: &str = "SELECT g.rolname::text AS name FROM pg_auth_members m \
     JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member \
     WHERE u.rolname = current_user AND g.rolname::text = ANY($1) ORDER BY 1";
+
+/// Groups that own something, by pg_shdepend's index on who is referred to.
+const OWNERS: &str = "SELECT g.rolname::text AS name FROM pg_roles g WHERE g.rolname::text = ANY($1) \
+    AND EXISTS (SELECT FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = g.oid \
+      AND s.deptype = 'o') ORDER BY 1";
+
+/// Whoever is a member of an owner may change what it owns, and what is changed stays.
+async fn owning_groups(conn: &mut Conn<'_>, groups: &[String]) -> Result<Vec<String>, Failure> {
+    let mut warnings = Vec::new();
+    for row in conn.rows(OWNERS, &[(&groups, Type::TEXT_ARRAY)]).await? {
+        let name: String = column(&row, "name")?;
+        let told = "owns objects, which a lease may change, and what it changes outlives it";
+        warnings.push(format!("the group `{name}` {told}"));
+    }
+    Ok(warnings)
+}
 
 /// Groups whose rights the broker has itself, and groups that no lease may have.
 async fn wide_groups(

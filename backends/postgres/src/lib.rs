@@ -112,6 +112,10 @@ impl Backend for Postgres {
         revoke::revoke(self, orders).await
     }
 
+    async fn late_sessions(&self) -> Result<Vec<String>, BackendError> {
+        reap::late(self).await
+    }
+
     async fn reap(&self, handles: &[String]) -> Result<Vec<Reaped>, BackendError> {
         reap::reap(self, handles).await
     }
