@@ -1,7 +1,7 @@
 //! What happens to leases while they live: renewals, locks that others hold, a broker whose password changes, and what a
 //! holder makes where the broker cannot go. Each on a real server.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod common;
 
