@@ -213,7 +213,8 @@ async fn storm(world: &World, cluster: &Cluster, table: &mut Table) {
     let revocation = revoke_agent(world).await;
     let rate = STORM as f64 / began.elapsed().as_secs_f64();
     let counts = revocation.counts.unwrap();
-    assert_eq!((counts.total, counts.confirmed), (STORM, STORM), "all of them, and no more");
+    let counted = (u64::from(counts.total), u64::from(counts.confirmed));
+    assert_eq!(counted, (STORM, STORM), "all of them, and no more");
     wait_until_gone(&superuser(cluster).await, "lh").await;
     table.row(
         format!("{STORM} PostgreSQL leases revoked by agent"),
