@@ -115,6 +115,7 @@ struct Inner {
     revoker: revoke::Revoker,
     standing: barrier::Standing,
     held: sweep::Held,
+    reaping: sweep::Reaping,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -134,6 +135,7 @@ impl Broker {
                 revoker: revoke::Revoker::default(),
                 standing: barrier::Standing::default(),
                 held: sweep::Held::default(),
+                reaping: sweep::Reaping::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

@@ -254,8 +254,13 @@ pub trait Store: Send + Sync {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<DueLease>, StoreError>;
-    /// What targets know the principals by whose leases were revoked at or after `since`: (handle, target).
-    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
+    /// Which of these handles in a target are of leases that were revoked at or after `since`.
+    async fn revoked_handles(
+        &self,
+        target: &str,
+        among: &[String],
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError>;
 
     /// One task.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;

@@ -1,9 +1,9 @@
 //! The sweep: whatever is due is found by the index and set on its way, once a beat, for as long as the broker runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_backend::RevokeOrder;
+use leasehold_backend::{Reaped, RevokeOrder};
 use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
@@ -48,7 +48,7 @@ impl Broker {
         inner.sweep_tasks().await;
         if count.is_multiple_of(BEATS_A_SECOND) {
             inner.end_silent().await;
-            inner.reap().await;
+            inner.reap();
         }
         if count.is_multiple_of(MARK_EVERY)
             && inner.ledger.is_well()
@@ -78,6 +78,29 @@ impl Held {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, until| *until > now);
         held.len()
+    }
+}
+
+/// The targets whose late sessions are being looked for.
+#[derive(Default)]
+pub(super) struct Reaping(Arc<Mutex<BTreeSet<String>>>);
+
+impl Reaping {
+    fn begin(&self, target: &str) -> Option<Turn> {
+        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned());
+        begun.then(|| Turn { target: target.to_owned(), all: Arc::clone(&self.0) })
+    }
+}
+
+/// A look that is under way; it is over when this is gone.
+struct Turn {
+    target: String,
+    all: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.target);
     }
 }
 
@@ -219,30 +242,36 @@ impl Inner {
         }
     }
 
-    /// Ends sessions that arrived after their principal was removed, in every target by itself.
-    async fn reap(self: &Arc<Self>) {
-        let since = self.clock.now() - REAP_FOR;
-        let handles = match self.ledger.store().recent_handles(since).await {
-            Ok(handles) => handles,
-            Err(error) => return tracing::error!(%error, "the store does not say whose sessions may be late"),
-        };
-        let mut by_target: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (handle, target) in handles {
-            by_target.entry(target).or_default().push(handle);
-        }
-        for (target, handles) in by_target {
+    /// Ends sessions that arrived after their principal was removed, in every target by itself. A target that is still
+    /// being looked at is not asked again.
+    fn reap(self: &Arc<Self>) {
+        for target in self.door.targets() {
+            let Some(turn) = self.reaping.begin(target) else { continue };
             let inner = self.clone();
-            self.owned.spawn(async move {
-                inner.reap_target(&target, &handles).await;
-            });
+            self.owned.spawn(async move { inner.reap_target(&turn.target).await });
         }
     }
 
-    async fn reap_target(&self, target: &str, handles: &[String]) {
-        let reaped = match self.door.reap(target, handles).await {
-            Ok(reaped) => reaped,
-            Err(error) => return tracing::warn!(target, %error, "late sessions could not be looked for"),
+    /// What is late and was never ours is left alone.
+    async fn reap_target(&self, target: &str) {
+        let late = match self.door.late_sessions(target).await {
+            Ok(late) if late.is_empty() => return,
+            Ok(late) => late,
+            Err(error) => return tracing::debug!(target, %error, "late sessions could not be looked for"),
         };
+        let since = self.clock.now() - REAP_FOR;
+        let ours = match self.ledger.store().revoked_handles(target, &late, since).await {
+            Ok(ours) if ours.is_empty() => return,
+            Ok(ours) => ours,
+            Err(error) => return tracing::error!(%error, "the store does not say whose sessions are late"),
+        };
+        match self.door.reap(target, &ours).await {
+            Ok(reaped) => self.record_reaped(target, reaped).await,
+            Err(error) => tracing::warn!(target, %error, "late sessions could not be ended"),
+        }
+    }
+
+    async fn record_reaped(&self, target: &str, reaped: Vec<Reaped>) {
         for found in reaped.into_iter().filter(|found| found.sessions > 0) {
             let event =
                 Event::Reaped { target: target.to_owned(), handle: found.handle, sessions: found.sessions };

@@ -228,8 +228,14 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| leases::due(reader, &target, lane, now, limit)).await
     }
 
-    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
-        self.readers.read(move |reader| leases::recent_handles(reader, since)).await
+    async fn revoked_handles(
+        &self,
+        target: &str,
+        among: &[String],
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError> {
+        let (target, among) = (target.to_owned(), among.to_vec());
+        self.readers.read(move |reader| leases::revoked_handles(reader, &target, &among, since)).await
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {

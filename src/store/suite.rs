@@ -336,13 +336,18 @@ pub(crate) async fn handles_are_found_after_their_death(store: AnyStore) {
     for lease in [&dead(1, 10), &dead(2, 20), &active(&minting(3, 1))] {
         put(&*store, samples::life(lease)).await;
     }
-    let check = async |since: i64, expect: &[&str]| {
-        let expect: Vec<_> = expect.iter().map(|h| ((*h).to_owned(), "orders-db".to_owned())).collect();
-        assert_eq!(store.recent_handles(T0.shifted(since)).await, Ok(expect));
+    let check = async |target: &str, among: &[&str], since: i64, expect: &[&str]| {
+        let owned = |handles: &[&str]| handles.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>();
+        let found = store.revoked_handles(target, &owned(among), T0.shifted(since)).await;
+        assert_eq!(found, Ok(owned(expect)));
     };
-    check(10, &["oid-1", "oid-2"]).await;
-    check(11, &["oid-2"]).await;
-    check(21, &[]).await;
+    let all = ["oid-1", "oid-2", "oid-3", "a stranger's"];
+    check("orders-db", &all, 10, &["oid-1", "oid-2"]).await;
+    check("orders-db", &all, 11, &["oid-2"]).await;
+    check("orders-db", &all, 21, &[]).await;
+    check("orders-db", &["oid-2"], 10, &["oid-2"]).await;
+    check("orders-db", &[], 10, &[]).await;
+    check("other-db", &all, 10, &[]).await;
 }
 
 pub(crate) async fn a_barrier_stands_until_it_is_lifted(store: AnyStore) {

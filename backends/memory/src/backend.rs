@@ -218,6 +218,10 @@ impl Backend for MemoryBackend {
         reports
     }
 
+    async fn late_sessions(&self) -> Result<Vec<String>, BackendError> {
+        self.call(Call::Reap, None, |target| Ok(target.late())).await
+    }
+
     async fn reap(&self, handles: &[String]) -> Result<Vec<Reaped>, BackendError> {
         self.call(Call::Reap, None, |target| Ok(reap(target, handles))).await
     }

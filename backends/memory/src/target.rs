@@ -278,6 +278,15 @@ impl MemoryTarget {
         self.state().seen(handle)
     }
 
+    /// The handles of sessions that are seen and whose principal is gone.
+    pub(crate) fn late(&self) -> Vec<String> {
+        let state = self.state();
+        let alive: BTreeSet<&str> = state.accounts.values().map(|account| account.handle.as_str()).collect();
+        let seen = state.sessions.values().filter(|session| session.visible);
+        let late = seen.map(|session| session.handle.as_str()).filter(|handle| !alive.contains(handle));
+        late.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+    }
+
     /// Whether a handle belongs to nobody who may log in.
     pub(crate) fn is_dead(&self, handle: &str) -> bool {
         let state = self.state();

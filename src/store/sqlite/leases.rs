@@ -108,14 +108,21 @@ fn read_due(reader: &Reader<'_>, row: &Row<'_>) -> rusqlite::Result<DueLease> {
     }
 }
 
-/// Handles with their target.
-pub(super) fn recent_handles(
+/// Which of these handles were revoked since; each is one look into the index of those that were.
+pub(super) fn revoked_handles(
     reader: &Reader<'_>,
+    target: &str,
+    among: &[String],
     since: Timestamp,
-) -> Result<Vec<(String, String)>, StoreError> {
-    const SQL: &str = "SELECT DISTINCT handle, target FROM leases
-        WHERE revoked_at >= ? AND handle IS NOT NULL ORDER BY target, handle";
+) -> Result<Vec<String>, StoreError> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM leases
+        WHERE handle = ? AND target = ? AND revoked_at >= ?)";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
-    let found = statement.query_map([since.0], |row| Ok((row.get(0)?, row.get(1)?))).map_err(unusable)?;
-    found.collect::<Result<_, _>>().map_err(unusable)
+    let mut found = Vec::new();
+    for handle in among {
+        if statement.query_row(params![handle, target, since.0], |row| row.get(0)).map_err(unusable)? {
+            found.push(handle.clone());
+        }
+    }
+    Ok(found)
 }
