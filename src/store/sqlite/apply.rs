@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ceilings::LiveCounts;
 use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
-use super::sql::{signed, unusable};
+use super::sql::{lane_number, signed, unusable};
 use super::{Ceiling, Draft, Outcome, StoreError};
 
 /// Why a set is not written.
@@ -105,8 +105,8 @@ fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Failure> {
 fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     const SQL: &str =
         "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id,
-        attempt, version, created_at, stuck, revoked_at, body)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+        attempt, version, created_at, stuck, revoked_at, body, lane, intent)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     let (terms, state) = (&row.lease.terms, &row.lease.state);
     conn.prepare_cached(SQL)?.execute(params![
         terms.id.to_string(),
@@ -124,13 +124,15 @@ fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
         row.stuck,
         row.revoked_at,
         row.body,
+        lane_number(state.lane()),
+        terms.pair.intent,
     ])
 }
 
 fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     const SQL: &str =
         "UPDATE leases SET handle = ?, state = ?, due = ?, version = ?4, stuck = ?, revoked_at = ?,
-        body = ? WHERE id = ? AND version = ?4 - 1";
+        body = ?, lane = ? WHERE id = ? AND version = ?4 - 1";
     let state = &row.lease.state;
     conn.prepare_cached(SQL)?.execute(params![
         state.handle(),
@@ -140,6 +142,7 @@ fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
         row.stuck,
         row.revoked_at,
         row.body,
+        lane_number(state.lane()),
         row.lease.terms.id.to_string(),
     ])
 }
