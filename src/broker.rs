@@ -3,6 +3,7 @@
 mod change_scope;
 mod decide;
 mod end_task;
+mod follow;
 mod issue;
 mod liveness;
 mod on_record;

@@ -415,11 +415,12 @@ impl From<LedgerError> for Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unusable(_) | StoreError::Busy => Self::journal(&error),
-            StoreError::Unreadable(_)
-            | StoreError::Newer { .. }
-            | StoreError::Foreign(_)
-            | StoreError::Held(_) => Self::internal(&error),
+            StoreError::Unusable(_) | StoreError::Busy | StoreError::Fenced | StoreError::Held(_) => {
+                Self::journal(&error)
+            }
+            StoreError::Unreadable(_) | StoreError::Newer { .. } | StoreError::Foreign(_) => {
+                Self::internal(&error)
+            }
         }
     }
 }

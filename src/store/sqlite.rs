@@ -9,7 +9,6 @@ mod readers;
 mod records;
 mod rows;
 mod schema;
-mod set;
 mod sql;
 mod tasks;
 #[cfg(test)]
@@ -32,10 +31,11 @@ use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
 
+pub use super::Stamp;
+use super::set::Set;
 use super::{BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter};
 use batch::Batcher;
 use readers::Readers;
-use set::Set;
 use sql::unusable;
 use writer::Queue;
 
@@ -66,24 +66,6 @@ pub struct Options {
 impl Options {
     /// Holds the pages that a million leases keep busy.
     pub const DEFAULT_CACHE_MIB: u16 = 64;
-}
-
-/// What a store may be used for; it keeps the stamp that it was made with (RULES R-19).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stamp {
-    /// Production.
-    Production,
-    /// Brokers that were started with `--dev-trust`.
-    Dev,
-}
-
-impl Stamp {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Production => "production",
-            Self::Dev => "dev",
-        }
-    }
 }
 
 /// Who writes.

@@ -4,9 +4,9 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
-use super::sql::{signed, unusable};
+use super::sql::{signed, unusable, version_query};
 use super::{Draft, StoreError};
+use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 
 /// Why a set is not written.
 pub(super) enum Rejected {
@@ -66,7 +66,7 @@ fn write(conn: &Connection, mut head: ChainHead, set: &Set) -> Result<ChainHead,
 }
 
 fn compare(conn: &Connection, check: &Check) -> Result<(), Rejected> {
-    let (sql, key) = check.place.query();
+    let (sql, key) = version_query(&check.place);
     let found: Option<i64> = conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
     if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Rejected::Stale(check.subject.clone())) }
 }

@@ -7,7 +7,7 @@ use rusqlite::OptionalExtension;
 
 use super::readers::Reader;
 use super::rows::{many, newest, one};
-use super::sql::{Place, Terms, unsigned, unusable};
+use super::sql::{Place, Terms, unsigned, unusable, version_query};
 use super::{Counts, StoreError};
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
@@ -40,7 +40,7 @@ pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<
 
 fn version(reader: &Reader<'_>, subject: &Subject) -> Result<u64, StoreError> {
     let place = Place::of(subject)?;
-    let (sql, key) = place.query();
+    let (sql, key) = version_query(&place);
     let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
     let found: Option<i64> = statement.query_row([key], |row| row.get(0)).optional().map_err(unusable)?;
     Ok(found.map_or(0, unsigned))
