@@ -1,5 +1,7 @@
 //! A set of changes, made ready in the caller's task, so that a writer only writes.
 
+use std::sync::Arc;
+
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -47,7 +49,7 @@ pub(super) enum Write {
 /// A lease, and its columns that are not in its terms.
 pub(super) struct LeaseRow {
     /// The lease.
-    pub(super) lease: Lease,
+    pub(super) lease: Arc<Lease>,
     /// Null unless live.
     pub(super) due: Option<i64>,
     /// Whether a try to revoke it failed.
@@ -61,7 +63,7 @@ pub(super) struct LeaseRow {
 /// A task, and its columns that are not in its terms.
 pub(super) struct TaskRow {
     /// The task.
-    pub(super) task: Task,
+    pub(super) task: Arc<Task>,
     /// Null once it is over.
     pub(super) due: Option<i64>,
     /// All of it.
@@ -129,7 +131,7 @@ impl LeaseRow {
             stuck: is_stuck(&lease.state),
             revoked_at: revoked_at(&lease.state).map(|at| at.0),
             body: json(&lease)?,
-            lease,
+            lease: Arc::new(lease),
         })
     }
 }
@@ -160,7 +162,7 @@ impl TaskRow {
             TaskState::Ending { .. } => Some(0),
             TaskState::New | TaskState::Refused | TaskState::Ended { .. } => None,
         };
-        Ok(Self { due, body: json(&task)?, task })
+        Ok(Self { due, body: json(&task)?, task: Arc::new(task) })
     }
 }
 

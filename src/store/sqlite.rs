@@ -3,6 +3,7 @@
 mod apply;
 mod batch;
 mod files;
+mod hot;
 mod journal;
 mod leases;
 mod readers;
@@ -17,6 +18,7 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +37,7 @@ pub use super::Stamp;
 use super::set::Set;
 use super::{BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter};
 use batch::Batcher;
+use hot::Hot;
 use readers::Readers;
 use sql::unusable;
 use writer::Queue;
@@ -82,6 +85,7 @@ pub struct SqliteStore {
     // Before the writer: the last connection to close tidies the log away.
     readers: Readers,
     queue: Queue,
+    hot: Arc<Hot>,
     chain: ChainId,
 }
 
@@ -102,12 +106,13 @@ impl SqliteStore {
         let mut conn = connect(&options.path).map_err(unusable)?;
         let chain = schema::prepare(&mut conn, options)?;
         tune(&conn, options.cache_mib).map_err(unusable)?;
-        let batcher = Batcher::new(conn, chain.clone(), lock);
+        let hot = Arc::new(Hot::new(records::all_versions(&conn)?));
+        let batcher = Batcher::new(conn, chain.clone(), hot.clone(), lock);
         let queue = match options.writer {
             Writer::Thread => Queue::thread(batcher)?,
             Writer::Inline => Queue::inline(batcher),
         };
-        Ok(Self { readers: Readers::new(options.path.clone(), options.writer), queue, chain })
+        Ok(Self { readers: Readers::new(options.path.clone(), options.writer), queue, hot, chain })
     }
 }
 
@@ -135,6 +140,9 @@ impl Store for SqliteStore {
     }
 
     async fn versions(&self, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {
+        if let Some(versions) = self.hot.versions(subjects) {
+            return Ok(versions);
+        }
         let subjects = subjects.to_vec();
         self.readers.read(move |reader| records::versions(reader, &subjects)).await
     }
@@ -148,6 +156,9 @@ impl Store for SqliteStore {
     }
 
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        if let Some(lease) = self.hot.lease(id) {
+            return Ok(Some(Lease::clone(&lease)));
+        }
         self.readers.read(move |reader| leases::by_id(reader, id)).await
     }
 
@@ -184,6 +195,9 @@ impl Store for SqliteStore {
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        if let Some(task) = self.hot.task(id) {
+            return Ok(Some(Task::clone(&task)));
+        }
         self.readers.read(move |reader| tasks::by_id(reader, id)).await
     }
 

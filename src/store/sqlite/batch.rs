@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::slice;
+use std::sync::Arc;
 
 use leasehold_law::journal::{ChainHead, ChainId};
 use rusqlite::Connection;
 
 use super::apply::{self, Rejected, run};
+use super::hot::Hot;
 use super::journal;
 use super::sql::unusable;
 use super::{Outcome, StoreError};
@@ -21,6 +23,7 @@ pub(super) struct Batcher {
     chain: ChainId,
     /// `None` when a commit failed: then it is read again.
     head: Option<ChainHead>,
+    hot: Arc<Hot>,
     since_checkpoint: usize,
     /// Closed last: it is what keeps other brokers away.
     _lock: File,
@@ -30,8 +33,8 @@ pub(super) struct Batcher {
 struct Lost(StoreError);
 
 impl Batcher {
-    pub(super) fn new(conn: Connection, chain: ChainId, lock: File) -> Self {
-        Self { conn, chain, head: None, since_checkpoint: 0, _lock: lock }
+    pub(super) fn new(conn: Connection, chain: ChainId, hot: Arc<Hot>, lock: File) -> Self {
+        Self { conn, chain, head: None, hot, since_checkpoint: 0, _lock: lock }
     }
 
     /// Writes these sets in one transaction, and answers each for itself, in their order.
@@ -45,7 +48,7 @@ impl Batcher {
             Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
         };
         match self.fill(head, sets) {
-            Ok(outcomes) => self.finish(outcomes),
+            Ok(outcomes) => self.finish(sets, outcomes),
             Err(Lost(_)) if sets.len() > 1 => {
                 sets.iter().flat_map(|set| self.write(slice::from_ref(set))).collect()
             }
@@ -81,11 +84,17 @@ impl Batcher {
     }
 
     /// After a commit that failed nobody knows what a crash would find, whatever SQLite shows now.
-    fn finish(&mut self, (mut outcomes, head): (Vec<Outcome>, ChainHead)) -> Vec<Outcome> {
+    fn finish(&mut self, sets: &[Set], (mut outcomes, head): (Vec<Outcome>, ChainHead)) -> Vec<Outcome> {
         match run(&self.conn, "COMMIT") {
-            Ok(()) => self.head = Some(head),
+            Ok(()) => {
+                self.head = Some(head);
+                let written =
+                    sets.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Committed);
+                self.hot.learn(written.map(|(set, _)| set));
+            }
             Err(error) => {
                 self.head = None;
+                self.hot.forget();
                 self.abandon();
                 let error = unusable(error);
                 let written = outcomes.iter_mut().filter(|outcome| **outcome == Outcome::Committed);
