@@ -213,7 +213,11 @@ mod tests {
         check("postgres://me:hunter2@localhost,db1/store", false, Err("`db1` is neither"));
         check("postgres://me:hunter2@db1/store?sslmode=disable", true, Err("must not name `sslmode`"));
         check("postgres://me:hunter2@db1/store?sslmode=verify-full", true, Err("`tls` in the config"));
-        check("postgres://me:hunter2@localhost?hostaddr=10.0.0.1", false, Err("cannot be read as a URL"));
+        check(
+            "postgres://me:hunter2@localhost/store?hostaddr=10.0.0.1",
+            false,
+            Err("must not name `sslmode` or `hostaddr`"),
+        );
         check("postgres://me:hunter2@localhost:port/store", false, Err("cannot be read as a URL"));
         check("postgres://me:hunter2@localhost", false, Err("names no database"));
         check("postgres:///store", false, Err("names no host"));
