@@ -101,8 +101,7 @@ impl Ledger {
         if self.healthy.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let now = self.clock.now();
-        self.commit(vec![Change::Number(HIGH_WATER, now.0)], Vec::new()).await.map_err(|error| match error {
+        self.record_time().await.map_err(|error| match error {
             LedgerError::Store(error) | LedgerError::Unknown(error) => error,
             LedgerError::Stale(_) | LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => {
                 StoreError::Unusable(error.to_string())
@@ -148,7 +147,7 @@ impl Ledger {
     ) -> Result<Lease, LedgerError> {
         let lease = Lease::first(terms.clone(), &step)?;
         let event = Event::Lease { terms: Some(Box::new(terms)), decision: decision.map(Box::new), step };
-        self.put_lease(lease, event, Vec::new(), guards).await
+        self.put_lease(lease, event, guards).await
     }
 
     /// Commit one of a renewal.
@@ -166,7 +165,7 @@ impl Ledger {
         let next = lease.apply(&step)?;
         let guards = order.guards().to_vec();
         let event = Event::Lease { terms: None, decision: Some(Box::new(decision)), step };
-        let lease = self.put_lease(next, event, Vec::new(), guards).await?;
+        let lease = self.put_lease(next, event, guards).await?;
         Ok((Recorded(order), lease))
     }
 
@@ -182,19 +181,12 @@ impl Ledger {
     ) -> Result<Lease, LedgerError> {
         let next = lease.apply(&step)?;
         let event = Event::Lease { terms: None, decision: None, step };
-        self.put_lease(next, event, Vec::new(), guards.to_vec()).await
+        self.put_lease(next, event, guards.to_vec()).await
     }
 
-    async fn put_lease(
-        &self,
-        lease: Lease,
-        event: Event,
-        mut changes: Vec<Change>,
-        guards: Vec<Guard>,
-    ) -> Result<Lease, LedgerError> {
-        let draft = about_lease(&lease, event, self.clock.now())?;
-        changes.extend([Change::Lease(Box::new(lease.clone())), Change::Append(draft)]);
-        self.commit(changes, guards).await?;
+    async fn put_lease(&self, lease: Lease, event: Event, guards: Vec<Guard>) -> Result<Lease, LedgerError> {
+        let changes = self.lease_changes(&lease, event)?;
+        self.commit(changes.into(), guards).await?;
         self.tell(Notice::Lease(Arc::new(lease.clone())));
         Ok(lease)
     }
@@ -229,12 +221,12 @@ impl Ledger {
         guards: Vec<Guard>,
     ) -> Result<(Task, Vec<Lease>), LedgerError> {
         let next = task.apply(&step)?;
-        let now = self.clock.now();
         let mut changes = Vec::new();
         let mut moved = Vec::new();
         for (lease, step) in leases {
-            let (lease, change) = self.lease_change(lease, step, now)?;
-            changes.extend(change);
+            let lease = lease.apply(step)?;
+            let event = Event::Lease { terms: None, decision: None, step: step.clone() };
+            changes.extend(self.lease_changes(&lease, event)?);
             moved.push(lease);
         }
         let event = Event::Task { terms: None, scope: None, decisions, step };
@@ -243,16 +235,10 @@ impl Ledger {
         Ok((task, moved))
     }
 
-    fn lease_change(
-        &self,
-        lease: &Lease,
-        step: &LeaseEvent,
-        now: Timestamp,
-    ) -> Result<(Lease, [Change; 2]), LedgerError> {
-        let next = lease.apply(step)?;
-        let event = Event::Lease { terms: None, decision: None, step: step.clone() };
-        let draft = about_lease(&next, event, now)?;
-        Ok((next.clone(), [Change::Lease(Box::new(next)), Change::Append(draft)]))
+    /// The row of a lease, and its entry.
+    fn lease_changes(&self, lease: &Lease, event: Event) -> Result<[Change; 2], LedgerError> {
+        let draft = about_lease(lease, event, self.clock.now())?;
+        Ok([Change::Lease(Box::new(lease.clone())), Change::Append(draft)])
     }
 
     async fn put_task(

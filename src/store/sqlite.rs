@@ -32,6 +32,7 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 pub use super::Stamp;
 use super::set::Set;
@@ -44,7 +45,7 @@ use writer::Queue;
 
 /// How long a statement waits for a lock that only a stranger, such as a backup tool, can hold.
 const BUSY: Duration = Duration::from_secs(5);
-/// So many statements stay prepared on the writer's connection.
+/// So many statements stay prepared on a connection.
 const STATEMENTS: usize = 48;
 const KIB_PER_MIB: i64 = 1024;
 /// So many pages of log make a checkpoint even in a rush (64 MiB); a quiet moment makes one earlier.
@@ -118,10 +119,17 @@ impl SqliteStore {
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(path)?;
-    conn.busy_timeout(BUSY)?;
-    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    set_up(&conn)?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     Ok(conn)
+}
+
+/// What every connection needs. The planner must not look at values: with partial indexes it would plan a statement
+/// anew whenever one is bound.
+fn set_up(conn: &Connection) -> rusqlite::Result<()> {
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 fn tune(conn: &Connection, cache_mib: u16) -> rusqlite::Result<()> {

@@ -29,6 +29,7 @@ mod redaction;
 mod requests;
 mod restart;
 mod scopes;
+mod shared;
 mod site;
 mod stopping;
 mod targets;

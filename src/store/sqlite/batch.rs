@@ -1,5 +1,6 @@
 //! The one connection that writes: many waiting sets, one transaction, one flush to disk.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::slice;
 use std::sync::Arc;
@@ -29,8 +30,16 @@ pub(super) struct Batcher {
     _lock: File,
 }
 
-/// SQLite took the whole transaction back in the middle of it.
-struct Lost(StoreError);
+/// Why a transaction cannot be committed.
+enum Broken {
+    /// This set stopped in the middle: the others are written without it.
+    By(usize, Outcome),
+    /// SQLite took all of it back.
+    Lost(StoreError),
+}
+
+/// What each set of a transaction comes to if it is committed, and the head of the chain then.
+type Filled = (Vec<Outcome>, ChainHead);
 
 impl Batcher {
     pub(super) fn new(conn: Connection, chain: ChainId, hot: Arc<Hot>, lock: File) -> Self {
@@ -43,16 +52,23 @@ impl Batcher {
     /// nearly full the small ones, such as revocations, may still fit.
     pub(super) fn write(&mut self, sets: &[Set]) -> Vec<Outcome> {
         self.since_checkpoint += sets.len();
-        let head = match self.begin() {
-            Ok(head) => head,
-            Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
-        };
-        match self.fill(head, sets) {
-            Ok(outcomes) => self.finish(sets, outcomes),
-            Err(Lost(_)) if sets.len() > 1 => {
-                sets.iter().flat_map(|set| self.write(slice::from_ref(set))).collect()
+        let mut left_out = BTreeMap::new();
+        loop {
+            let head = match self.begin() {
+                Ok(head) => head,
+                Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
+            };
+            match self.fill(head, sets, &left_out) {
+                Ok(filled) => return self.finish(sets, filled),
+                Err(Broken::By(at, outcome)) => {
+                    self.abandon();
+                    left_out.insert(at, outcome);
+                }
+                Err(Broken::Lost(_)) if sets.len() > 1 => {
+                    return sets.iter().flat_map(|set| self.write(slice::from_ref(set))).collect();
+                }
+                Err(Broken::Lost(error)) => return vec![Outcome::Failed(error)],
             }
-            Err(Lost(error)) => vec![Outcome::Failed(error)],
         }
     }
 
@@ -67,20 +83,36 @@ impl Batcher {
     }
 
     /// `self.head` stays where it was until the commit; what is lost leaves it right.
-    fn fill(&mut self, mut head: ChainHead, sets: &[Set]) -> Result<(Vec<Outcome>, ChainHead), Lost> {
+    fn fill(
+        &mut self,
+        mut head: ChainHead,
+        sets: &[Set],
+        left_out: &BTreeMap<usize, Outcome>,
+    ) -> Result<Filled, Broken> {
         let mut outcomes = Vec::with_capacity(sets.len());
-        for set in sets {
-            outcomes.push(match apply::set(&self.conn, &head, set) {
+        for (at, set) in sets.iter().enumerate() {
+            if let Some(outcome) = left_out.get(&at) {
+                outcomes.push(outcome.clone());
+                continue;
+            }
+            match apply::set(&self.conn, &head, set) {
                 Ok(moved) => {
                     head = moved;
-                    Outcome::Committed
+                    outcomes.push(Outcome::Committed);
                 }
-                Err(Rejected::Stale(subject)) => Outcome::Stale(subject),
-                Err(Rejected::Failed(error)) if self.conn.is_autocommit() => return Err(Lost(error)),
-                Err(Rejected::Failed(error)) => Outcome::Failed(error),
-            });
+                Err(rejected) => outcomes.push(self.weigh(at, rejected)?),
+            }
         }
         Ok((outcomes, head))
+    }
+
+    /// Whether the transaction can go on without a set that was rejected.
+    fn weigh(&self, at: usize, rejected: Rejected) -> Result<Outcome, Broken> {
+        match rejected.outcome {
+            Outcome::Failed(error) if self.conn.is_autocommit() => Err(Broken::Lost(error)),
+            outcome if rejected.partly => Err(Broken::By(at, outcome)),
+            outcome => Ok(outcome),
+        }
     }
 
     /// After a commit that failed nobody knows what a crash would find, whatever SQLite shows now.

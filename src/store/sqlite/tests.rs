@@ -247,12 +247,14 @@ async fn a_commit_that_fails_is_unknown_to_all_in_it() {
 /// Law 9.
 #[tokio::test]
 async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
-    let (store, _folder) = inline_store();
+    let (store, folder) = inline_store();
     put(&store, (1..=3).map(|n| lease_change(&minting(n, 1))).collect()).await;
     put(&store, vec![task_change(&task(1)), task_change(&task(2))]).await;
     let bad = minting(2, 1);
     sql(&store, &format!("UPDATE leases SET handle = 'oid', body = '{{}}' WHERE id = '{}'", bad.terms.id));
     sql(&store, &format!("UPDATE tasks SET body = 'x' WHERE id = '{}'", task(1).terms.id));
+    drop(store);
+    let store = SqliteStore::open(&options(folder.path(), Writer::Inline)).unwrap();
     let far = minting(9, 1).terms.created_at;
     let due = store.due_leases(far, 9).await.unwrap();
     let [DueLease::Lease(first), DueLease::Bad(row), DueLease::Lease(last)] = &due[..] else {
@@ -270,6 +272,24 @@ async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
     assert!(matches!(store.task(task(1).terms.id).await, Err(StoreError::Unreadable(_))));
     assert_eq!(store.tasks(&TaskFilter::default(), 9).await, Ok(vec![task(2)]));
     assert_eq!(store.counts().await.unwrap().bad_rows, 2);
+}
+
+/// A set that is found stale behind its own first write leaves nothing behind, and takes no other set with it.
+#[tokio::test]
+async fn a_set_that_stops_in_the_middle_is_left_out_of_its_batch() {
+    let (store, _folder) = inline_store();
+    put(&store, vec![lease_change(&minting(1, 1))]).await;
+    let set = |changes| Set::prepare(changes, vec![]).unwrap();
+    let stale = Subject::Lease(minting(1, 1).terms.id);
+    let outcomes = batcher(&store).write(&[
+        set(vec![lease_change(&minting(2, 1)), Change::Append(draft(1))]),
+        set(vec![lease_change(&minting(3, 1)), Change::Append(draft(2)), lease_change(&minting(1, 1))]),
+        set(vec![lease_change(&minting(4, 1)), Change::Append(draft(3))]),
+    ]);
+    assert_eq!(outcomes, [Outcome::Committed, Outcome::Stale(stale), Outcome::Committed]);
+    assert_eq!(store.lease(minting(3, 1).terms.id).await, Ok(None));
+    assert_eq!(store.counts().await.unwrap().live, 3);
+    assert_eq!(verify_export(&store).await, 2);
 }
 
 /// A caller that stops waiting does not take its set back, and stops nobody.
