@@ -29,13 +29,11 @@ pub(super) async fn open(
         holder: holder()?,
         stamp,
     };
-    let store = PostgresStore::open(&options).await?;
-    let problems = own_stores(config, store.places());
-    if problems.is_empty() {
-        return Ok(Arc::new(store));
+    let problems = own_stores(config, &options.places()?);
+    if !problems.is_empty() {
+        return Err(StartError::Config(problems));
     }
-    store.leave().await;
-    Err(StartError::Config(problems))
+    Ok(Arc::new(PostgresStore::open(&options).await?))
 }
 
 /// What no other process calls itself.

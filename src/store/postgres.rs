@@ -75,10 +75,19 @@ pub struct Options {
     pub stamp: Stamp,
 }
 
+impl Options {
+    /// The servers that the URL names: no target may be one of them (RULES R-9). Dials nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] where the files cannot be used.
+    pub fn places(&self) -> Result<Vec<Place>, StoreError> {
+        Address::read(self).map(|address| address.places)
+    }
+}
+
 /// A store in PostgreSQL. [`Store::leave`] lets the next process of this name in at once; dropped without that, it
 /// takes some seconds.
 pub struct PostgresStore {
-    places: Vec<Place>,
     presence: Presence,
     readers: Arc<Readers>,
     queue: Queue,
@@ -118,16 +127,9 @@ impl PostgresStore {
         let seat = Seat::new(link, fence);
         let batcher = Batcher::new(address.clone(), presence.clone(), readers.clone(), seat);
         let queue = Queue::new(batcher, written.clone());
-        let places = address.places.clone();
         let herald = Herald { address, presence: presence.clone(), written, wake: wake.clone() };
         let herald = tokio::spawn(herald.run());
-        Ok(Self { places, presence, readers, queue, follow, wake, herald })
-    }
-
-    /// The servers that the URL names: no target may be one of them (RULES R-9).
-    #[must_use]
-    pub fn places(&self) -> &[Place] {
-        &self.places
+        Ok(Self { presence, readers, queue, follow, wake, herald })
     }
 }
 

@@ -61,7 +61,7 @@ impl Herald {
             Err(fault) => tracing::debug!(%fault, "a pulse was late"),
             Ok(()) => {}
         }
-        if count % PULSES_A_LOOK != 0 {
+        if !count.is_multiple_of(PULSES_A_LOOK) {
             return Ok(());
         }
         match self.presence.take_over(link).await {

@@ -38,9 +38,10 @@ async fn a_store_serves_the_installation_and_purpose_it_was_made_for() {
     let base = Base::new().await;
     base.open("broker-1").await.leave().await;
     let options = base.options("broker-1");
-    let told = async |options: Options| match base.open_error(&options).await {
-        StoreError::Foreign(why) => why,
-        other => panic!("{other}"),
+    let told = async |options: Options| {
+        let error = base.open_error(&options).await;
+        assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+        error.to_string()
     };
     let dev = told(Options { stamp: Stamp::Dev, ..options.clone() }).await;
     assert!(dev.contains("--dev-trust never opens"), "{dev}");

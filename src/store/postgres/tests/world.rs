@@ -1,7 +1,7 @@
 //! A server of the tests' own, a database for each, and a hand of the test's on it.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -18,11 +18,33 @@ const LOOKS: usize = 1000;
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| {
-        let bin = std::env::var_os("LEASEHOLD_PG_BIN");
-        let bin = bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from);
-        throwaway::start(&bin).unwrap()
-    })
+    CLUSTER.get_or_init(|| throwaway::start(&programs()).unwrap())
+}
+
+/// Where the server's programs are.
+pub(super) fn programs() -> PathBuf {
+    let bin = std::env::var_os("LEASEHOLD_PG_BIN");
+    bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
+}
+
+/// Writes a URL as operators do.
+pub(super) fn write_url(file: &Path, url: &str) {
+    std::fs::write(file, url).unwrap();
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A process of this broker.
+pub(super) fn options(url_file: PathBuf, broker: &str) -> Options {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    Options {
+        url_file,
+        sslrootcert: None,
+        verify: false,
+        broker: broker.to_owned(),
+        installation: "inst".to_owned(),
+        holder: format!("process-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+        stamp: Stamp::Production,
+    }
 }
 
 /// A database of one test.
@@ -53,24 +75,13 @@ impl Base {
         let folder = tempfile::tempdir().unwrap();
         let url = folder.path().join("store.url");
         let (user, password, port) = (throwaway::SUPERUSER, throwaway::SUPERUSER_PASSWORD, cluster().port());
-        std::fs::write(&url, format!("postgres://{user}:{password}@127.0.0.1:{port}/{name}\n")).unwrap();
-        std::fs::set_permissions(&url, std::fs::Permissions::from_mode(0o600)).unwrap();
+        write_url(&url, &format!("postgres://{user}:{password}@127.0.0.1:{port}/{name}\n"));
         let root = client(&name).await;
         Self { name, folder, root }
     }
 
-    /// A process of this broker.
     pub(super) fn options(&self, broker: &str) -> Options {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        Options {
-            url_file: self.folder.path().join("store.url"),
-            sslrootcert: None,
-            verify: false,
-            broker: broker.to_owned(),
-            installation: "inst".to_owned(),
-            holder: format!("process-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
-            stamp: Stamp::Production,
-        }
+        options(self.folder.path().join("store.url"), broker)
     }
 
     pub(super) async fn open(&self, broker: &str) -> PostgresStore {
