@@ -42,7 +42,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use super::set::Set;
-use super::{Change, Counts, DueLease, Foreign, LeaseFilter, Outcome, Stamp, Store, StoreError, TaskFilter};
+use super::{
+    Ceiling, Change, Counts, DueLease, Foreign, LeaseFilter, Outcome, Stamp, Store, StoreError, TaskFilter,
+};
 use address::Address;
 pub use address::Place;
 use batch::{Batcher, Seat};
@@ -141,8 +143,13 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, place: usize) -> Result<T, StoreErro
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
-        match Set::prepare(changes, guards) {
+    async fn commit_below(
+        &self,
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Outcome {
+        match Set::prepare(changes, guards, ceilings) {
             Ok(set) => self.queue.write(set).await,
             Err(error) => Outcome::Failed(error),
         }

@@ -8,12 +8,14 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Timestamp;
 
-use super::{Change, Draft, StoreError};
+use super::{Ceiling, Change, Draft, StoreError};
 
 /// What is written whole or not at all.
 pub(super) struct Set {
     /// What must still hold.
     pub(super) checks: Vec<Check>,
+    /// What must not be reached.
+    pub(super) ceilings: Vec<Ceiling>,
     /// What is written then, in order.
     pub(super) writes: Vec<Write>,
 }
@@ -87,10 +89,14 @@ impl Set {
     ///
     /// # Errors
     /// Where a subject is bumped that has its version in its own row.
-    pub(super) fn prepare(changes: Vec<Change>, guards: Vec<Guard>) -> Result<Self, StoreError> {
+    pub(super) fn prepare(
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Result<Self, StoreError> {
         let checks = guards.into_iter().map(Check::prepare).collect::<Result<_, _>>()?;
         let writes = changes.into_iter().map(Write::prepare).collect::<Result<_, _>>()?;
-        Ok(Self { checks, writes })
+        Ok(Self { checks, ceilings, writes })
     }
 }
 

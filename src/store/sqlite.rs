@@ -2,6 +2,7 @@
 
 mod apply;
 mod batch;
+mod ceilings;
 mod files;
 mod hot;
 mod journal;
@@ -36,7 +37,10 @@ use rusqlite::config::DbConfig;
 
 pub use super::Stamp;
 use super::set::Set;
-use super::{BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter};
+use super::{
+    BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError,
+    TaskFilter,
+};
 use batch::Batcher;
 use hot::Hot;
 use readers::Readers;
@@ -140,8 +144,13 @@ fn tune(conn: &Connection, cache_mib: u16) -> rusqlite::Result<()> {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
-        match Set::prepare(changes, guards) {
+    async fn commit_below(
+        &self,
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Outcome {
+        match Set::prepare(changes, guards, ceilings) {
             Ok(set) => self.queue.write(set).await,
             Err(error) => Outcome::Failed(error),
         }

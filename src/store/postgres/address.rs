@@ -26,7 +26,7 @@ const EXAMPLE: &str = "write postgres://USER:PASSWORD@HOST/DATABASE";
 
 /// What every session sets, whatever the server, the database or the role set: deadlines, commits that are on disk
 /// (and on the synchronous standby, where there is one), and one way to write and read values.
-const SESSION: &str = "-c statement_timeout=6000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=10000 \
+const SESSION: &str = "-c statement_timeout=6000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000 \
     -c search_path=leasehold,pg_catalog,pg_temp -c synchronous_commit=on -c default_transaction_read_only=off \
     -c default_transaction_isolation=read\\ committed -c standard_conforming_strings=on -c timezone=UTC \
     -c datestyle=ISO -c client_min_messages=error -c jit=off";

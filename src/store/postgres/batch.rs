@@ -5,6 +5,7 @@
 //! before anything is read: so what was compared stands until the commit, whichever broker would change it, whether or
 //! not there is a row yet (RULES R-1, R-2), and brokers do not wait for each other in circles.
 
+use std::collections::{BTreeMap, HashMap};
 use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use leasehold_law::journal::ChainHead;
 use ring::digest;
 use tokio::task::JoinHandle;
 use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
 
 use super::super::set::{Place, Set};
 use super::super::{Outcome, StoreError};
 use super::address::Address;
 use super::fault::Fault;
 use super::flush::{Flush, beaten, failed};
-use super::judge::{Needs, Versions};
+use super::judge::{Known, Needs};
 use super::link::{Link, Param};
 use super::presence::{FENCE, Presence};
 use super::readers::Readers;
@@ -35,7 +37,10 @@ const LOCK: &str = "SELECT CASE WHEN alone THEN pg_advisory_xact_lock(key)::text
     ELSE pg_advisory_xact_lock_shared(key)::text END FROM unnest($1::int8[], $2::bool[]) AS u (key, alone)";
 const SUBJECTS: &str = "SELECT subject, version FROM subjects WHERE subject = ANY($1)";
 const TASKS: &str = "SELECT id, version FROM tasks WHERE id = ANY($1)";
-const LEASES: &str = "SELECT id, version FROM leases WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+const COUNTS: &str =
+    "SELECT holder, sum(leases)::int8 FROM live_counts WHERE holder = ANY($1) GROUP BY holder";
+const LEASES: &str =
+    "SELECT id, version, due IS NOT NULL FROM leases WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 /// A commit that waits for a synchronous standby and is given up by the server would be told as a good one.
 const NO_LIMIT: &str = "SET LOCAL statement_timeout = 0";
 
@@ -213,19 +218,19 @@ async fn transact(seat: &mut Seat, own: &Presence, sets: &[Set]) -> Result<Vec<O
         Some(head) => head,
         None => journal::head(&seat.link, &own.chain).await.map_err(Spoiled::Lost)?,
     };
-    let mut versions = match compare(seat, &own.name, &Needs::of(sets)).await {
-        Ok(versions) => versions,
+    let mut known = match compare(seat, &own.name, &Needs::of(sets)).await {
+        Ok(known) => known,
         Err(spoiled) => return Err(give_up(&seat.link, spoiled).await),
     };
     let mut flush = Flush::new(&own.name, head.clone());
     let outcomes: Vec<_> = sets
         .iter()
-        .map(|set| match versions.admit(set) {
+        .map(|set| match known.admit(set) {
             Ok(()) => {
                 flush.add(set);
                 Outcome::Committed
             }
-            Err(subject) => Outcome::Stale(subject),
+            Err(outcome) => outcome,
         })
         .collect();
     if !outcomes.contains(&Outcome::Committed) {
@@ -233,6 +238,7 @@ async fn transact(seat: &mut Seat, own: &Presence, sets: &[Set]) -> Result<Vec<O
         seat.head = Some(head);
         return Ok(outcomes);
     }
+    flush.count(known.moved);
     commit(&seat.link, &flush).await.map_err(|ended| match ended {
         Ended::Back(fault) if fault.ends_connection() => Spoiled::Lost(fault.into()),
         Ended::Back(fault) => Spoiled::Back(fault),
@@ -243,26 +249,28 @@ async fn transact(seat: &mut Seat, own: &Presence, sets: &[Set]) -> Result<Vec<O
 }
 
 async fn make_ready(link: &Link) -> Result<(), Fault> {
-    link.ready(&[FENCE, LOCK, SUBJECTS, TASKS, LEASES]).await?;
+    link.ready(&[FENCE, LOCK, SUBJECTS, TASKS, COUNTS, LEASES]).await?;
     Flush::make_ready(link).await
 }
 
 /// Begins, compares the fence, locks and reads: one round trip.
-async fn compare(seat: &Seat, broker: &str, needs: &Needs) -> Result<Versions, Spoiled> {
+async fn compare(seat: &Seat, broker: &str, needs: &Needs) -> Result<Known, Spoiled> {
     let link = &seat.link;
     let (keys, alone) = keys(needs);
+    let holders = needs.counts.iter().cloned().collect();
     let read = async |sql, ids: &Vec<String>| match ids.is_empty() {
         true => Ok(Vec::new()),
         false => link.rows(sql, &[ids]).await,
     };
     let (fence, locks): ([Param<'_>; 2], [Param<'_>; 2]) = ([&broker, &seat.fence], [&keys, &alone]);
     // `join!` polls in the order in which they are written, and each goes out at its first poll.
-    let (begun, fence, locked, subjects, tasks, leases) = futures::join!(
+    let (begun, fence, locked, subjects, tasks, counts, leases) = futures::join!(
         link.run("BEGIN"),
         link.rows(FENCE, &fence),
         link.rows(LOCK, &locks),
         read(SUBJECTS, &needs.subjects),
         read(TASKS, &needs.tasks),
+        read(COUNTS, &holders),
         read(LEASES, &needs.leases),
     );
     let spoiled = |fault: Fault| match fault.ends_connection() {
@@ -274,37 +282,47 @@ async fn compare(seat: &Seat, broker: &str, needs: &Needs) -> Result<Versions, S
         return Err(Spoiled::Lost(StoreError::Fenced));
     }
     locked.map_err(spoiled)?;
-    let mut versions = Versions::default();
-    note(&mut versions, &subjects.map_err(spoiled)?, Place::Subject)?;
-    note(&mut versions, &tasks.map_err(spoiled)?, Place::Task)?;
-    note(&mut versions, &leases.map_err(spoiled)?, Place::Lease)?;
-    Ok(versions)
+    let mut known = Known::default();
+    note(&mut known, &subjects.map_err(spoiled)?, Place::Subject).map_err(Spoiled::Lost)?;
+    note(&mut known, &tasks.map_err(spoiled)?, Place::Task).map_err(Spoiled::Lost)?;
+    let leases = leases.map_err(spoiled)?;
+    note(&mut known, &leases, Place::Lease).map_err(Spoiled::Lost)?;
+    known.live = pairs(&leases, 2).map_err(Spoiled::Lost)?;
+    known.counts = pairs(&counts.map_err(spoiled)?, 1).map_err(Spoiled::Lost)?;
+    Ok(known)
 }
 
-fn note(versions: &mut Versions, rows: &[Row], place: fn(String) -> Place) -> Result<(), Spoiled> {
-    for row in rows {
-        let (key, version) = (column(row, 0).map_err(Spoiled::Lost)?, column(row, 1).map_err(Spoiled::Lost)?);
-        versions.0.insert(place(key), version);
-    }
+fn note(known: &mut Known, rows: &[Row], place: fn(String) -> Place) -> Result<(), StoreError> {
+    let versions: HashMap<String, i64> = pairs(rows, 1)?;
+    known.versions.extend(versions.into_iter().map(|(key, version)| (place(key), version)));
     Ok(())
+}
+
+/// The first column with another.
+fn pairs<T: for<'a> FromSql<'a>>(rows: &[Row], value: usize) -> Result<HashMap<String, T>, StoreError> {
+    rows.iter().map(|row| Ok((column(row, 0)?, column(row, value)?))).collect()
 }
 
 /// The keys to lock, sorted, and which of them alone.
 fn keys(needs: &Needs) -> (Vec<i64>, Vec<bool>) {
-    let mut keys: std::collections::BTreeMap<i64, bool> = std::collections::BTreeMap::new();
+    let mut keys: BTreeMap<i64, bool> = BTreeMap::new();
     for (place, alone) in &needs.locks {
         *keys.entry(key(place)).or_default() |= *alone;
     }
+    keys.extend(needs.counts.iter().map(|holder| (hash("count", holder), true)));
     keys.into_iter().unzip()
 }
 
 /// The key of a place's lock: half of a digest. Two places that share one by chance only wait for each other.
 pub(super) fn key(place: &Place) -> i64 {
-    let (kind, text) = match place {
-        Place::Task(id) => ("task", id),
-        Place::Lease(id) => ("lease", id),
-        Place::Subject(key) => ("subject", key),
-    };
+    match place {
+        Place::Task(id) => hash("task", id),
+        Place::Lease(id) => hash("lease", id),
+        Place::Subject(key) => hash("subject", key),
+    }
+}
+
+fn hash(kind: &str, text: &str) -> i64 {
     let digest = digest::digest(&digest::SHA256, format!("leasehold.store.v1 {kind} {text}").as_bytes());
     digest.as_ref().iter().take(8).fold(0_i64, |key, byte| (key << 8) | i64::from(*byte))
 }

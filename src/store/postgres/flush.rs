@@ -58,6 +58,11 @@ const DIGESTS: &str = "INSERT INTO subjects (subject, version, digest) \
 const NUMBERS: &str = "INSERT INTO numbers (name, value) SELECT * FROM unnest($1::text[], $2::int8[]) \
     ON CONFLICT (name) DO UPDATE SET value = greatest(numbers.value, excluded.value)";
 
+/// Each broker counts what it adds and takes away in rows of its own, so that brokers do not wait for each other.
+const COUNTS: &str = "INSERT INTO live_counts (broker, holder, leases) \
+    SELECT $1::text, u.* FROM unnest($2::text[], $3::int8[]) AS u \
+    ON CONFLICT (broker, holder) DO UPDATE SET leases = live_counts.leases + excluded.leases";
+
 const JOURNAL: &str = "INSERT INTO journal (chain, seq, at, task, lease, body, prev, hash) \
     SELECT $1::text, u.* FROM unnest($2::int8[], $3::int8[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], \
         $8::bytea[]) AS u";
@@ -72,6 +77,7 @@ pub(super) struct Flush<'a> {
     bumps: BTreeMap<&'a str, i64>,
     digests: BTreeMap<&'a str, &'a str>,
     numbers: BTreeMap<&'static str, i64>,
+    counts: BTreeMap<String, i64>,
     entries: Vec<(Entry, &'a Draft)>,
     /// Where the chain ends then.
     pub(super) head: ChainHead,
@@ -105,6 +111,7 @@ impl<'a> Flush<'a> {
             bumps: BTreeMap::new(),
             digests: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            counts: BTreeMap::new(),
             entries: Vec::new(),
             head,
         }
@@ -127,6 +134,11 @@ impl<'a> Flush<'a> {
         }
     }
 
+    /// By how much all of it changes the numbers of live leases.
+    pub(super) fn count(&mut self, moved: BTreeMap<String, i64>) {
+        self.counts = moved;
+    }
+
     /// Makes ready what [`Flush::send`] sends, so that all of it goes out in one go.
     pub(super) async fn make_ready(link: &Link) -> Result<(), Fault> {
         link.ready(&[
@@ -139,6 +151,7 @@ impl<'a> Flush<'a> {
             BUMPS,
             DIGESTS,
             NUMBERS,
+            COUNTS,
             JOURNAL,
         ])
         .await
@@ -150,7 +163,7 @@ impl<'a> Flush<'a> {
     /// The first that was told.
     pub(super) async fn send(&self, link: &Link) -> Result<(), Fault> {
         // `join!` polls in the order in which they are written, and each goes out at its first poll.
-        let answers: [Result<(), Fault>; 10] = futures::join!(
+        let answers: [Result<(), Fault>; 11] = futures::join!(
             self.insert_leases(link),
             self.update_leases(link),
             self.insert_tasks(link),
@@ -160,6 +173,7 @@ impl<'a> Flush<'a> {
             self.put_bumps(link),
             self.put_digests(link),
             self.put_numbers(link),
+            self.put_counts(link),
             self.append(link),
         )
         .into();
@@ -307,6 +321,16 @@ impl<'a> Flush<'a> {
         let names: Vec<_> = self.numbers.keys().copied().collect();
         let values: Vec<_> = self.numbers.values().copied().collect();
         link.rows(NUMBERS, &[&names, &values]).await.map(drop)
+    }
+
+    async fn put_counts(&self, link: &Link) -> Result<(), Fault> {
+        let moved = self.counts.iter().filter(|(_, moved)| **moved != 0);
+        let (holders, counts): (Vec<_>, Vec<_>) =
+            moved.map(|(holder, moved)| (holder.as_str(), *moved)).unzip();
+        if holders.is_empty() {
+            return Ok(());
+        }
+        link.rows(COUNTS, &[&self.broker, &holders, &counts]).await.map(drop)
     }
 
     async fn append(&self, link: &Link) -> Result<(), Fault> {

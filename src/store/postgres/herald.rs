@@ -13,7 +13,7 @@ use super::link::{Ear, Link, Param};
 use super::presence::{PULSE, Presence};
 
 /// So many pulses lie between two looks for brokers that have fallen silent.
-const PULSES_A_LOOK: u64 = 5;
+const PULSES_A_LOOK: u64 = 2;
 /// How long a notification may take; the poll behind it carries what is lost.
 const NOTIFY: Duration = Duration::from_secs(2);
 /// A pulse that a crash of the server takes back is not missed, and so none waits for the disk.
@@ -66,10 +66,7 @@ impl Herald {
         }
         match self.presence.take_over(link).await {
             Ok(fallen) => fallen.iter().for_each(|name| {
-                tracing::warn!(
-                    broker = name,
-                    "was silent for 30 s: it is fenced, and its work is taken over"
-                );
+                tracing::warn!(broker = name, "fell silent: it is fenced, and its work is taken over");
             }),
             Err(error) => tracing::warn!(%error, "brokers that fell silent could not be looked for"),
         }

@@ -1,10 +1,12 @@
 //! Which sets of a batch still hold, against what the database has and what the sets before them make of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use leasehold_law::lease::LeaseTerms;
 use leasehold_law::subject::Subject;
 
-use super::super::set::{Place, Set, Write, signed};
+use super::super::set::{LeaseRow, Place, Set, Write, signed};
+use super::super::{Ceiling, Counted, Outcome};
 
 /// What a batch must know before it may write.
 #[derive(Default)]
@@ -17,6 +19,25 @@ pub(super) struct Needs {
     pub(super) tasks: Vec<String>,
     /// Subjects whose versions are read.
     pub(super) subjects: Vec<String>,
+    /// Whose live leases are counted: nobody else who counts them may add one meanwhile.
+    pub(super) counts: BTreeSet<String>,
+}
+
+/// Under what the live leases of a ceiling are counted.
+fn holders(ceiling: &Ceiling) -> Vec<String> {
+    match &ceiling.counted {
+        Counted::Target(name) => vec![of_target(name)],
+        Counted::Agents(agents) => agents.iter().map(|agent| format!("agent:{agent}")).collect(),
+    }
+}
+
+fn of_target(name: &str) -> String {
+    format!("target:{name}")
+}
+
+/// Under what a lease is counted while it is live.
+fn counted_under(terms: &LeaseTerms) -> [String; 2] {
+    [format!("agent:{}", terms.agent), of_target(&terms.pair.target)]
 }
 
 impl Needs {
@@ -26,6 +47,7 @@ impl Needs {
         for set in sets {
             set.checks.iter().for_each(|check| needs.add(check.place.clone(), false));
             set.writes.iter().for_each(|write| needs.add_write(write));
+            needs.counts.extend(set.ceilings.iter().flat_map(holders));
         }
         needs.leases.sort_unstable();
         needs.leases.dedup();
@@ -63,35 +85,86 @@ impl Needs {
     }
 }
 
-/// The versions of all that a batch touches; 0 for what does not exist.
+/// What is so of all that a batch touches, and what its sets make of it.
 #[derive(Default)]
-pub(super) struct Versions(pub(super) HashMap<Place, i64>);
+pub(super) struct Known {
+    /// Versions; 0 for what does not exist.
+    pub(super) versions: HashMap<Place, i64>,
+    /// Whether a lease is live.
+    pub(super) live: HashMap<String, bool>,
+    /// How many live leases were counted under a name before the batch.
+    pub(super) counts: HashMap<String, i64>,
+    /// By how much the sets that hold change that.
+    pub(super) moved: BTreeMap<String, i64>,
+}
 
-impl Versions {
+/// What one set makes of it.
+#[derive(Default)]
+struct Made {
+    versions: HashMap<Place, i64>,
+    live: HashMap<String, bool>,
+    moved: BTreeMap<String, i64>,
+}
+
+impl Known {
     /// The version of a place as it would be now.
-    pub(super) fn of(&self, place: &Place) -> i64 {
-        self.0.get(place).copied().unwrap_or(0)
+    pub(super) fn version(&self, place: &Place) -> i64 {
+        self.versions.get(place).copied().unwrap_or(0)
     }
 
     /// Whether a set still holds; where it does, what it writes counts for those behind it.
     ///
     /// # Errors
-    /// The first subject that has another version.
-    pub(super) fn admit(&mut self, set: &Set) -> Result<(), Subject> {
-        if let Some(stale) = set.checks.iter().find(|check| self.of(&check.place) != check.version) {
-            return Err(stale.subject.clone());
+    /// What its caller is told: the first subject that has another version, or the first ceiling that is reached.
+    pub(super) fn admit(&mut self, set: &Set) -> Result<(), Outcome> {
+        if let Some(stale) = set.checks.iter().find(|check| self.version(&check.place) != check.version) {
+            return Err(Outcome::Stale(stale.subject.clone()));
         }
-        let mut made: HashMap<Place, i64> = HashMap::new();
+        if let Some(full) = set.ceilings.iter().find(|ceiling| self.count(ceiling) >= signed(ceiling.most)) {
+            return Err(Outcome::Full(Box::new(full.clone())));
+        }
+        let made = self.try_write(set).map_err(Outcome::Stale)?;
+        self.versions.extend(made.versions);
+        self.live.extend(made.live);
+        for (holder, moved) in made.moved {
+            *self.moved.entry(holder).or_default() += moved;
+        }
+        Ok(())
+    }
+
+    fn count(&self, ceiling: &Ceiling) -> i64 {
+        let of = |holder: &String| {
+            self.counts.get(holder).copied().unwrap_or(0) + self.moved.get(holder).copied().unwrap_or(0)
+        };
+        holders(ceiling).iter().map(of).sum()
+    }
+
+    fn try_write(&self, set: &Set) -> Result<Made, Subject> {
+        let mut made = Made::default();
         for write in &set.writes {
             let Some((place, version, subject)) = moved(write) else { continue };
-            let before = made.get(&place).copied().unwrap_or_else(|| self.of(&place));
+            let before = made.versions.get(&place).copied().unwrap_or_else(|| self.version(&place));
             match (version, subject) {
                 (Some(version), Some(subject)) if version != before + 1 => return Err(subject),
-                (Some(_) | None, _) => made.insert(place, before + 1),
+                (Some(_) | None, _) => made.versions.insert(place, before + 1),
             };
+            if let Write::Lease(row) = write {
+                self.count_lease(&mut made, row);
+            }
         }
-        self.0.extend(made);
-        Ok(())
+        Ok(made)
+    }
+
+    fn count_lease(&self, made: &mut Made, row: &LeaseRow) {
+        let id = row.lease.terms.id.to_string();
+        let was = made.live.get(&id).or_else(|| self.live.get(&id)).copied().unwrap_or(false);
+        let is = row.due.is_some();
+        if was != is {
+            for holder in counted_under(&row.lease.terms) {
+                *made.moved.entry(holder).or_default() += if is { 1 } else { -1 };
+            }
+        }
+        made.live.insert(id, is);
     }
 }
 
@@ -121,34 +194,34 @@ mod tests {
 
     fn set(changes: Vec<Change>, policy: Option<u64>) -> Set {
         let guards = policy.map(|version| Guard { subject: Subject::Policy, version });
-        Set::prepare(changes, guards.into_iter().collect()).unwrap()
+        Set::prepare(changes, guards.into_iter().collect(), vec![]).unwrap()
     }
 
     #[test]
     fn a_set_counts_for_those_behind_it() {
-        let mut versions = Versions::default();
+        let mut known = Known::default();
         let (first, second) = (minting(1, 1), active(&minting(1, 1)));
         let bump = || vec![Change::Bump(Subject::Policy)];
         assert_eq!(
-            versions.admit(&set(vec![lease_change(&second)], None)),
-            Err(Subject::Lease(first.terms.id))
+            known.admit(&set(vec![lease_change(&second)], None)),
+            Err(Outcome::Stale(Subject::Lease(first.terms.id)))
         );
-        assert_eq!(versions.admit(&set(vec![lease_change(&first)], Some(0))), Ok(()));
+        assert_eq!(known.admit(&set(vec![lease_change(&first)], Some(0))), Ok(()));
         assert_eq!(
-            versions.admit(&set(vec![lease_change(&first)], None)),
-            Err(Subject::Lease(first.terms.id))
+            known.admit(&set(vec![lease_change(&first)], None)),
+            Err(Outcome::Stale(Subject::Lease(first.terms.id)))
         );
-        assert_eq!(versions.admit(&set(bump(), Some(0))), Ok(()));
-        assert_eq!(versions.admit(&set(bump(), Some(0))), Err(Subject::Policy));
-        assert_eq!(versions.admit(&set(vec![lease_change(&second)], Some(1))), Ok(()));
+        assert_eq!(known.admit(&set(bump(), Some(0))), Ok(()));
+        assert_eq!(known.admit(&set(bump(), Some(0))), Err(Outcome::Stale(Subject::Policy)));
+        assert_eq!(known.admit(&set(vec![lease_change(&second)], Some(1))), Ok(()));
     }
 
     #[test]
     fn a_set_that_does_not_hold_leaves_nothing() {
-        let mut versions = Versions::default();
+        let mut known = Known::default();
         let changes = vec![Change::Bump(Subject::Policy), lease_change(&active(&minting(1, 1)))];
-        assert!(versions.admit(&set(changes, None)).is_err());
-        assert_eq!(versions.of(&Place::of(&Subject::Policy).unwrap()), 0);
+        assert!(known.admit(&set(changes, None)).is_err());
+        assert_eq!(known.version(&Place::of(&Subject::Policy).unwrap()), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! compares it under a lock: whoever was paused, cut off or replaced meanwhile writes nothing more. Taking the next
 //! one waits for the transaction that holds the lock, so that what comes after sees how that one ended.
 
+use std::slice;
 use std::time::Duration;
 
 use leasehold_law::journal::ChainId;
@@ -41,7 +42,10 @@ const BEAT: &str = "UPDATE brokers SET seen_at = clock_timestamp() WHERE name = 
 
 /// Rows that a transaction in flight holds are passed over: their broker may be alive, and the next look comes soon.
 const FALLEN: &str = "WITH fallen AS (SELECT name FROM brokers WHERE name <> $1 AND holder IS NOT NULL \
-        AND seen_at < clock_timestamp() - interval '30 s' FOR UPDATE SKIP LOCKED) \
+        AND (seen_at < clock_timestamp() - interval '30 s' \
+            OR (seen_at < clock_timestamp() - interval '5 s' AND NOT EXISTS (SELECT FROM pg_stat_activity a \
+                WHERE a.pid = brokers.pid AND a.backend_start = brokers.backend_start))) \
+        FOR UPDATE SKIP LOCKED) \
     UPDATE brokers SET fence = fence + 1, holder = NULL FROM fallen WHERE brokers.name = fallen.name \
     RETURNING brokers.name";
 
@@ -109,21 +113,27 @@ impl Presence {
         link.rows(BEAT, &[&self.name, &self.holder]).await.map(drop)
     }
 
-    /// Fences brokers that have been silent for 30 s by the database's clock, and lets go of what they were working
-    /// on. Gives their names.
+    /// Fences brokers that have been silent for 30 s by the database's clock, or for 5 s without a connection that
+    /// writes, and lets go of what they were working on. Gives their names.
     pub(super) async fn take_over(&self, link: &Link) -> Result<Vec<String>, StoreError> {
         let rows = link.rows(FALLEN, &[&self.name]).await?;
         let fallen: Vec<String> = rows.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
         if !fallen.is_empty() {
-            for sql in UNCLAIM {
-                link.rows(sql, &[&fallen]).await?;
-            }
+            unclaim(link, &fallen).await?;
         }
         Ok(fallen)
     }
 
-    /// Lets go of the name.
+    /// Lets go of the name, and of what this broker was working on.
     pub(super) async fn leave(&self, link: &Link) -> Result<(), Fault> {
-        link.rows(LEAVE, &[&self.name, &self.holder]).await.map(drop)
+        link.rows(LEAVE, &[&self.name, &self.holder]).await?;
+        unclaim(link, slice::from_ref(&self.name)).await
     }
+}
+
+async fn unclaim(link: &Link, names: &[String]) -> Result<(), Fault> {
+    for sql in UNCLAIM {
+        link.rows(sql, &[&names]).await?;
+    }
+    Ok(())
 }

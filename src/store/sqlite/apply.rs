@@ -4,8 +4,9 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::ceilings::keep_below;
 use super::sql::{signed, unusable, version_query};
-use super::{Draft, Outcome, StoreError};
+use super::{Ceiling, Draft, Outcome, StoreError};
 use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 
 /// Why a set is not written.
@@ -17,9 +18,11 @@ pub(super) struct Rejected {
 }
 
 /// Why one write of a set failed.
-enum Failure {
+pub(super) enum Failure {
     /// Something has another version by now.
     Stale(Subject),
+    /// So many leases are live already.
+    Full(Ceiling),
     /// SQLite says why.
     Failed(StoreError),
 }
@@ -34,6 +37,7 @@ impl Failure {
     fn rejects(self, partly: bool) -> Rejected {
         let outcome = match self {
             Self::Stale(subject) => Outcome::Stale(subject),
+            Self::Full(ceiling) => Outcome::Full(Box::new(ceiling)),
             Self::Failed(error) => Outcome::Failed(error),
         };
         Rejected { outcome, partly }
@@ -50,7 +54,7 @@ impl Failure {
 /// SQLite may also have taken back the whole transaction (a full disk does that): the connection is in autocommit
 /// then.
 pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
-    set.checks.iter().try_for_each(|check| compare(conn, check)).map_err(|failure| failure.rejects(false))?;
+    may_write(conn, set).map_err(|failure| failure.rejects(false))?;
     let mut head = head.clone();
     for (count, one) in set.writes.iter().enumerate() {
         write(conn, &mut head, one).map_err(|failure| failure.rejects(count > 0))?;
@@ -61,6 +65,11 @@ pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<Chai
 /// Runs a statement without parameters that will be run often.
 pub(super) fn run(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn may_write(conn: &Connection, set: &Set) -> Result<(), Failure> {
+    set.checks.iter().try_for_each(|check| compare(conn, check))?;
+    set.ceilings.iter().try_for_each(|ceiling| keep_below(conn, ceiling))
 }
 
 fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), Failure> {

@@ -116,7 +116,7 @@ impl Batcher {
     }
 
     /// After a commit that failed nobody knows what a crash would find, whatever SQLite shows now.
-    fn finish(&mut self, sets: &[Set], (mut outcomes, head): (Vec<Outcome>, ChainHead)) -> Vec<Outcome> {
+    fn finish(&mut self, sets: &[Set], (mut outcomes, head): Filled) -> Vec<Outcome> {
         match run(&self.conn, "COMMIT") {
             Ok(()) => {
                 self.head = Some(head);

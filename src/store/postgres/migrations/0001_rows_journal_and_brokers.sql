@@ -62,6 +62,15 @@ CREATE UNIQUE INDEX leases_request ON leasehold.leases (task, request_id, attemp
 CREATE UNIQUE INDEX leases_usable ON leasehold.leases (task, request_id)
     WHERE state IN ('minting', 'active', 'renewing');
 
+-- How many live leases an agent and a target have, as the sum over brokers of what each has added and taken away: quotas
+-- are compared with it in the transaction that writes a lease.
+CREATE TABLE leasehold.live_counts (
+    holder text COLLATE "C" NOT NULL,
+    broker text COLLATE "C" NOT NULL,
+    leases bigint NOT NULL,
+    PRIMARY KEY (holder, broker)
+);
+
 -- `due` is the deadline while open, 0 while ending and null afterwards.
 CREATE TABLE leasehold.tasks (
     id            text COLLATE "C" PRIMARY KEY,

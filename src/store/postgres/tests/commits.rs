@@ -11,7 +11,11 @@ use crate::store::suite::samples::{
     active, agent, draft, lease, lease_change, minting, task, task_change, terms,
 };
 use crate::store::suite::{put, verify_export};
-use crate::store::{Change, Outcome, Store, StoreError};
+use crate::store::{Ceiling, Change, Counted, Outcome, Store, StoreError};
+
+fn prepared(changes: Vec<Change>, guards: Vec<Guard>) -> Set {
+    Set::prepare(changes, guards, vec![]).unwrap()
+}
 
 fn freeze() -> Subject {
     Subject::Freeze(Selector::Agent(agent(1)))
@@ -122,6 +126,30 @@ async fn a_request_has_one_attempt_at_a_time() {
     assert_eq!(verify_export(&b).await, 0);
 }
 
+/// REQUIREMENTS POL-9, across brokers: counts are sums over brokers, and whoever compares them does so alone.
+#[tokio::test]
+async fn the_last_place_is_taken_once_among_brokers() {
+    let base = Base::new().await;
+    let brokers = [base.open("a").await, base.open("b").await, base.open("c").await];
+    let ceiling = Ceiling {
+        holder: leasehold_law::quota::Holder::Agent(agent(1)),
+        counted: Counted::Agents(vec![agent(1)]),
+        most: 5,
+    };
+    let begin = |n: u64| {
+        let broker = &brokers[usize::try_from(n % 3).unwrap()];
+        broker.commit_below(vec![lease_change(&minting(n, 1))], vec![], vec![ceiling.clone()])
+    };
+    let outcomes = futures::future::join_all((1..=30).map(begin)).await;
+    let full = Outcome::Full(Box::new(ceiling.clone()));
+    let count = |wanted: &Outcome| outcomes.iter().filter(|outcome| *outcome == wanted).count();
+    assert_eq!((count(&Outcome::Committed), count(&full)), (5, 25), "{outcomes:?}");
+    assert_eq!(
+        base.count("SELECT sum(leases)::int8 FROM leasehold.live_counts WHERE holder LIKE 'agent:%'").await,
+        5
+    );
+}
+
 #[tokio::test]
 async fn a_bad_set_leaves_its_neighbours_alone() {
     let base = Base::new().await;
@@ -132,13 +160,12 @@ async fn a_bad_set_leaves_its_neighbours_alone() {
     )
     .await;
     let stale = vec![Guard { subject: Subject::Policy, version: 7 }];
-    let set = |changes, guards| Set::prepare(changes, guards).unwrap();
     let sets = [
-        set(vec![lease_change(&minting(1, 1)), Change::Append(draft(1))], vec![]),
-        set(vec![lease_change(&minting(2, 1)), Change::Append(draft(2))], stale),
-        set(vec![Change::Append(draft(3)), Change::Number("n", 1)], vec![]),
-        set(vec![lease_change(&minting(1, 1)), Change::Append(draft(4))], vec![]),
-        set(vec![lease_change(&minting(5, 1)), Change::Append(draft(5))], vec![]),
+        prepared(vec![lease_change(&minting(1, 1)), Change::Append(draft(1))], vec![]),
+        prepared(vec![lease_change(&minting(2, 1)), Change::Append(draft(2))], stale),
+        prepared(vec![Change::Append(draft(3)), Change::Number("n", 1)], vec![]),
+        prepared(vec![lease_change(&minting(1, 1)), Change::Append(draft(4))], vec![]),
+        prepared(vec![lease_change(&minting(5, 1)), Change::Append(draft(5))], vec![]),
     ];
     let outcomes = base.batcher(&store).await.write(&sets).await;
     let failed = Outcome::Failed(StoreError::Unusable("broken (SQLSTATE P0001)".to_owned()));
@@ -165,9 +192,9 @@ async fn a_commit_that_is_cut_off_is_unknown_to_all_in_it() {
     .await;
     let stale = vec![Guard { subject: Subject::Policy, version: 7 }];
     let sets = [
-        Set::prepare(vec![Change::Append(draft(2))], vec![]).unwrap(),
-        Set::prepare(vec![Change::Number("n", 1)], vec![]).unwrap(),
-        Set::prepare(vec![Change::Append(draft(3))], stale).unwrap(),
+        prepared(vec![Change::Append(draft(2))], vec![]),
+        prepared(vec![Change::Number("n", 1)], vec![]),
+        prepared(vec![Change::Append(draft(3))], stale),
     ];
     let mut batcher = base.batcher(&store).await;
     let (outcomes, ()) = futures::join!(batcher.write(&sets), async {
@@ -178,7 +205,7 @@ async fn a_commit_that_is_cut_off_is_unknown_to_all_in_it() {
     assert!(matches!(&outcomes[..2], [Outcome::Unknown(_), Outcome::Unknown(_)]), "{outcomes:?}");
     assert_eq!(outcomes[2], Outcome::Stale(Subject::Policy));
     base.sql("SELECT pg_advisory_unlock(42); DROP TRIGGER wait ON leasehold.numbers").await;
-    let again = [Set::prepare(vec![Change::Append(draft(2))], vec![]).unwrap()];
+    let again = [prepared(vec![Change::Append(draft(2))], vec![])];
     assert_eq!(batcher.write(&again).await, [Outcome::Committed]);
     assert_eq!(verify_export(&store).await, 2);
 }

@@ -119,14 +119,30 @@ async fn write(store: Arc<PostgresStore>, caller: u64, over: Arc<AtomicBool>) ->
         match store.commit(changes, vec![]).await {
             Outcome::Committed => acknowledged.push(n),
             Outcome::Failed(_) | Outcome::Unknown(_) => tokio::task::yield_now().await,
-            Outcome::Stale(subject) => panic!("{subject}"),
+            outcome @ (Outcome::Stale(_) | Outcome::Full(_)) => panic!("{outcome:?}"),
         }
     }
     acknowledged
 }
 
+async fn count(client: &Client) -> i64 {
+    client.query_one("SELECT count(*) FROM leasehold.leases", &[]).await.unwrap().get(0)
+}
+
+/// Silent for longer than any claim, as a machine that was suspended: it is fenced in the middle of its work, and goes
+/// on with a new fence.
+async fn suspend(root: &Client, broker: &PostgresStore) {
+    broker.herald.abort();
+    let fence = "SELECT fence FROM leasehold.brokers WHERE name = 'c'";
+    let before: i64 = root.query_one(fence, &[]).await.unwrap().get(0);
+    let silent = "UPDATE leasehold.brokers SET seen_at = seen_at - interval '1 minute' WHERE name = 'c'";
+    root.batch_execute(silent).await.unwrap();
+    until(root, &format!("SELECT fence > {} FROM leasehold.brokers WHERE name = 'c'", before + 1)).await;
+}
+
+/// Three brokers under load; one is suspended until the others fence it, then the primary dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_a_failover() {
+async fn what_was_acknowledged_survives_fences_and_a_failover() {
     let primary = throwaway::start(&programs()).unwrap();
     let standby = Standby::of(&primary);
     let root = client(primary.port()).await.unwrap();
@@ -137,23 +153,35 @@ async fn what_was_acknowledged_survives_a_failover() {
     let url = folder.path().join("store.url");
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port);
     write_url(&url, &format!("postgres://{SUPERUSER}:{SUPERUSER_PASSWORD}@{hosts}/postgres"));
-    let store = Arc::new(PostgresStore::open(&options(url, "a")).await.unwrap());
+    let mut brokers = Vec::new();
+    for name in ["a", "b", "c"] {
+        brokers.push(Arc::new(PostgresStore::open(&options(url.clone(), name)).await.unwrap()));
+    }
     let over = Arc::new(AtomicBool::new(false));
-    let callers = (0..8).map(|caller| tokio::spawn(write(store.clone(), caller, over.clone())));
-    let callers: Vec<_> = callers.collect();
+    let callers = (0..12_u64).zip(brokers.iter().cycle());
+    let callers: Vec<_> =
+        callers.map(|(n, broker)| tokio::spawn(write(broker.clone(), n, over.clone()))).collect();
     until(&root, "SELECT count(*) > 100 FROM leasehold.leases").await;
+    suspend(&root, &brokers[2]).await;
     drop(primary);
     let promoted = client(standby.port).await.unwrap();
-    let before: i64 = promoted.query_one("SELECT count(*) FROM leasehold.leases", &[]).await.unwrap().get(0);
+    let before = count(&promoted).await;
     promoted.batch_execute("SELECT pg_promote()").await.unwrap();
-    until(&promoted, &format!("SELECT count(*) > {} FROM leasehold.leases", before + 100)).await;
+    until(&promoted, &format!("SELECT count(*) > {} FROM leasehold.leases", before + 200)).await;
     over.store(true, Ordering::Relaxed);
     for caller in callers {
         for n in caller.await.unwrap() {
-            let lease = store.lease(minting(n, 1).terms.id).await.unwrap();
+            let lease = brokers[0].lease(minting(n, 1).terms.id).await.unwrap();
             assert!(lease.is_some(), "{n} was acknowledged and is lost");
         }
     }
-    let written: i64 = promoted.query_one("SELECT count(*) FROM leasehold.leases", &[]).await.unwrap().get(0);
-    assert_eq!(i64::try_from(verify_export(&*store).await).unwrap(), written, "each set whole or not at all");
+    let mut entries = 0;
+    for broker in &brokers {
+        entries += verify_export(&**broker).await;
+    }
+    assert_eq!(
+        i64::try_from(entries).unwrap(),
+        count(&promoted).await,
+        "each set whole and once, or not at all"
+    );
 }

@@ -45,7 +45,7 @@ async fn what_a_fenced_broker_had_in_flight_fails_as_fenced() {
     let mut batcher = base.batcher(&a).await;
     base.sql(SILENT).await;
     b.presence.take_over(&base.link().await).await.unwrap();
-    let sets = [1, 2].map(|n| Set::prepare(vec![Change::Append(draft(n))], vec![]).unwrap());
+    let sets = [1, 2].map(|n| Set::prepare(vec![Change::Append(draft(n))], vec![], vec![]).unwrap());
     let fenced = Outcome::Failed(StoreError::Fenced);
     assert_eq!(batcher.write(&sets).await, [fenced.clone(), fenced]);
     assert_eq!(batcher.write(&sets).await, [Outcome::Committed, Outcome::Committed]);
