@@ -28,11 +28,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
+use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::Lease;
 use leasehold_law::request::RequestId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::{Span, Timestamp};
@@ -43,7 +44,8 @@ use tokio_postgres::types::FromSql;
 
 use super::set::Set;
 use super::{
-    Ceiling, Change, Counts, DueLease, Foreign, LeaseFilter, Outcome, Stamp, Store, StoreError, TaskFilter,
+    Ceiling, Change, Counts, DueLease, Foreign, LaneCounts, LeaseFilter, Outcome, Stamp, Store, StoreError,
+    TaskFilter,
 };
 use address::Address;
 pub use address::Place;
@@ -183,20 +185,22 @@ impl Store for PostgresStore {
         leases::list(&self.readers, filter, limit).await
     }
 
-    async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError> {
-        leases::live(&self.readers, selector).await
+    async fn live_targets(&self) -> Result<Vec<String>, StoreError> {
+        leases::live_targets(&self.readers).await
     }
 
-    async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError> {
-        leases::due(&self.readers, &self.presence, now, limit).await
+    async fn due_leases(
+        &self,
+        target: &str,
+        lane: Rank,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueLease>, StoreError> {
+        leases::due(&self.readers, &self.presence, (target, lane), now, limit).await
     }
 
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
         leases::recent_handles(&self.readers, since).await
-    }
-
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        leases::next_due(&self.readers).await
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -232,10 +236,6 @@ impl Store for PostgresStore {
         records::revocations(&self.readers, freezing, before, limit).await
     }
 
-    async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
-        records::barriers(&self.readers, selectors).await
-    }
-
     async fn head(&self) -> Result<ChainHead, StoreError> {
         journal::read(&self.readers, &self.presence.chain).await
     }
@@ -248,10 +248,6 @@ impl Store for PostgresStore {
         journal::of_task(&self.readers, task, limit).await
     }
 
-    async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        journal::of_lease(&self.readers, lease, limit).await
-    }
-
     async fn entries_between(
         &self,
         from: Timestamp,
@@ -261,8 +257,8 @@ impl Store for PostgresStore {
         journal::between(&self.readers, from, to, limit).await
     }
 
-    async fn counts_by_target(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
-        records::counts_by_target(&self.readers).await
+    async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
+        records::counts_by_lane(&self.readers, now).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

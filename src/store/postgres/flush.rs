@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use leasehold_law::journal::{ChainHead, Entry};
 
-use super::super::set::{LeaseRow, RevocationRow, Set, TaskRow, Write, signed};
+use super::super::set::{LeaseRow, RevocationRow, Set, TaskRow, Write, lane_number, signed};
 use super::super::{Draft, StoreError};
 use super::fault::Fault;
 use super::link::Link;
@@ -12,20 +12,20 @@ use super::link::Link;
 // Whoever condemns a lease has it for itself for 30 s, and likewise a task. A claim only keeps brokers out of each
 // other's way: what is true is settled by versions.
 const INSERT_LEASES: &str = "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id, \
-    attempt, version, created_at, stuck, revoked_at, body, claimed_by, claimed_until) \
-    SELECT u.*, CASE WHEN u.state = 'revoking' THEN $16::text END, \
+    attempt, version, created_at, stuck, revoked_at, body, lane, intent, claimed_by, claimed_until) \
+    SELECT u.*, CASE WHEN u.state = 'revoking' THEN $18::text END, \
         CASE WHEN u.state = 'revoking' THEN clock_timestamp() + interval '30 s' END \
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int8[], \
-        $9::text[], $10::int8[], $11::int8[], $12::int8[], $13::bool[], $14::int8[], $15::text[]) \
-        AS u (id, task, agent, target, principal, handle, state, due, request_id, attempt, version, created_at, \
-        stuck, revoked_at, body)";
+        $9::text[], $10::int8[], $11::int8[], $12::int8[], $13::bool[], $14::int8[], $15::text[], \
+        $16::int8[], $17::text[]) AS u (id, task, agent, target, principal, handle, state, due, request_id, attempt, version, created_at, \
+        stuck, revoked_at, body, lane, intent)";
 
 const UPDATE_LEASES: &str = "UPDATE leases SET handle = u.handle, state = u.state, due = u.due, version = u.version, \
-        stuck = u.stuck, revoked_at = u.revoked_at, body = u.body, \
-        claimed_by = CASE WHEN u.state = 'revoking' THEN $9::text END, \
+        stuck = u.stuck, revoked_at = u.revoked_at, body = u.body, lane = u.lane, \
+        claimed_by = CASE WHEN u.state = 'revoking' THEN $10::text END, \
         claimed_until = CASE WHEN u.state = 'revoking' THEN clock_timestamp() + interval '30 s' END \
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::bool[], $7::int8[], $8::text[]) \
-        AS u (id, handle, state, due, version, stuck, revoked_at, body) WHERE leases.id = u.id";
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::bool[], $7::int8[], $8::text[], \
+        $9::int8[]) AS u (id, handle, state, due, version, stuck, revoked_at, body, lane) WHERE leases.id = u.id";
 
 const INSERT_TASKS: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body, \
         claimed_by, claimed_until) \
@@ -189,6 +189,7 @@ impl<'a> Flush<'a> {
         let texts =
             |text: fn(&leasehold_law::lease::LeaseTerms) -> String| terms().map(text).collect::<Vec<_>>();
         let targets: Vec<_> = terms().map(|terms| terms.pair.target.as_str()).collect();
+        let intents: Vec<_> = terms().map(|terms| terms.pair.intent.as_str()).collect();
         let principals: Vec<_> = terms().map(|terms| terms.principal.as_str()).collect();
         let attempts: Vec<_> = terms().map(|terms| i64::from(terms.attempt)).collect();
         let created: Vec<_> = terms().map(|terms| terms.created_at.0).collect();
@@ -211,6 +212,8 @@ impl<'a> Flush<'a> {
                 &columns.stuck,
                 &columns.revoked,
                 &columns.bodies,
+                &columns.lanes,
+                &intents,
                 &self.broker,
             ],
         )
@@ -236,6 +239,7 @@ impl<'a> Flush<'a> {
                 &columns.stuck,
                 &columns.revoked,
                 &columns.bodies,
+                &columns.lanes,
                 &self.broker,
             ],
         )
@@ -360,6 +364,7 @@ struct LeaseColumns<'a> {
     stuck: Vec<bool>,
     revoked: Vec<Option<i64>>,
     bodies: Vec<&'a str>,
+    lanes: Vec<i64>,
 }
 
 impl<'a> LeaseColumns<'a> {
@@ -372,6 +377,7 @@ impl<'a> LeaseColumns<'a> {
             stuck: rows.iter().map(|row| row.stuck).collect(),
             revoked: rows.iter().map(|row| row.revoked_at).collect(),
             bodies: rows.iter().map(|row| row.body.as_str()).collect(),
+            lanes: rows.iter().map(|row| lane_number(row.lease.state.lane())).collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading the journal.
 
-use leasehold_law::id::{LeaseId, TaskId};
+use leasehold_law::id::TaskId;
 use leasehold_law::journal::{ChainHead, ChainId, Entry, Hash};
 use leasehold_law::time::Timestamp;
 use tokio_postgres::Row;
@@ -48,15 +48,6 @@ pub(super) async fn from(
 pub(super) async fn of_task(readers: &Readers, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError> {
     const SQL: &str = "SELECT seq, body, prev, hash FROM journal WHERE task = $1 ORDER BY id LIMIT $2";
     entries(readers, SQL, &[&task.to_string(), &rows(limit)]).await
-}
-
-pub(super) async fn of_lease(
-    readers: &Readers,
-    lease: LeaseId,
-    limit: usize,
-) -> Result<Vec<Entry>, StoreError> {
-    const SQL: &str = "SELECT seq, body, prev, hash FROM journal WHERE lease = $1 ORDER BY id LIMIT $2";
-    entries(readers, SQL, &[&lease.to_string(), &rows(limit)]).await
 }
 
 /// Across the chains of all brokers.

@@ -1,14 +1,14 @@
 //! Reading leases, and claiming those that are due.
 
+use leasehold_law::cause::Rank;
 use leasehold_law::id::{ID_CHARS, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::principal::PREFIX;
 use leasehold_law::request::RequestId;
-use leasehold_law::revocation::Selector;
 use leasehold_law::time::{Span, Timestamp};
 use tokio_postgres::Row;
 
-use super::super::set::rows;
+use super::super::set::{lane_number, rows};
 use super::super::{BadRow, DueLease, LeaseFilter, StoreError};
 use super::column;
 use super::presence::Presence;
@@ -48,10 +48,16 @@ pub(super) async fn list(
 }
 
 fn terms(filter: &LeaseFilter) -> Terms {
+    // One term in two halves, since each takes one value.
+    let (name, value) = filter.reference.clone().unzip();
     Terms::default()
+        .with("id =", filter.id.map(|id| id.to_string()))
         .with("agent =", filter.agent.as_ref().map(ToString::to_string))
         .with("task =", filter.task.map(|id| id.to_string()))
         .with("target =", filter.target.clone())
+        .with("intent =", filter.intent.clone())
+        .with("task IN (SELECT task FROM task_refs WHERE name =", name)
+        .with_closing("value =", value, ")")
         .when(filter.live, LIVE)
         .when(filter.stuck, "state = 'revoking' AND stuck")
         .with("created_at >=", filter.since.map(|at| at.0))
@@ -65,14 +71,14 @@ fn oldest_id(since: Timestamp) -> LeaseId {
     LeaseId::derive(since - Span::from_mins(1), 0)
 }
 
-pub(super) async fn live(readers: &Readers, selector: &Selector) -> Result<Vec<Lease>, StoreError> {
-    let (column, value) = match selector {
-        Selector::Lease(id) => ("id =", id.to_string()),
-        Selector::Task(id) => ("task =", id.to_string()),
-        Selector::Agent(id) => ("agent =", id.to_string()),
-    };
-    let terms = Terms::default().with(column, Some(value)).when(true, LIVE);
-    terms.newest(readers, "leases", usize::MAX).await
+/// The targets with live leases: one step through the index for each, however many leases it has.
+pub(super) async fn live_targets(readers: &Readers) -> Result<Vec<String>, StoreError> {
+    const SQL: &str = "WITH RECURSIVE found (target) AS (\
+        SELECT min(target) FROM leases WHERE due IS NOT NULL \
+        UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target) \
+            FROM found WHERE found.target IS NOT NULL) \
+        SELECT target FROM found WHERE target IS NOT NULL";
+    readers.rows(SQL, &[]).await?.iter().map(|row| column(row, 0)).collect()
 }
 
 /// Those that nobody else has claimed are claimed for 30 s by the database's clock, and half-way through again. A row
@@ -81,19 +87,21 @@ pub(super) async fn live(readers: &Readers, selector: &Selector) -> Result<Vec<L
 pub(super) async fn due(
     readers: &Readers,
     own: &Presence,
+    (target, lane): (&str, Rank),
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<DueLease>, StoreError> {
-    const CLAIM: &str = "WITH free AS (SELECT id FROM leases WHERE due <= $1 AND CASE \
+    const CLAIM: &str = "WITH free AS (SELECT id FROM leases WHERE target = $5 AND lane = $6 AND due <= $1 AND CASE \
             WHEN claimed_by = $2 THEN claimed_until < clock_timestamp() + interval '15 s' \
             ELSE claimed_by IS NULL OR claimed_until < clock_timestamp() END \
             ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED) \
         UPDATE leases SET claimed_by = $2, claimed_until = clock_timestamp() + interval '30 s' FROM free \
         WHERE leases.id = free.id AND EXISTS (SELECT FROM brokers WHERE name = $2 AND holder = $3)";
-    const SQL: &str = "SELECT id, target, principal, handle, body FROM leases WHERE due <= $1 AND claimed_by = $2 \
-        ORDER BY due, id LIMIT $3";
-    readers.rows(CLAIM, &[&now.0, &own.name, &own.holder, &rows(limit)]).await?;
-    let found = readers.rows(SQL, &[&now.0, &own.name, &rows(limit)]).await?;
+    const SQL: &str = "SELECT id, target, principal, handle, body FROM leases WHERE target = $4 AND lane = $5 \
+        AND due <= $1 AND claimed_by = $2 ORDER BY due, id LIMIT $3";
+    let lane = lane_number(lane);
+    readers.rows(CLAIM, &[&now.0, &own.name, &own.holder, &rows(limit), &target, &lane]).await?;
+    let found = readers.rows(SQL, &[&now.0, &own.name, &rows(limit), &target, &lane]).await?;
     found.iter().map(|row| read_due(readers, row)).collect()
 }
 
@@ -118,13 +126,4 @@ pub(super) async fn recent_handles(
         WHERE revoked_at >= $1 AND handle IS NOT NULL ORDER BY target, handle";
     let found = readers.rows(SQL, &[&since.0]).await?;
     found.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?))).collect()
-}
-
-/// When the next lease or task is due.
-pub(super) async fn next_due(readers: &Readers) -> Result<Option<Timestamp>, StoreError> {
-    const SQL: &str = "SELECT min(due) FROM (\
-        (SELECT due FROM leases WHERE due IS NOT NULL ORDER BY due LIMIT 1) \
-        UNION ALL (SELECT due FROM tasks WHERE due IS NOT NULL ORDER BY due LIMIT 1)) AS first";
-    let Some(row) = readers.rows(SQL, &[]).await?.pop() else { return Ok(None) };
-    Ok(column::<Option<i64>>(&row, 0)?.map(Timestamp))
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use leasehold_law::id::RevocationId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
+use leasehold_law::time::Timestamp;
 
-use super::super::set::{Place, unsigned};
-use super::super::{Counts, StoreError};
+use super::super::set::{Place, lane_of, unsigned};
+use super::super::{Counts, LaneCounts, StoreError};
 use super::column;
 use super::readers::Readers;
 use super::terms::Terms;
@@ -27,19 +28,6 @@ pub(super) async fn revocations(
 ) -> Result<Vec<Revocation>, StoreError> {
     let terms = Terms::default().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
     terms.newest(readers, "revocations", limit).await
-}
-
-pub(super) async fn barriers(
-    readers: &Readers,
-    selectors: &[Selector],
-) -> Result<Vec<Revocation>, StoreError> {
-    const SQL: &str =
-        "SELECT id, body FROM revocations WHERE freezing AND selector = $1 ORDER BY id DESC LIMIT $2";
-    let mut found = Vec::new();
-    for selector in selectors {
-        found.extend(readers.many::<Revocation>(SQL, &[&selector.to_string()], usize::MAX).await?);
-    }
-    Ok(found)
 }
 
 /// In one question: every decision asks for several.
@@ -92,26 +80,36 @@ pub(super) async fn counts(readers: &Readers) -> Result<Counts, StoreError> {
         (SELECT count(*) FROM leases WHERE due IS NOT NULL), \
         (SELECT count(*) FROM leases WHERE state = 'revoking'), \
         (SELECT count(*) FROM leases WHERE state = 'revoking' AND stuck), \
-        (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open'), \
-        (SELECT count(*) FROM tasks WHERE due = 0 AND state = 'ending')";
+        (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open')";
     let Some(row) = readers.rows(SQL, &[]).await?.pop() else { return Ok(Counts::default()) };
     Ok(Counts {
         live: unsigned(column(&row, 0)?),
         revoking: unsigned(column(&row, 1)?),
         stuck: unsigned(column(&row, 2)?),
         open_tasks: unsigned(column(&row, 3)?),
-        ending_tasks: unsigned(column(&row, 4)?),
         bad_rows: readers.bad_rows(),
     })
 }
 
-/// Live leases by target, and those of them with a failed try behind them.
-pub(super) async fn counts_by_target(readers: &Readers) -> Result<Vec<(String, u64, u64)>, StoreError> {
-    const SQL: &str = "SELECT target, count(*), count(*) FILTER (WHERE state = 'revoking' AND stuck) FROM leases \
-        WHERE due IS NOT NULL GROUP BY target ORDER BY target";
-    let found = readers.rows(SQL, &[]).await?;
-    found
-        .iter()
-        .map(|row| Ok((column(row, 0)?, unsigned(column(row, 1)?), unsigned(column(row, 2)?))))
-        .collect()
+/// What is live is counted in the index alone; what is being revoked, and what is overdue, is read row by row.
+pub(super) async fn counts_by_lane(readers: &Readers, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
+    const SQL: &str = "SELECT target, lane, sum(live)::int8, sum(due)::int8, sum(stuck)::int8 FROM (\
+        SELECT target, lane, count(*) AS live, 0 AS due, 0 AS stuck FROM leases WHERE due IS NOT NULL \
+            GROUP BY target, lane \
+        UNION ALL SELECT target, lane, 0, count(*), count(*) FILTER (WHERE stuck) FROM leases \
+            WHERE state = 'revoking' GROUP BY target, lane \
+        UNION ALL SELECT target, lane, 0, count(*), 0 FROM leases WHERE due <= $1 AND state <> 'revoking' \
+            GROUP BY target, lane) AS counted \
+        GROUP BY target, lane ORDER BY target, lane";
+    let found = readers.rows(SQL, &[&now.0]).await?;
+    let read = |row| {
+        Ok(LaneCounts {
+            target: column(row, 0)?,
+            lane: lane_of(column(row, 1)?),
+            live: unsigned(column(row, 2)?),
+            due: unsigned(column(row, 3)?),
+            stuck: unsigned(column(row, 4)?),
+        })
+    };
+    found.iter().map(read).collect()
 }

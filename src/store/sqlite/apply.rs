@@ -5,7 +5,7 @@ use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ceilings::keep_below;
-use super::sql::{signed, unusable, version_query};
+use super::sql::{lane_number, signed, unusable, version_query};
 use super::{Ceiling, Draft, Outcome, StoreError};
 use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 
@@ -99,8 +99,8 @@ fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Failure> {
 fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     const SQL: &str =
         "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id,
-        attempt, version, created_at, stuck, revoked_at, body)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+        attempt, version, created_at, stuck, revoked_at, body, lane, intent)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     let (terms, state) = (&row.lease.terms, &row.lease.state);
     conn.prepare_cached(SQL)?.execute(params![
         terms.id.to_string(),
@@ -118,13 +118,15 @@ fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
         row.stuck,
         row.revoked_at,
         row.body,
+        lane_number(state.lane()),
+        terms.pair.intent,
     ])
 }
 
 fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     const SQL: &str =
         "UPDATE leases SET handle = ?, state = ?, due = ?, version = ?4, stuck = ?, revoked_at = ?,
-        body = ? WHERE id = ? AND version = ?4 - 1";
+        body = ?, lane = ? WHERE id = ? AND version = ?4 - 1";
     let state = &row.lease.state;
     conn.prepare_cached(SQL)?.execute(params![
         state.handle(),
@@ -134,6 +136,7 @@ fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
         row.stuck,
         row.revoked_at,
         row.body,
+        lane_number(state.lane()),
         row.lease.terms.id.to_string(),
     ])
 }

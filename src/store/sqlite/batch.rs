@@ -111,7 +111,9 @@ impl Batcher {
         match rejected.outcome {
             Outcome::Failed(error) if self.conn.is_autocommit() => Err(Broken::Lost(error)),
             outcome if rejected.partly => Err(Broken::By(at, outcome)),
-            outcome => Ok(outcome),
+            outcome @ (Outcome::Committed | Outcome::Stale(_) | Outcome::Full(_) | Outcome::Unknown(_)) => {
+                Ok(outcome)
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use rusqlite::types::Value;
 
 use super::StoreError;
-pub(super) use crate::store::set::{Place, rows, signed, unsigned};
+pub(super) use crate::store::set::{Place, lane_number, lane_of, rows, signed, unsigned};
 
 /// What SQLite says went wrong; its messages name tables and columns, never values.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]

@@ -44,11 +44,15 @@ CREATE TABLE leasehold.leases (
     stuck         boolean NOT NULL,
     revoked_at    bigint,
     body          text NOT NULL,
+    lane          bigint NOT NULL,
+    intent        text COLLATE "C" NOT NULL,
     claimed_by    text COLLATE "C",
     claimed_until timestamptz
 );
 
-CREATE INDEX leases_due ON leasehold.leases (due, id) WHERE due IS NOT NULL;
+-- What is due is found by target and lane, so that no target hides another and no storm of expiries a kill: 2 is
+-- security, 1 the end of a task, 0 what would have ended by itself.
+CREATE INDEX leases_due ON leasehold.leases (target, lane, due, id) WHERE due IS NOT NULL;
 CREATE INDEX leases_live ON leasehold.leases (id) WHERE due IS NOT NULL;
 CREATE INDEX leases_live_agent ON leasehold.leases (agent, id) WHERE due IS NOT NULL;
 CREATE INDEX leases_live_target ON leasehold.leases (target, id) WHERE due IS NOT NULL;
@@ -105,7 +109,8 @@ CREATE TABLE leasehold.revocations (
     body     text NOT NULL
 );
 
-CREATE INDEX revocations_freezing ON leasehold.revocations (selector, id) WHERE freezing;
+-- All barriers that stand are read together.
+CREATE INDEX revocations_freezing ON leasehold.revocations (id) WHERE freezing;
 
 -- Tasks and leases have their versions in their own rows.
 CREATE TABLE leasehold.subjects (
@@ -136,4 +141,3 @@ CREATE TABLE leasehold.journal (
 CREATE UNIQUE INDEX journal_chain ON leasehold.journal (chain, seq);
 CREATE INDEX journal_at ON leasehold.journal (at, id);
 CREATE INDEX journal_task ON leasehold.journal (task, id) WHERE task IS NOT NULL;
-CREATE INDEX journal_lease ON leasehold.journal (lease, id) WHERE lease IS NOT NULL;

@@ -1,7 +1,6 @@
 //! Commits that meet each other, fail, or are cut off.
 
 use leasehold_law::lease::Lease;
-use leasehold_law::revocation::Selector;
 use leasehold_law::subject::{Guard, Subject};
 
 use super::super::super::set::{Place, Set};
@@ -18,7 +17,7 @@ fn prepared(changes: Vec<Change>, guards: Vec<Guard>) -> Set {
 }
 
 fn freeze() -> Subject {
-    Subject::Freeze(Selector::Agent(agent(1)))
+    Subject::Freezes
 }
 
 fn unfrozen() -> Vec<Guard> {

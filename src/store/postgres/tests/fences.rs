@@ -1,5 +1,6 @@
 //! Brokers that fall silent, and what they find when they come back.
 
+use leasehold_law::cause::Rank;
 use leasehold_law::subject::{Guard, Subject};
 
 use super::super::super::set::{Place, Set};
@@ -87,17 +88,27 @@ async fn claims_are_disjoint_until_their_broker_falls() {
     let (a, b) = two(&base).await;
     put(&a, (1..=40).map(|n| lease_change(&minting(n, 1))).collect()).await;
     let now = minting(99, 1).terms.created_at;
-    let (first, second) = futures::join!(a.due_leases(now, 25), b.due_leases(now, 25));
+    let (first, second) = futures::join!(
+        a.due_leases("orders-db", Rank::TaskEnd, now, 25),
+        b.due_leases("orders-db", Rank::TaskEnd, now, 25)
+    );
     let (first, second) = (ids(&first.unwrap()), ids(&second.unwrap()));
     assert!(first.iter().all(|id| !second.contains(id)), "{first:?} {second:?}");
-    let rest = (a.due_leases(now, 99).await.unwrap(), b.due_leases(now, 99).await.unwrap());
+    let rest = (
+        a.due_leases("orders-db", Rank::TaskEnd, now, 99).await.unwrap(),
+        b.due_leases("orders-db", Rank::TaskEnd, now, 99).await.unwrap(),
+    );
     let (mine, theirs) = (ids(&rest.0), ids(&rest.1));
     assert_eq!(mine.len() + theirs.len(), 40);
     assert!(first.iter().all(|id| mine.contains(id)) && second.iter().all(|id| theirs.contains(id)));
     base.sql(SILENT).await;
     b.presence.take_over(&base.link().await).await.unwrap();
-    assert_eq!(b.due_leases(now, 99).await.unwrap().len(), 40);
-    assert_eq!(ids(&a.due_leases(now, 99).await.unwrap()), [] as [String; 0], "the fallen claim nothing");
+    assert_eq!(b.due_leases("orders-db", Rank::TaskEnd, now, 99).await.unwrap().len(), 40);
+    assert_eq!(
+        ids(&a.due_leases("orders-db", Rank::TaskEnd, now, 99).await.unwrap()),
+        [] as [String; 0],
+        "the fallen claim nothing"
+    );
 }
 
 #[tokio::test]
@@ -114,8 +125,8 @@ async fn who_condemns_a_lease_claims_it() {
     put(&a, vec![lease_change(&minting)]).await;
     put(&a, vec![lease_change(&dying)]).await;
     let far = dying.state.due().unwrap().shifted(3_600_000);
-    assert_eq!(b.due_leases(far, 9).await.unwrap().len(), 0);
-    assert_eq!(a.due_leases(far, 9).await.unwrap().len(), 1);
+    assert_eq!(b.due_leases("orders-db", Rank::Security, far, 9).await.unwrap().len(), 0);
+    assert_eq!(a.due_leases("orders-db", Rank::Security, far, 9).await.unwrap().len(), 1);
     base.sql("UPDATE leasehold.leases SET claimed_until = claimed_until - interval '1 minute'").await;
-    assert_eq!(b.due_leases(far, 9).await.unwrap().len(), 1);
+    assert_eq!(b.due_leases("orders-db", Rank::Security, far, 9).await.unwrap().len(), 1);
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use leasehold_law::revocation::Selector;
 use leasehold_law::time::Span;
 
 use super::world::Base;
@@ -107,13 +106,17 @@ async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
         Ok(expect.clone()),
         "a full page all the same"
     );
-    let due = store.due_leases(minting(9, 1).terms.created_at, 9).await.unwrap();
+    let due = store
+        .due_leases("orders-db", leasehold_law::cause::Rank::TaskEnd, minting(9, 1).terms.created_at, 9)
+        .await
+        .unwrap();
     let [DueLease::Lease(first), DueLease::Bad(row), DueLease::Lease(last)] = &due[..] else {
         panic!("{due:?}");
     };
     assert_eq!((&**first, &**last), (&minting(1, 1), &minting(3, 1)));
     assert_eq!((row.id.as_str(), row.handle.as_deref()), (bad.terms.id.to_string().as_str(), Some("oid")));
-    assert_eq!(store.live_leases(&Selector::Agent(agent(1))).await, Ok(expect));
+    let live = LeaseFilter { agent: Some(agent(1)), live: true, ..LeaseFilter::default() };
+    assert_eq!(store.leases(&live, usize::MAX).await, Ok(expect));
     assert!(matches!(store.lease(bad.terms.id).await, Err(StoreError::Unreadable(_))));
     assert_eq!(store.tasks(&TaskFilter::default(), 9).await, Ok(vec![task(2)]));
     assert_eq!(store.counts().await.unwrap().bad_rows, 2);
@@ -148,7 +151,11 @@ async fn hot_queries_use_their_indexes() {
         let plan = plan.join("\n");
         assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{query}\n{plan}");
     };
-    check("SELECT body FROM leases WHERE due <= 5 ORDER BY due, id LIMIT 9", "leases_due").await;
+    check(
+        "SELECT body FROM leases WHERE target = 't' AND lane = 2 AND due <= 5 ORDER BY due, id LIMIT 9",
+        "leases_due",
+    )
+    .await;
     check(
         "SELECT body FROM leases WHERE agent = 'a' AND due IS NOT NULL ORDER BY id DESC",
         "leases_live_agent",
@@ -168,6 +175,6 @@ async fn hot_queries_use_their_indexes() {
         .await;
     check("SELECT body FROM journal WHERE task = 't' ORDER BY id LIMIT 9", "journal_task").await;
     check("SELECT body FROM journal WHERE at >= 1 AND at < 2 ORDER BY at, id LIMIT 9", "journal_at").await;
-    let barrier = "SELECT body FROM revocations WHERE freezing AND selector = 's' ORDER BY id DESC";
+    let barrier = "SELECT body FROM revocations WHERE freezing ORDER BY id DESC";
     check(barrier, "revocations_freezing").await;
 }
