@@ -4,7 +4,7 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::ceilings::keep_below;
+use super::ceilings::LiveCounts;
 use super::sql::{lane_number, signed, unusable, version_query};
 use super::{Ceiling, Draft, Outcome, StoreError};
 use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
@@ -53,23 +53,29 @@ impl Failure {
 /// # Errors
 /// SQLite may also have taken back the whole transaction (a full disk does that): the connection is in autocommit
 /// then.
-pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
-    may_write(conn, set).map_err(|failure| failure.rejects(false))?;
+pub(super) fn set(
+    conn: &Connection,
+    head: &ChainHead,
+    live: &mut LiveCounts,
+    set: &Set,
+) -> Result<ChainHead, Rejected> {
+    may_write(conn, live, set).map_err(|failure| failure.rejects(false))?;
     let mut head = head.clone();
     for (count, one) in set.writes.iter().enumerate() {
         write(conn, &mut head, one).map_err(|failure| failure.rejects(count > 0))?;
     }
+    live.learn(set);
     Ok(head)
+}
+
+fn may_write(conn: &Connection, live: &mut LiveCounts, set: &Set) -> Result<(), Failure> {
+    set.checks.iter().try_for_each(|check| compare(conn, check))?;
+    set.ceilings.iter().try_for_each(|ceiling| live.keep_below(conn, ceiling))
 }
 
 /// Runs a statement without parameters that will be run often.
 pub(super) fn run(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-fn may_write(conn: &Connection, set: &Set) -> Result<(), Failure> {
-    set.checks.iter().try_for_each(|check| compare(conn, check))?;
-    set.ceilings.iter().try_for_each(|ceiling| keep_below(conn, ceiling))
 }
 
 fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), Failure> {
