@@ -4,6 +4,7 @@ mod barrier;
 mod change_scope;
 mod decide;
 mod end_task;
+mod follow;
 mod issue;
 mod liveness;
 mod on_record;

@@ -53,7 +53,7 @@ pub use people::Person;
 pub use problem::Problem;
 pub use roles::Role;
 pub use source::Place;
-pub use store::Store;
+pub use store::{SharedStore, Store};
 pub use targets::Target;
 pub use tasks::Tasks;
 pub use trust::{DEV_SUFFIX, Trust};

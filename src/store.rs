@@ -3,6 +3,8 @@
 //! The store knows no backend and no caller. It writes a set of changes whole or not at all, compares versions in
 //! the same transaction (RULES R-1), and chains journal entries in the order in which it commits them.
 
+pub mod postgres;
+mod set;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -18,7 +20,7 @@ use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 
 /// One change. A set of them is written whole or not at all.
 #[derive(Clone, Debug)]
@@ -34,7 +36,8 @@ pub enum Change {
     Bump(Subject),
     /// Remembers the digest of a config subject, so that the next start sees what changed.
     Digest(Subject, String),
-    /// Remembers a number by name: the clock's high-water mark, the incarnation.
+    /// Remembers a number by name: the clock's high-water mark, the incarnation. Where several brokers share a store,
+    /// the greatest that any of them remembered stays.
     Number(&'static str, i64),
     /// An entry at the end of the journal.
     Append(Draft),
@@ -116,9 +119,38 @@ pub enum StoreError {
     /// A row cannot be read.
     #[error("a row cannot be read: {0}")]
     Unreadable(String),
+    /// Another broker took this one for dead: what it had not committed by then never will be.
+    #[error("another broker fenced this one, which was silent for too long: nothing of this is written")]
+    Fenced,
     /// Too much is waiting to be written.
     #[error("too much is waiting to be written")]
     Busy,
+}
+
+/// What a store may be used for; it keeps the stamp that it was made with (RULES R-19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// Production.
+    Production,
+    /// Brokers that were started with `--dev-trust`.
+    Dev,
+}
+
+impl Stamp {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Dev => "dev",
+        }
+    }
+
+    /// Why a store that was made with another stamp is not served.
+    pub(crate) const fn refusal(self) -> &'static str {
+        match self {
+            Self::Production => "it was made with --dev-trust, and such a store never serves production",
+            Self::Dev => "it serves production, and --dev-trust never opens such a store",
+        }
+    }
 }
 
 /// A row that cannot be read: what its plain columns say is enough to kill what it stands for.
@@ -213,6 +245,17 @@ pub struct LaneCounts {
     pub stuck: u64,
 }
 
+/// What another broker has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Foreign {
+    /// This lease.
+    Lease(LeaseId),
+    /// This task.
+    Task(TaskId),
+    /// What no task is about: config, a barrier.
+    Other,
+}
+
 /// What holds tasks, leases, revocations and the journal.
 ///
 /// # Contract
@@ -246,7 +289,8 @@ pub trait Store: Send + Sync {
     /// The targets in which any lease may exist, by name.
     async fn live_targets(&self) -> Result<Vec<String>, StoreError>;
     /// Leases of this target and this lane ([`leasehold_law::lease::LeaseState::lane`]) that are due at `now`, the
-    /// longest overdue first.
+    /// longest overdue first. Where several brokers share a store, those that another one is working on are left out
+    /// for as long as its claim lasts.
     async fn due_leases(
         &self,
         target: &str,
@@ -272,7 +316,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Task>, StoreError>;
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
-    /// Open tasks whose deadline has passed at `now`, and tasks that are ending.
+    /// Open tasks whose deadline has passed at `now`, and tasks that are ending; claims as for leases.
     async fn due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError>;
 
     /// One revocation.
@@ -303,4 +347,19 @@ pub trait Store: Send + Sync {
     async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError>;
     /// How many there are.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Waits until other brokers have changed something, and says what. A store of one broker never answers.
+    async fn foreign_changes(&self) -> Vec<Foreign> {
+        std::future::pending().await
+    }
+    /// Tells the other brokers which tasks this one has heard from, and how long ago: all of them, each time.
+    async fn tell_heard(&self, _tasks: &[(TaskId, Span)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// How long ago other brokers heard from these tasks; one that none of them has heard from is left out.
+    async fn heard_elsewhere(&self, _tasks: &[TaskId]) -> Result<Vec<(TaskId, Span)>, StoreError> {
+        Ok(Vec::new())
+    }
+    /// Writes what was handed in and lets go, so that the next broker of this name need not wait.
+    async fn leave(&self) {}
 }

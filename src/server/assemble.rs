@@ -1,6 +1,7 @@
 //! From a checked config to a broker: key, store, clock, targets, versions.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use leasehold_backend::{Backend, Claim, Entropy};
@@ -9,14 +10,14 @@ use leasehold_law::principal::InstallationKey;
 use leasehold_law::scope::Pair;
 use leasehold_law::subject::Subject;
 
-use super::{Start, StartError, clock};
+use super::{Start, StartError, clock, shared};
 use crate::broker::{Broker, Parts, TaskLimits};
 use crate::config::{Config, Problem, Store as StoreConfig, Trust, read_installation_key};
 use crate::entropy::SystemEntropy;
 use crate::ledger::{HIGH_WATER, Ledger};
 use crate::registry::Registry;
-use crate::store::sqlite::{Options, SqliteStore, Stamp, Writer};
-use crate::store::{Store, StoreError};
+use crate::store::sqlite::{Options, SqliteStore, Writer};
+use crate::store::{Stamp, Store, StoreError};
 use crate::vault_door::{TargetPart, VaultDoor};
 
 /// A broker that has not started, and what its start must look at.
@@ -29,7 +30,7 @@ pub(super) struct Assembled {
 
 pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, StartError> {
     let key = read_installation_key(&config.broker.installation_key, start.trust)?;
-    let store = open_store(config, start.trust).await?;
+    let store = open_store(config, start.trust, &key).await?;
     let clock = clock(start.time.clone(), store.number(HIGH_WATER).await?);
     let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock.clone());
     let targets = open_targets(config, start, &entropy)?;
@@ -52,18 +53,24 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     Ok(Assembled { broker, changed, claim })
 }
 
-async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, StartError> {
-    let StoreConfig::Sqlite(path) = &config.store;
-    let options = Options {
-        path: path.clone(),
-        chain: config.broker.name.clone(),
-        stamp: match trust {
-            Trust::Production => Stamp::Production,
-            Trust::Dev => Stamp::Dev,
-        },
-        writer: Writer::Thread,
-        cache_mib: CACHE_MIB,
+async fn open_store(
+    config: &Config,
+    trust: Trust,
+    key: &InstallationKey,
+) -> Result<Arc<dyn Store>, StartError> {
+    let stamp = match trust {
+        Trust::Production => Stamp::Production,
+        Trust::Dev => Stamp::Dev,
     };
+    match &config.store {
+        StoreConfig::Sqlite(path) => open_sqlite(config, path.clone(), stamp).await,
+        StoreConfig::Postgres(shared) => shared::open(config, shared, stamp, key).await,
+    }
+}
+
+async fn open_sqlite(config: &Config, path: PathBuf, stamp: Stamp) -> Result<Arc<dyn Store>, StartError> {
+    let chain = config.broker.name.clone();
+    let options = Options { path, chain, stamp, writer: Writer::Thread, cache_mib: CACHE_MIB };
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
     Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
 }

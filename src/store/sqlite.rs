@@ -11,7 +11,6 @@ mod readers;
 mod records;
 mod rows;
 mod schema;
-mod set;
 mod sql;
 mod tasks;
 #[cfg(test)]
@@ -37,6 +36,8 @@ use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+pub use super::Stamp;
+use super::set::Set;
 use super::{
     BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, LaneCounts, LeaseFilter, Outcome, Store,
     StoreError, TaskFilter,
@@ -44,7 +45,6 @@ use super::{
 use batch::Batcher;
 use hot::Hot;
 use readers::Readers;
-use set::Set;
 use sql::unusable;
 use writer::Queue;
 
@@ -75,24 +75,6 @@ pub struct Options {
 impl Options {
     /// Holds the pages that a million leases keep busy.
     pub const DEFAULT_CACHE_MIB: u16 = 64;
-}
-
-/// What a store may be used for; it keeps the stamp that it was made with (RULES R-19).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stamp {
-    /// Production.
-    Production,
-    /// Brokers that were started with `--dev-trust`.
-    Dev,
-}
-
-impl Stamp {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Production => "production",
-            Self::Dev => "dev",
-        }
-    }
 }
 
 /// Who writes.

@@ -177,7 +177,11 @@ pub(crate) async fn a_request_is_answered_by_its_latest_attempt(store: AnyStore)
         terms.attempt = attempt;
         lease(terms)
     };
-    put(&*store, [(1, 1), (2, 3), (3, 2)].map(|(n, a)| lease_change(&attempt(n, a))).to_vec()).await;
+    // One lives at a time, and the last of them has not the latest id.
+    let dead = |n, a| samples::life(&next(&next(&attempt(n, a), &revoke(5)), &revoked(6)));
+    for changes in [dead(1, 1), dead(3, 2), vec![lease_change(&attempt(2, 3))]] {
+        put(&*store, changes).await;
+    }
     let request: RequestId = "same".parse().unwrap();
     let task_1 = task(1).terms.id;
     assert_eq!(store.lease_by_request(task_1, &request).await, Ok(Some(attempt(2, 3))));

@@ -34,6 +34,7 @@ mod requests;
 mod restart;
 mod scopes;
 mod selectors;
+mod shared;
 mod site;
 mod stopping;
 mod targets;

@@ -4,7 +4,7 @@ use leasehold_law::journal::ChainId;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::sql::unusable;
-use super::{Options, Stamp, StoreError};
+use super::{Options, StoreError};
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
 const MIGRATIONS: [&str; 3] = [
@@ -68,11 +68,7 @@ fn check_identity(tx: &Transaction<'_>, options: &Options) -> Result<(), StoreEr
     if stamp == options.stamp.name() {
         return Ok(());
     }
-    let why = match options.stamp {
-        Stamp::Production => "it was made with --dev-trust, and such a store never serves production",
-        Stamp::Dev => "it serves production, and --dev-trust never opens such a store",
-    };
-    Err(StoreError::Foreign(why.to_owned()))
+    Err(StoreError::Foreign(options.stamp.refusal().to_owned()))
 }
 
 fn incarnation(tx: &Transaction<'_>) -> Result<u32, StoreError> {

@@ -11,8 +11,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::batch::Batcher;
-use super::set::Set;
 use super::*;
+use crate::store::set::Set;
 use crate::store::suite::samples::{T0, active, agent, draft, lease_change, minting, task, task_change};
 use crate::store::suite::{put, store_suite, verify_export};
 
