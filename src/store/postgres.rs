@@ -199,8 +199,13 @@ impl Store for PostgresStore {
         leases::due(&self.readers, &self.presence, (target, lane), now, limit).await
     }
 
-    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
-        leases::recent_handles(&self.readers, since).await
+    async fn revoked_handles(
+        &self,
+        target: &str,
+        among: &[String],
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError> {
+        leases::revoked_handles(&self.readers, target, among, since).await
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {

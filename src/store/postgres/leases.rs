@@ -117,13 +117,15 @@ fn read_due(readers: &Readers, row: &Row) -> Result<DueLease, StoreError> {
     }
 }
 
-/// Handles with their target.
-pub(super) async fn recent_handles(
+/// Those of these handles whose leases on this target were revoked at or after `since`.
+pub(super) async fn revoked_handles(
     readers: &Readers,
+    target: &str,
+    among: &[String],
     since: Timestamp,
-) -> Result<Vec<(String, String)>, StoreError> {
-    const SQL: &str = "SELECT DISTINCT handle, target FROM leases \
-        WHERE revoked_at >= $1 AND handle IS NOT NULL ORDER BY target, handle";
-    let found = readers.rows(SQL, &[&since.0]).await?;
-    found.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?))).collect()
+) -> Result<Vec<String>, StoreError> {
+    const SQL: &str = "SELECT DISTINCT handle FROM leases \
+        WHERE handle = ANY($1) AND target = $2 AND revoked_at >= $3 ORDER BY handle";
+    let found = readers.rows(SQL, &[&among, &target, &since.0]).await?;
+    found.iter().map(|row| column(row, 0)).collect()
 }

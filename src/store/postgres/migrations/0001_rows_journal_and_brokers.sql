@@ -58,6 +58,7 @@ CREATE INDEX leases_live_agent ON leasehold.leases (agent, id) WHERE due IS NOT 
 CREATE INDEX leases_live_target ON leasehold.leases (target, id) WHERE due IS NOT NULL;
 CREATE INDEX leases_revoking ON leasehold.leases (id) WHERE state = 'revoking';
 CREATE INDEX leases_revoked ON leasehold.leases (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX leases_revoked_handle ON leasehold.leases (handle) WHERE revoked_at IS NOT NULL;
 CREATE INDEX leases_agent ON leasehold.leases (agent, id);
 CREATE INDEX leases_claimed ON leasehold.leases (claimed_by) WHERE claimed_by IS NOT NULL AND due IS NOT NULL;
 -- One attempt at a time, whichever brokers work on them (RULES R-5). A dead lease that is found alive goes straight to
