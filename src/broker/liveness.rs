@@ -1,6 +1,6 @@
 //! Who was heard when: in memory alone. Only time in which a broker was ready counts as silence (RULES R-23).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_law::cause::Cause;
@@ -15,7 +15,7 @@ use super::{Broker, Inner};
 
 /// When each task was last heard.
 #[derive(Default)]
-pub(super) struct Liveness(Mutex<HashMap<TaskId, Timestamp>>);
+pub(super) struct Liveness(Mutex<BTreeMap<TaskId, Timestamp>>);
 
 impl Liveness {
     pub(super) fn heard(&self, task: TaskId, now: Timestamp) {

@@ -3,7 +3,7 @@
 
 mod verdict;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_backend::{RevokeOrder, RevokeReport};
@@ -183,7 +183,7 @@ impl Inner {
         let settled = batch.iter().zip(reports).map(|(lease, report)| self.note_report(lease, report));
         futures::future::join_all(settled).await;
         fault::point(Point::DeathsRecorded);
-        let tasks: HashSet<TaskId> = batch.iter().map(|lease| lease.terms.task).collect();
+        let tasks: BTreeSet<TaskId> = batch.iter().map(|lease| lease.terms.task).collect();
         for task in tasks {
             self.finish_task(task).await;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_backend::RevokeOrder;
+use leasehold_backend::{BackendError, RevokeOrder};
 use leasehold_law::cause::Cause;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
@@ -18,7 +18,7 @@ const BEAT: Span = Span(250);
 const BEATS_A_SECOND: u64 = 4;
 /// How many leases it takes from the index at a time.
 const SLICE: usize = 512;
-/// How soon a target is asked again about a renewal whose answer never came.
+/// How soon a target is asked again about a renewal whose answer never came, or a natural end.
 const ASK_AGAIN: Span = Span::from_secs(2);
 /// How soon a row that cannot be read is killed, and put on record, again.
 const BAD_ROW_AGAIN: Span = Span::from_mins(10);
@@ -108,7 +108,7 @@ impl Inner {
             LeaseState::Minting { .. } => self.clone().condemn(lease, Cause::CrashRecovery, None).await,
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.clone().kill(lease),
-            LeaseState::Residual { .. } => self.lapse(lease).await,
+            LeaseState::Residual { .. } => self.hold_residual(lease),
             LeaseState::New
             | LeaseState::Refused { .. }
             | LeaseState::Revoked { .. }
@@ -123,14 +123,27 @@ impl Inner {
         self.owned.spawn(async move { inner.recover_renewal(lease).await });
     }
 
+    fn hold_residual(self: &Arc<Self>, lease: Lease) {
+        self.held.put(lease.terms.id.to_string(), self.clock.now() + ASK_AGAIN);
+        let inner = self.clone();
+        self.owned.spawn(async move { inner.lapse(lease).await });
+    }
+
     fn hold_bad_row(self: &Arc<Self>, row: BadRow) {
         self.held.put(row.id.clone(), self.clock.now() + BAD_ROW_AGAIN);
         let inner = self.clone();
         self.owned.spawn(async move { inner.kill_bad_row(row).await });
     }
 
-    /// Its natural end has passed.
-    async fn lapse(&self, lease: Lease) {
+    /// Its natural end has passed by the broker's clock, which may have stepped: where the target can say, it is asked.
+    async fn lapse(self: &Arc<Self>, lease: Lease) {
+        match self.door.lookup(&lease.terms.pair.target, &lease.terms.principal).await {
+            Ok(Some(found)) if found.remaining.is_some_and(|left| left > Span::ZERO) => return,
+            Err(error @ BackendError::Transient { .. }) => {
+                return tracing::warn!(lease = %lease.terms.id, %error, "a natural end cannot be read back yet");
+            }
+            Ok(Some(_) | None) | Err(_) => {}
+        }
         let step = LeaseEvent::Lapsed { at: self.clock.now() };
         match self.ledger.step(&lease, step, &[]).await {
             Ok(lease) => self.finish_task(lease.terms.task).await,
