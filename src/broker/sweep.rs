@@ -69,6 +69,11 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, until);
     }
 
+    /// Lets go of one that has moved.
+    pub(super) fn let_go(&self, lease: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+    }
+
     fn is_held(&self, lease: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(lease)
     }

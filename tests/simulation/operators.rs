@@ -43,7 +43,7 @@ async fn revoke(world: &Arc<World>) {
     world.history.note(format!("operator revokes {}, freeze {freeze:?}", command.selector));
     let revoke = async |broker: leasehold::broker::Broker| broker.revoke(command).await;
     match world.call("revoke", revoke).await {
-        Some(Ok(revocation)) => world.record.told_revoked(&revocation.leases),
+        Some(Ok(revocation)) => world.record.told_revoked(&revocation),
         Some(Err(refused)) => world.history.note(format!("revoke: {refused}")),
         None => {}
     }

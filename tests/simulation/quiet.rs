@@ -59,15 +59,21 @@ async fn until(world: &Arc<World>, seconds: u64, so: impl Fn(&World) -> bool) ->
     false
 }
 
-/// Nothing is on its way: no call, and no row in the middle of something.
+/// Nothing is on its way: no call, no row in the middle of something, no session that the reaper has yet to meet.
 fn is_settled(world: &World) -> bool {
-    let rows = world.record.rows();
-    let rests = |lease: &Lease| matches!(lease.state, LeaseState::Active { .. } | LeaseState::Residual { .. });
+    let Some((broker, life)) = world.serving() else { return false };
+    let (rows, now) = (world.record.rows(), broker.now());
+    let rests = |lease: &Lease| match lease.state {
+        LeaseState::Active { expires_at, .. } => now <= expires_at,
+        LeaseState::Residual { .. } => true,
+        _ => false,
+    };
     let ending = |task: &Task| matches!(task.state, TaskState::Ending { .. });
-    world.serving().is_some_and(|(_, life)| life.flights.is_empty())
+    life.flights.is_empty()
         && world.sites.iter().all(|site| site.flights.is_empty())
         && rows.live().all(rests)
         && !rows.tasks.values().any(ending)
+        && sessions(world).into_iter().all(|name| rows.live().any(|lease| lease.terms.principal.as_str() == name))
 }
 
 fn is_over(world: &World) -> bool {
@@ -99,23 +105,18 @@ fn sessions(world: &World) -> Vec<String> {
     exact.flat_map(|site| site.served()).map(|session| session.principal).collect()
 }
 
-/// Principals in the targets are the Active leases of the store, and nothing else; so are sessions.
+/// Principals in the targets are the Active leases of the store, and nothing else.
 fn explained(world: &World) {
     for site in &world.sites {
         let rows = world.record.rows();
-        let here = rows.leases.values().filter(|lease| lease.terms.pair.target == site.name);
-        let active: BTreeSet<String> =
-            here.filter(|lease| lease.state.is_usable()).map(|lease| lease.terms.principal.to_string()).collect();
+        let active: BTreeMap<String, bool> = rows.active(site.name).collect();
         let found = found(site);
-        for orphan in found.difference(&active) {
+        for orphan in found.iter().filter(|name| !active.contains_key(*name)) {
             world.history.wrong(format!("{orphan} is in {}, and no active lease explains it", site.name));
         }
-        for lost in active.difference(&found).filter(|_| site.is_exact()) {
+        let must_be = active.iter().filter(|(_, killed_first)| site.is_exact() && !**killed_first);
+        for (lost, _) in must_be.filter(|(name, _)| !found.contains(*name)) {
             world.history.wrong(format!("{lost} is active, and not in {}", site.name));
-        }
-        let sessions = site.served().into_iter().filter(|_| site.is_exact());
-        for session in sessions.filter(|session| !active.contains(&session.principal)) {
-            world.history.wrong(format!("a session of {} outlives it in {}", session.principal, site.name));
         }
     }
 }

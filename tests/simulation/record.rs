@@ -22,6 +22,9 @@ pub(crate) struct Rows {
     activated: BTreeSet<LeaseId>,
     /// Leases that an operator was told are revoked.
     told_revoked: BTreeSet<LeaseId>,
+    /// Leases that were killed while the journal took nothing (RULES R-24): a crash forgets why, and the row says active
+    /// until its end.
+    killed_first: BTreeSet<LeaseId>,
 }
 
 /// The record of one world.
@@ -81,9 +84,20 @@ impl Record {
         }
     }
 
-    /// An operator was told that these are revoked.
-    pub(crate) fn told_revoked(&self, leases: &[LeaseId]) {
-        self.rows().told_revoked.extend(leases);
+    /// An operator was told that these are revoked. Of what is not on record nobody promises that it outlives a crash.
+    pub(crate) fn told_revoked(&self, revocation: &Revocation) {
+        let mut rows = self.rows();
+        if rows.revocations.contains_key(&revocation.id) {
+            rows.told_revoked.extend(&revocation.leases);
+        }
+    }
+
+    /// A target is told to kill this.
+    pub(crate) fn killing(&self, name: &str) {
+        let mut rows = self.rows();
+        let killed = rows.leases.values().find(|lease| lease.terms.principal.as_str() == name);
+        let killed = killed.filter(|lease| lease.state.is_usable()).map(|lease| lease.terms.id);
+        rows.killed_first.extend(killed);
     }
 }
 
@@ -120,6 +134,13 @@ impl Rows {
 
     pub(crate) fn live(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values().filter(|lease| lease.state.is_live())
+    }
+
+    /// Those that an agent may use, by what they are called in their target.
+    pub(crate) fn active(&self, target: &str) -> impl Iterator<Item = (String, bool)> {
+        let here = self.leases.values().filter(move |lease| lease.terms.pair.target == target);
+        let usable = here.filter(|lease| lease.state.is_usable());
+        usable.map(|l| (l.terms.principal.to_string(), self.killed_first.contains(&l.terms.id)))
     }
 
     /// What an operator was told is revoked, and an agent may still use.

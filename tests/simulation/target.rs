@@ -209,7 +209,8 @@ impl SimBackend {
     }
 
     async fn revoke_one(&self, order: &RevokeOrder) -> RevokeReport {
-        let World { dice, weather, skip, .. } = &*self.world;
+        let World { dice, weather, skip, record, .. } = &*self.world;
+        record.killing(order.principal.as_str());
         if *skip == Some(Skip::ReadBack) {
             return unread();
         }
