@@ -45,7 +45,7 @@ impl Agent {
         let dice = &self.world.dice;
         let mut held = Vec::new();
         for step in 0..dice.between(2, 9) {
-            pause(dice.millis(0, 6000)).await;
+            pause(dice.millis(0, 4000)).await;
             if self.world.weather.is_calm() {
                 return self.hold(task).await;
             }
@@ -61,12 +61,12 @@ impl Agent {
 
     async fn step(&self, task: TaskId, held: &mut Vec<LeaseId>, step: u64) {
         match self.world.dice.roll(12) {
-            0..=4 => held.extend(self.request(task, &format!("r{step}")).await),
-            5 | 6 => self.renew(held).await,
+            0..=3 => held.extend(self.request(task, &format!("r{step}")).await),
+            4..=6 => self.renew(held).await,
             7 => self.release(held).await,
             8 => self.change_scope(task).await,
             9 | 10 => drop(self.heartbeat(task).await),
-            _ => pause(self.world.dice.millis(5000, 45_000)).await,
+            _ => pause(self.world.dice.millis(5000, 35_000)).await,
         }
     }
 
@@ -80,7 +80,7 @@ impl Agent {
                 true => Liveness::Heartbeat { grace: Span::from_secs(dice.between(30, 45)) },
                 false => Liveness::Deadline,
             },
-            deadline: dice.chance(500).then(|| Span::from_secs(dice.between(30, 150))),
+            deadline: dice.chance(500).then(|| Span::from_secs(dice.between(30, 100))),
             refs: Refs::new(),
         };
         let mut first: Option<TaskId> = None;
@@ -138,7 +138,7 @@ impl Agent {
             request_id: name.parse().unwrap(),
             attempt: 1,
         };
-        for _ in 0..3 {
+        for _ in 0..4 {
             let answer = self.world.call("request", |b| ask(b, &self.asker, &request)).await;
             match answer {
                 Some(Ok((lease, credential, delivery))) => {
@@ -150,7 +150,10 @@ impl Agent {
                         return Some(lease.terms.id);
                     }
                 }
-                Some(Err(refused)) if refused.reason == Reason::AttemptSpent => request.attempt += 1,
+                Some(Err(refused)) if refused.reason == Reason::AttemptSpent => {
+                    request.attempt += 1;
+                    self.world.history.note(format!("request {name}: attempt {} follows", request.attempt));
+                }
                 Some(Err(refused)) => {
                     self.world.history.note(format!("request {name}: {refused}"));
                     refused.retry_after?;
@@ -190,8 +193,9 @@ impl Agent {
         }
     }
 
-    async fn renew(&self, held: &[LeaseId]) {
+    async fn renew(&self, held: &mut Vec<LeaseId>) {
         let dice = &self.world.dice;
+        held.retain(|id| self.world.record.rows().is_usable(*id));
         let Some(id) = dice.pick(held).copied() else { return };
         let ttl = dice.chance(500).then(|| Span::from_secs(dice.between(5, 60)));
         let answer = self.world.call("renew", async |b| b.renew(&self.asker, id, ttl).await).await;

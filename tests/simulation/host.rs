@@ -106,7 +106,7 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
         registry: registry(ground, store.as_ref()).await?,
         tasks: TaskLimits {
             grace: Span::from_secs(30),
-            default_deadline: Span::from_secs(90),
+            default_deadline: Span::from_secs(60),
             max_deadline: Span::from_mins(10),
         },
         name: "sim".to_owned(),

@@ -110,7 +110,7 @@ pub(crate) async fn settle(world: &World) {
 /// What happens to everybody at once.
 pub(crate) async fn sky(world: Arc<World>) {
     loop {
-        pause(world.dice.millis(3000, 15_000)).await;
+        pause(world.dice.millis(2000, 9000)).await;
         if world.weather.is_calm() {
             return;
         }
@@ -128,7 +128,7 @@ async fn outage(world: Arc<World>) {
     let Some(site) = world.dice.pick(&world.sites).cloned() else { return };
     world.history.note(format!("{} is down", site.name));
     site.set_down(true);
-    pause(world.dice.millis(1000, 50_000)).await;
+    pause(world.dice.millis(1000, 35_000)).await;
     site.set_down(false);
     world.history.note(format!("{} is up", site.name));
 }

@@ -139,7 +139,7 @@ fn promises_hold(world: &World) {
 
 /// While all is well, leases end when they expire.
 async fn on_time(world: &Arc<World>) {
-    for _ in 0..25 {
+    for _ in 0..20 {
         pause(Duration::from_secs(1)).await;
         let Some((broker, _)) = world.serving() else { continue };
         let rows = world.record.rows();

@@ -143,10 +143,13 @@ impl Rows {
         usable.map(|l| (l.terms.principal.to_string(), self.killed_first.contains(&l.terms.id)))
     }
 
+    pub(crate) fn is_usable(&self, id: LeaseId) -> bool {
+        self.leases.get(&id).is_some_and(|lease| lease.state.is_usable())
+    }
+
     /// What an operator was told is revoked, and an agent may still use.
     pub(crate) fn broken_promises(&self) -> Vec<LeaseId> {
-        let usable = |id: &&LeaseId| self.leases.get(id).is_none_or(|lease| lease.state.is_usable());
-        self.told_revoked.iter().filter(usable).copied().collect()
+        self.told_revoked.iter().copied().filter(|id| self.is_usable(*id)).collect()
     }
 }
 

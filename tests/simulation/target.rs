@@ -42,8 +42,13 @@ pub(crate) struct Session {
 }
 
 impl Site {
-    pub(crate) fn new(name: &'static str, grade: Grade, seed: u64, time: Arc<SimTime>) -> Arc<Self> {
+    /// Its clock is a little off, sometimes by more than the broker takes.
+    pub(crate) fn new(name: &'static str, grade: Grade, dice: &Dice, time: Arc<SimTime>) -> Arc<Self> {
+        let seed = dice.roll(u64::MAX);
+        let off = if dice.chance(100) { 90_000 } else { 3000 };
+        let off = i64::try_from(dice.roll(2 * off)).unwrap() - i64::try_from(off).unwrap();
         let target = Arc::new(MemoryTarget::new(Settings::of(grade), Bits::of_target(seed, time)));
+        target.set_clock_offset(off);
         Arc::new(Self {
             name,
             backend: MemoryBackend::new(target.clone()),
@@ -115,8 +120,6 @@ enum Fate {
     AnswerLost,
     Hung,
     DoneAndHung,
-    /// Done when nobody waits any more.
-    Late,
 }
 
 impl SimBackend {
@@ -133,7 +136,7 @@ impl SimBackend {
             return Fate::AnswerLost;
         }
         if dice.chance(rates.target_hung) {
-            return [Fate::Hung, Fate::DoneAndHung, Fate::Late][usize::try_from(dice.roll(3)).unwrap()];
+            return if dice.chance(500) { Fate::Hung } else { Fate::DoneAndHung };
         }
         Fate::Done
     }
@@ -165,7 +168,7 @@ impl SimBackend {
         pause(weather.delay(dice)).await;
         match fate {
             Fate::Failed => return Err(lost(&self.site)),
-            Fate::Hung | Fate::Late => pending::<()>().await,
+            Fate::Hung => pending::<()>().await,
             Fate::Done | Fate::AnswerLost | Fate::DoneAndHung => {}
         }
         let answer = work.await;
@@ -266,7 +269,7 @@ impl Backend for SimBackend {
 
     async fn issue(&self, order: &IssueOrder) -> Result<Issued, BackendError> {
         let work = self.site.backend.issue(order);
-        if !self.site.is_down() && self.world.dice.chance(self.world.weather.rates().target_hung) {
+        if !self.site.is_down() && self.world.dice.chance(self.world.weather.rates().late) {
             return self.leave_late(Call::Issue, order.principal(), work).await;
         }
         let landing = async {
@@ -279,7 +282,7 @@ impl Backend for SimBackend {
 
     async fn renew(&self, order: &RenewOrder) -> Result<Renewed, BackendError> {
         let work = self.site.backend.renew(order);
-        if !self.site.is_down() && self.world.dice.chance(self.world.weather.rates().target_hung) {
+        if !self.site.is_down() && self.world.dice.chance(self.world.weather.rates().late) {
             return self.leave_late(Call::Renew, order.principal(), work).await;
         }
         self.call(&format!("renew {}", order.principal()), work).await

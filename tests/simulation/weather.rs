@@ -22,8 +22,10 @@ pub(crate) struct Rates {
     pub(crate) target_failed: u64,
     /// A target does what it is asked, and its answer is an error.
     pub(crate) answer_lost: u64,
-    /// A target does not answer; it may have done it, now or later.
+    /// A target does not answer; it may have done it.
     pub(crate) target_hung: u64,
+    /// A mint or a renewal lies in its target for a while, though the broker has given it up.
+    pub(crate) late: u64,
     /// One order of a revocation comes no further than some step.
     pub(crate) partial: u64,
     /// A caller goes away in the middle of its call.
@@ -45,9 +47,10 @@ impl Rates {
             target_failed: rate(150),
             answer_lost: rate(150),
             target_hung: rate(80),
+            late: rate(200),
             partial: rate(300),
-            gone: rate(300),
-            sky: rate(800),
+            gone: rate(400),
+            sky: rate(1000),
         }
     }
 }

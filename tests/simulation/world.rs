@@ -53,9 +53,7 @@ impl World {
     fn new(seed: u64, skip: Option<Skip>) -> Arc<Self> {
         let time = SimTime::begin();
         let dice = Dice::of(seed);
-        let site = |(n, (name, grade)): (u64, &(&'static str, _))| {
-            Site::new(name, *grade, seed ^ (n << 32), time.clone())
-        };
+        let site = |(name, grade): &(&'static str, _)| Site::new(name, *grade, &dice, time.clone());
         Arc::new(Self {
             seed,
             skip,
@@ -64,7 +62,7 @@ impl World {
             record: Record::default(),
             disk: Disk::default(),
             dir: in_memory(),
-            sites: (1..).zip(&TARGETS).map(site).collect(),
+            sites: TARGETS.iter().map(site).collect(),
             silence: CancellationToken::new(),
             serving: Mutex::default(),
             dice,
@@ -94,7 +92,7 @@ impl World {
             return None;
         };
         let patience = match self.dice.chance(self.weather.rates().gone) {
-            true => self.dice.millis(0, 3000),
+            true => self.dice.millis(0, if self.dice.chance(500) { 60 } else { 3000 }),
             false => Duration::from_secs(60),
         };
         let answer = tokio::select! {
@@ -125,7 +123,7 @@ pub(crate) async fn live(seed: u64, skip: Option<Skip>) -> Told {
     }
     tokio::spawn(operators::live(world.clone()));
     tokio::spawn(operators::sky(world.clone()));
-    pause(world.dice.millis(30_000, 90_000)).await;
+    pause(world.dice.millis(25_000, 70_000)).await;
     quiet::come(&world).await;
     host.abort();
     world.history.tell()
