@@ -8,6 +8,7 @@ pub mod layers;
 mod lease;
 mod read;
 mod revocation;
+pub mod room;
 pub mod status;
 mod target;
 mod task;

@@ -91,6 +91,22 @@ pub const TABLE: &[Row] = &[
     open("grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
 ];
 
+/// Calls whose answer stays open: they are counted apart from those that end by themselves.
+const STAY_OPEN: &[&str] = &[
+    "leasehold.v1.TaskService/WatchTask",
+    "leasehold.v1.RevocationService/Revoke",
+    "leasehold.v1.RevocationService/WatchRevocation",
+    "leasehold.v1.AuditService/Export",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+];
+
+/// Whether the answer to a call stays open.
+#[must_use]
+pub fn stays_open(call: &str) -> bool {
+    STAY_OPEN.contains(&call)
+}
+
 /// Whether a call changes something for operators.
 #[must_use]
 pub fn acts(call: &str) -> bool {

@@ -8,10 +8,12 @@ mod liveness;
 mod on_record;
 mod open_task;
 mod propose;
+mod quota;
 mod reassess;
 mod recover;
 mod refused;
 mod renew;
+mod repeats;
 mod request;
 mod revocations;
 mod revoke;
@@ -27,6 +29,7 @@ use arc_swap::ArcSwap;
 use leasehold_backend::Entropy;
 use leasehold_law::id::DecisionId;
 use leasehold_law::principal::InstallationKey;
+use leasehold_law::quota::Quotas;
 use leasehold_law::time::{Span, Timestamp};
 use tokio_util::task::TaskTracker;
 
@@ -69,6 +72,8 @@ pub struct Parts {
     pub key: InstallationKey,
     /// Limits of tasks.
     pub tasks: TaskLimits,
+    /// What agents, owners and targets may use.
+    pub quotas: Quotas,
     /// The broker's name.
     pub name: String,
 }
@@ -102,6 +107,8 @@ struct Inner {
     started_at: Timestamp,
     liveness: liveness::Liveness,
     attempts: request::Attempts,
+    meter: quota::Meter,
+    repeats: repeats::Repeats,
     revoker: revoke::Revoker,
     held: sweep::Held,
     draining: AtomicBool,
@@ -119,6 +126,8 @@ impl Broker {
                 started_at: parts.clock.now(),
                 liveness: liveness::Liveness::default(),
                 attempts: request::Attempts::default(),
+                meter: quota::Meter::new(parts.quotas),
+                repeats: repeats::Repeats::default(),
                 revoker: revoke::Revoker::new(&targets),
                 held: sweep::Held::default(),
                 draining: AtomicBool::new(false),

@@ -19,6 +19,7 @@ mod operators;
 mod people;
 mod policy;
 mod problem;
+mod quotas;
 mod roles;
 mod source;
 mod store;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use leasehold_backend::BackendKind;
 use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
+use leasehold_law::quota::Quotas;
 use leasehold_law::scope::Pair;
 
 pub use broker::Broker;
@@ -78,6 +80,8 @@ pub struct Config {
     pub store: Store,
     /// `[tasks]`.
     pub tasks: Tasks,
+    /// `[quotas]`.
+    pub quotas: Quotas,
     /// `[people]`, with what the catalog does not hold.
     pub people: BTreeMap<String, Person>,
     /// `[targets]`, with what their backends need.
@@ -161,6 +165,8 @@ fn check(
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
     let defined = Defined::read(parts, kinds, trust, domain, report);
+    let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
+    let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
     let catalog = (report.count() == before).then(|| defined.catalog(floors));
     let places = policy::Places { main: root.place(), grants: &defined.grants.places };
@@ -175,6 +181,7 @@ fn check(
         identity: identity?,
         store: store?,
         tasks,
+        quotas,
         digests: digest::digests(&catalog, &beside),
         people,
         targets,

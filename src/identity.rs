@@ -11,6 +11,7 @@ use leasehold_law::{caller::CallerId, time::Timestamp};
 mod connection;
 pub mod listener;
 mod refusal;
+mod share;
 pub mod spiffe;
 pub mod unix;
 
@@ -19,9 +20,13 @@ mod tests;
 
 pub use connection::Connection;
 pub use refusal::{RefusalCount, RefusalReason, Refusals};
+pub use share::{Each, Share};
 
 /// The clock that this room asks; the broker hands in its own (RULES R-23), tests a fixed one.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Whether anybody registered a caller for the door that it came to. Others get far less of it.
+pub type Known = Arc<dyn Fn(&CallerId) -> bool + Send + Sync>;
 
 /// Through which listener a request came. Authority differs by door (RULES R-19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +98,17 @@ impl Caller {
 
 /// What a connection carries into each of its requests. Opaque: [`Presented::of`] reads it.
 #[derive(Clone, Debug)]
-pub struct ConnectInfo(Caller);
+pub struct ConnectInfo {
+    caller: Caller,
+    share: Arc<Share>,
+}
+
+impl ConnectInfo {
+    /// What the caller of a request may hold of its door.
+    pub fn share(extensions: &Extensions) -> Option<&Share> {
+        extensions.get::<Self>().map(|info| info.share.as_ref())
+    }
+}
 
 /// Why an identity that was once proven does not count for this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,7 +135,7 @@ pub enum Presented {
 impl Presented {
     /// Reads the identity out of a request's extensions and judges it at `now`.
     pub fn of(extensions: &Extensions, now: Timestamp) -> Self {
-        let Some(ConnectInfo(caller)) = extensions.get::<ConnectInfo>() else { return Self::NotPresented };
+        let Some(ConnectInfo { caller, .. }) = extensions.get() else { return Self::NotPresented };
         match caller.check(now) {
             Ok(()) => Self::Proven(caller.clone()),
             Err(rejection) => Self::Rejected(rejection),

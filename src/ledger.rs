@@ -22,7 +22,7 @@ use leasehold_law::time::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
-use crate::store::{Change, Outcome, Store, StoreError};
+use crate::store::{Ceiling, Change, Outcome, Store, StoreError};
 use entry::{about_lease, about_nothing, about_task};
 
 /// Proof that something is durable. Only the ledger makes one.
@@ -42,6 +42,9 @@ pub enum LedgerError {
     /// It rests on something that has changed: decide again.
     #[error("{0} has changed meanwhile")]
     Stale(Subject),
+    /// A quota is used up.
+    #[error("{} has {} live leases already", .0.holder, .0.most)]
+    Full(Box<Ceiling>),
     /// The law knows no such step.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
@@ -101,28 +104,29 @@ impl Ledger {
         if self.healthy.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let now = self.clock.now();
-        self.commit(vec![Change::Number(HIGH_WATER, now.0)], Vec::new()).await.map_err(|error| match error {
+        self.record_time().await.map_err(|error| match error {
             LedgerError::Store(error) | LedgerError::Unknown(error) => error,
-            LedgerError::Stale(_) | LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => {
-                StoreError::Unusable(error.to_string())
-            }
+            LedgerError::Stale(_)
+            | LedgerError::Full(_)
+            | LedgerError::Illegal(_)
+            | LedgerError::IllegalTask(_) => StoreError::Unusable(error.to_string()),
         })
     }
 
     /// Commit one of a mint: the lease exists by name before it exists in the target (law 2).
     ///
     /// # Errors
-    /// [`LedgerError::Stale`] where what it was decided on has changed.
+    /// [`LedgerError::Stale`] where what it was decided on has changed, [`LedgerError::Full`] where a quota is used up.
     pub async fn record_mint(
         &self,
         order: IssueOrder,
         decision: DecisionRecord,
+        ceilings: Vec<Ceiling>,
         due: Timestamp,
     ) -> Result<(Recorded<IssueOrder>, Lease), LedgerError> {
         let step = LeaseEvent::MintStarted { mint_by: order.mint_by(), due, expires_at: order.expires_at() };
         let guards = order.guards().to_vec();
-        let lease = self.begin_lease(order.terms().clone(), step, Some(decision), guards).await?;
+        let lease = self.begin_lease(order.terms().clone(), step, decision, guards, ceilings).await?;
         Ok((Recorded(order), lease))
     }
 
@@ -136,19 +140,21 @@ impl Ledger {
         decision: DecisionRecord,
         refusal: leasehold_law::lease::Refusal,
     ) -> Result<Lease, LedgerError> {
-        self.begin_lease(terms, LeaseEvent::Refused { refusal }, Some(decision), Vec::new()).await
+        let step = LeaseEvent::Refused { refusal };
+        self.begin_lease(terms, step, decision, Vec::new(), Vec::new()).await
     }
 
     async fn begin_lease(
         &self,
         terms: LeaseTerms,
         step: LeaseEvent,
-        decision: Option<DecisionRecord>,
+        decision: DecisionRecord,
         guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
     ) -> Result<Lease, LedgerError> {
         let lease = Lease::first(terms.clone(), &step)?;
-        let event = Event::Lease { terms: Some(Box::new(terms)), decision: decision.map(Box::new), step };
-        self.put_lease(lease, event, Vec::new(), guards).await
+        let event = Event::Lease { terms: Some(Box::new(terms)), decision: Some(Box::new(decision)), step };
+        self.put_lease(lease, event, guards, ceilings).await
     }
 
     /// Commit one of a renewal.
@@ -166,7 +172,7 @@ impl Ledger {
         let next = lease.apply(&step)?;
         let guards = order.guards().to_vec();
         let event = Event::Lease { terms: None, decision: Some(Box::new(decision)), step };
-        let lease = self.put_lease(next, event, Vec::new(), guards).await?;
+        let lease = self.put_lease(next, event, guards, Vec::new()).await?;
         Ok((Recorded(order), lease))
     }
 
@@ -182,19 +188,18 @@ impl Ledger {
     ) -> Result<Lease, LedgerError> {
         let next = lease.apply(&step)?;
         let event = Event::Lease { terms: None, decision: None, step };
-        self.put_lease(next, event, Vec::new(), guards.to_vec()).await
+        self.put_lease(next, event, guards.to_vec(), Vec::new()).await
     }
 
     async fn put_lease(
         &self,
         lease: Lease,
         event: Event,
-        mut changes: Vec<Change>,
         guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
     ) -> Result<Lease, LedgerError> {
-        let draft = about_lease(&lease, event, self.clock.now())?;
-        changes.extend([Change::Lease(Box::new(lease.clone())), Change::Append(draft)]);
-        self.commit(changes, guards).await?;
+        let changes = self.lease_changes(&lease, event)?;
+        self.commit_below(changes.into(), guards, ceilings).await?;
         self.tell(Notice::Lease(Arc::new(lease.clone())));
         Ok(lease)
     }
@@ -229,12 +234,12 @@ impl Ledger {
         guards: Vec<Guard>,
     ) -> Result<(Task, Vec<Lease>), LedgerError> {
         let next = task.apply(&step)?;
-        let now = self.clock.now();
         let mut changes = Vec::new();
         let mut moved = Vec::new();
         for (lease, step) in leases {
-            let (lease, change) = self.lease_change(lease, step, now)?;
-            changes.extend(change);
+            let lease = lease.apply(step)?;
+            let event = Event::Lease { terms: None, decision: None, step: step.clone() };
+            changes.extend(self.lease_changes(&lease, event)?);
             moved.push(lease);
         }
         let event = Event::Task { terms: None, scope: None, decisions, step };
@@ -243,16 +248,10 @@ impl Ledger {
         Ok((task, moved))
     }
 
-    fn lease_change(
-        &self,
-        lease: &Lease,
-        step: &LeaseEvent,
-        now: Timestamp,
-    ) -> Result<(Lease, [Change; 2]), LedgerError> {
-        let next = lease.apply(step)?;
-        let event = Event::Lease { terms: None, decision: None, step: step.clone() };
-        let draft = about_lease(&next, event, now)?;
-        Ok((next.clone(), [Change::Lease(Box::new(next)), Change::Append(draft)]))
+    /// The row of a lease, and its entry.
+    fn lease_changes(&self, lease: &Lease, event: Event) -> Result<[Change; 2], LedgerError> {
+        let draft = about_lease(lease, event, self.clock.now())?;
+        Ok([Change::Lease(Box::new(lease.clone())), Change::Append(draft)])
     }
 
     async fn put_task(
@@ -363,12 +362,22 @@ impl Ledger {
     }
 
     async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Result<(), LedgerError> {
-        let outcome = self.store.commit(changes, guards).await;
+        self.commit_below(changes, guards, Vec::new()).await
+    }
+
+    async fn commit_below(
+        &self,
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Result<(), LedgerError> {
+        let outcome = self.store.commit_below(changes, guards, ceilings).await;
         let healthy = !matches!(outcome, Outcome::Failed(StoreError::Unusable(_)) | Outcome::Unknown(_));
         self.healthy.store(healthy, Ordering::Relaxed);
         match outcome {
             Outcome::Committed => Ok(()),
             Outcome::Stale(subject) => Err(LedgerError::Stale(subject)),
+            Outcome::Full(ceiling) => Err(LedgerError::Full(ceiling)),
             Outcome::Failed(error) => Err(LedgerError::Store(error)),
             Outcome::Unknown(error) => Err(LedgerError::Unknown(error)),
         }

@@ -23,11 +23,10 @@ use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemTime, TimeSource};
 use crate::config::{AdminAddr, Config, Loaded, Problem, Trust};
-use crate::identity::Door;
-use crate::identity::Refusals;
-use crate::identity::listener::{Entrance, Incoming, Limits, bind_tcp, bind_unix};
+use crate::identity::listener::{Entrance, Gate, Incoming, Limits, bind_tcp, bind_unix};
 use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
 use crate::identity::unix::Access;
+use crate::identity::{Door, Known, Refusals};
 
 pub use check::{Checked, check};
 pub use process::harden;
@@ -40,6 +39,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Streams that one connection may hold at a time.
 const STREAMS: u32 = 256;
+/// What a connection may send before it is read: the largest request, and not that for each of its streams.
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// What one stream may send before it is read.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The headers of a request, in bytes.
+const HEADERS: u32 = 16 * 1024;
 /// How often the identity is asked whether it is good for a handshake.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
@@ -222,10 +227,11 @@ async fn serve(
     let routes = Api::new(broker.clone(), operators.clone()).routes().await;
     let routes = routes.map_err(|error| StartError::Host(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
-    let now = now_of(&broker);
-    let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, now.clone(), refusals.clone());
+    let limits = Limits { each: config.listen.per_caller, ..limits };
+    let gate = |known| Gate { now: now_of(&broker), refusals: refusals.clone(), known };
+    let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, gate(known_agents(&broker)));
     agents_door.accept_tls(listeners.agents, identity.server_tls()?);
-    let (admin_door, admin_incoming) = Entrance::new(Door::Admin, limits, now, refusals);
+    let (admin_door, admin_incoming) = Entrance::new(Door::Admin, limits, gate(known_operators(&operators)));
     for listener in listeners.admin_tcp {
         admin_door.accept_tls(listener, identity.server_tls()?);
     }
@@ -238,6 +244,16 @@ async fn serve(
     background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
     tracing::info!(%agents, broker = broker.name(), "serving");
     Ok(Running { broker, agents, admin_tcp, stop, doors, background })
+}
+
+fn known_agents(broker: &Broker) -> Known {
+    let broker = broker.clone();
+    Arc::new(move |id| broker.registry().agent(id).is_some())
+}
+
+fn known_operators(operators: &Arc<Operators>) -> Known {
+    let operators = operators.clone();
+    Arc::new(move |id| operators.contains_key(id))
 }
 
 fn now_of(broker: &Broker) -> crate::identity::Now {
@@ -272,6 +288,9 @@ async fn serve_door(
 ) -> Result<(), tonic::transport::Error> {
     Transport::builder()
         .max_concurrent_streams(STREAMS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .layer(DoorLayer::new(broker, operators))

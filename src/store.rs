@@ -12,6 +12,7 @@ use leasehold_law::caller::CallerId;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::Lease;
+use leasehold_law::quota::Holder;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_law::subject::{Guard, Subject};
@@ -51,6 +52,31 @@ pub struct Draft {
     pub body: Vec<u8>,
 }
 
+/// A bound on live leases, counted in the transaction that writes one more (RULES R-1, REQUIREMENTS POL-9).
+///
+/// # Contract
+/// A set with a ceiling is written only where fewer than `most` leases that it counts are live, in whatever state they
+/// are, just before the set. Of sets that are written at once each sees what those before it left, so that two of them
+/// cannot both take the last place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ceiling {
+    /// What the bound is about.
+    pub holder: Holder,
+    /// Whose leases are counted.
+    pub counted: Counted,
+    /// How many may be live.
+    pub most: u64,
+}
+
+/// Live leases that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Those of all these agents.
+    Agents(Vec<CallerId>),
+    /// Those on this target.
+    Target(String),
+}
+
 /// What became of a set of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -58,6 +84,8 @@ pub enum Outcome {
     Committed,
     /// None of it is written: this subject has another version by now.
     Stale(Subject),
+    /// None of it is written: so many leases are live already.
+    Full(Box<Ceiling>),
     /// None of it is written, and the store says why.
     Failed(StoreError),
     /// Nobody knows. Expose nothing, and read again.
@@ -171,8 +199,14 @@ pub struct Counts {
 /// An answer of [`Outcome::Committed`] is on disk. Reads see every set that was acknowledged before they began.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// Writes the changes if every guard still holds and no ceiling is reached.
+    async fn commit_below(&self, changes: Vec<Change>, guards: Vec<Guard>, ceilings: Vec<Ceiling>)
+    -> Outcome;
+
     /// Writes the changes if every guard still holds.
-    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome;
+    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
+        self.commit_below(changes, guards, Vec::new()).await
+    }
 
     /// The versions of these subjects, in their order; 0 for one that does not exist.
     async fn versions(&self, subjects: &[Subject]) -> Result<Vec<u64>, StoreError>;

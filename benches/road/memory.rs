@@ -8,6 +8,7 @@ use crate::table::{Latencies, Table, millis};
 use crate::world::{Client, Setup, World, lease_request};
 
 const RUN: Duration = Duration::from_secs(8);
+const CONNECTIONS: usize = 8;
 const PAIR: &str = "orders.read@orders";
 
 pub(crate) async fn run(table: &mut Table) {
@@ -53,12 +54,13 @@ fn policies(count: usize) -> String {
 }
 
 async fn drive(world: &World, callers: usize) -> Latencies {
-    let mut running = Vec::new();
-    for caller in 0..callers {
-        // A handful of connections, as agents on a few hosts would have.
-        let client = world.agent(if caller % 2 == 0 { "triage" } else { "other" }).await;
-        running.push(tokio::spawn(one_caller(client)));
+    // A handful of connections, as agents on a few hosts would have.
+    let mut clients = Vec::new();
+    for connection in 0..callers.min(CONNECTIONS) {
+        clients.push(world.agent(if connection % 2 == 0 { "triage" } else { "other" }).await);
     }
+    let callers = clients.iter().cycle().take(callers);
+    let running: Vec<_> = callers.map(|client| tokio::spawn(one_caller(client.clone()))).collect();
     let mut all = Vec::new();
     for caller in running {
         all.extend(caller.await.unwrap());

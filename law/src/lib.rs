@@ -13,6 +13,7 @@ pub mod lifetime;
 pub mod param;
 pub mod policy;
 pub mod principal;
+pub mod quota;
 pub mod reason;
 pub mod request;
 pub mod revocation;

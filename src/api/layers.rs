@@ -1,4 +1,5 @@
-//! What every request passes before its service: who, whether it may, and, on the way back, whether a secret arrived.
+//! What every request passes before its service: who, whether there is room, whether it may, and, on the way back,
+//! whether a secret arrived.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -11,11 +12,11 @@ use leasehold_law::reason::Reason;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::room::{self, Place, Room};
 use super::status;
 use crate::authority::{self, Operators, Standing};
 use crate::broker::{Broker, Delivery, Refused};
-use crate::identity::{Caller, Presented};
-use crate::ledger;
+use crate::identity::{Caller, ConnectInfo, Presented};
 
 /// Who makes a request, and as what.
 #[derive(Clone, Debug)]
@@ -31,13 +32,14 @@ pub struct Identified {
 pub struct DoorLayer {
     broker: Broker,
     operators: Arc<Operators>,
+    room: Room,
 }
 
 impl DoorLayer {
-    /// A layer over a broker's registry and these operators.
+    /// A layer over a broker's registry and these operators, with a room of its own.
     #[must_use]
     pub fn new(broker: Broker, operators: Arc<Operators>) -> Self {
-        Self { broker, operators }
+        Self { broker, operators, room: Room::of_a_door() }
     }
 }
 
@@ -75,11 +77,13 @@ where
         let door = self.door.clone();
         let presented = Presented::of(request.extensions(), door.broker.now());
         let call = request.uri().path().trim_start_matches('/').to_owned();
+        let place = door.room.enter(ConnectInfo::share(request.extensions()), &call);
         Box::pin(async move {
-            match door.admit(presented, &call).await {
-                Ok(identified) => {
+            match door.admit(presented, place, &call).await {
+                Ok((identified, place)) => {
                     request.extensions_mut().insert(identified);
-                    inner.call(request).await.map(track_delivery)
+                    let request = request.map(|body| room::arriving(body, &call));
+                    inner.call(request).await.map(|response| track(response, place))
                 }
                 Err(refused) => Ok(status::of(&refused).into_http()),
             }
@@ -89,7 +93,12 @@ where
 
 impl DoorLayer {
     /// Identity holds for a request, not for a connection (ID-2); then authority. Refusals are on record (law 12).
-    async fn admit(&self, presented: Presented, call: &str) -> Result<Identified, Refused> {
+    async fn admit(
+        &self,
+        presented: Presented,
+        place: Result<Place, Refused>,
+        call: &str,
+    ) -> Result<(Identified, Place), Refused> {
         let caller = match presented {
             Presented::Proven(caller) => caller,
             Presented::NotPresented => {
@@ -101,13 +110,14 @@ impl DoorLayer {
                     .next("connect again with a fresh SVID; leasehold doctor shows what you have"));
             }
         };
+        let place = place?;
         let registry = self.broker.registry();
         match authority::check(call, &caller, &self.operators, &registry) {
             Ok(standing) => {
                 self.record_act(&caller, call);
-                Ok(Identified { caller, standing })
+                Ok((Identified { caller, standing }, place))
             }
-            Err(refused) => Err(self.record(refused, &caller, call).await),
+            Err(refused) => Err(self.broker.turn_away(caller.id(), call, refused).await),
         }
     }
 
@@ -127,23 +137,6 @@ impl DoorLayer {
             }
         });
     }
-
-    async fn record(&self, refused: Refused, caller: &Caller, call: &str) -> Refused {
-        let Ok(id) = self.broker.make_decision_id() else { return refused };
-        let event = ledger::refused(
-            id,
-            caller.id().clone(),
-            &call.chars().take(128).collect::<String>(),
-            refused.reason,
-        );
-        match self.broker.ledger().note(&id.to_string(), event).await {
-            Ok(()) => refused.decided(id),
-            Err(error) => {
-                tracing::warn!(caller = %caller.id(), call, %error, "a refusal is not on record");
-                refused
-            }
-        }
-    }
 }
 
 /// A delivery on its way through a response's extensions, to be confirmed when the body has left.
@@ -160,18 +153,18 @@ impl Receipt {
     }
 }
 
-/// A response that carries a receipt gets a body that confirms it (RULES R-3). A body that is dropped before its end,
-/// because the client reset its stream, drops the delivery with it: the lease is revoked as undelivered.
-fn track_delivery(mut response: http::Response<Body>) -> http::Response<Body> {
-    match response.extensions_mut().remove::<Receipt>().and_then(|receipt| receipt.take()) {
-        Some(delivery) => response.map(|body| Body::new(Tracked { body, delivery: Some(delivery) })),
-        None => response,
-    }
+/// A response keeps its place until its body has left. One that carries a receipt confirms it then (RULES R-3); a body
+/// that is dropped before its end, because the client reset its stream, drops the delivery with it: the lease is revoked
+/// as undelivered.
+fn track(mut response: http::Response<Body>, place: Place) -> http::Response<Body> {
+    let delivery = response.extensions_mut().remove::<Receipt>().and_then(|receipt| receipt.take());
+    response.map(|body| Body::new(Tracked { body, delivery, _place: place }))
 }
 
 struct Tracked {
     body: Body,
     delivery: Option<Delivery>,
+    _place: Place,
 }
 
 impl http_body::Body for Tracked {

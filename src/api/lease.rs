@@ -19,7 +19,7 @@ impl LeaseService for Api {
         let asker = asker(&request)?;
         let wire = request.into_inner();
         let size = read::page_size(wire.page_size)?;
-        let offers = self.broker.offers(&asker)?;
+        let offers = self.broker.offers(&asker).await?;
         let after =
             |offer: &&GrantOffer| wire.page_token.is_empty() || offer.pair.to_string() > wire.page_token;
         let wanted = |offer: &&GrantOffer| wire.target.is_empty() || offer.pair.target == wire.target;
@@ -78,7 +78,8 @@ impl LeaseService for Api {
         let asker = asker(&request)?;
         let wire = request.into_inner();
         let id = read::parse("lease", &wire.lease)?;
-        let renewal = self.broker.renew(&asker, id, read::ttl("ttl", wire.ttl)?).await?;
+        let request = read::parse("request_id", &wire.request_id)?;
+        let renewal = self.broker.renew(&asker, id, read::ttl("ttl", wire.ttl)?, &request).await?;
         Ok(Response::new(v1::RenewLeaseResponse {
             lease: Some(write::lease(&renewal.lease)),
             credential: None,

@@ -47,7 +47,10 @@ impl Broker {
         scope: Scope,
         wait: Span,
     ) -> Result<ScopeChange, Refused> {
-        let changed = self.change_own(asker, id, scope, wait).await;
+        let changed = match self.inner.count_call(asker) {
+            Ok(()) => self.change_own(asker, id, scope, wait).await,
+            Err(refused) => Err(refused),
+        };
         self.on_record(asker, &format!("change scope of {id}"), changed).await
     }
 
@@ -86,9 +89,6 @@ impl Inner {
         scope: &Scope,
     ) -> Result<Option<Changed>, Refused> {
         let registry = self.registry.load_full();
-        for entry in scope.entries() {
-            check_scope_params(&registry.require_grant(&entry.pair)?, &entry.params)?;
-        }
         let mut guards = self.open_task_guards(asker, task).await?;
         let wider = widened(&task.scope, scope);
         let mut decisions = Vec::new();
@@ -103,6 +103,9 @@ impl Inner {
                 self.record_decision(record).await?;
             }
             return Err(refused);
+        }
+        for entry in scope.entries() {
+            check_scope_params(&registry.require_grant(&entry.pair)?, &entry.params)?;
         }
         let steps = self.misfits(&registry, task, scope).await?;
         let step = TaskEvent::ScopeChanged { scope: scope.clone() };

@@ -107,6 +107,7 @@ impl Inner {
         match answer {
             Ok(issued) => self.activate(&recorded, lease, issued).await,
             Err(error) => {
+                tracing::warn!(lease = %lease.terms.id, target, %error, "a mint failed");
                 self.condemn(lease, Cause::MintFailed, None).await;
                 Err(Refused::backend(target, &error))
             }
@@ -128,7 +129,9 @@ impl Inner {
                 }
                 Step::Order(order, record) => {
                     let due = self.clock.now() + MINT_WINDOW;
-                    match self.ledger.record_mint(*order, *record, due).await {
+                    let (agent, target) = (&passage.asker.id, &passage.request.pair.target);
+                    let ceilings = self.ceilings(&self.registry.load(), agent, target);
+                    match self.ledger.record_mint(*order, *record, ceilings, due).await {
                         Ok(recorded) => return Ok(recorded),
                         Err(LedgerError::Stale(_)) => {}
                         Err(error) => return Err(error.into()),
@@ -280,6 +283,6 @@ pub(super) fn cause_of(error: &LedgerError) -> Cause {
         LedgerError::Stale(S::Freeze(_) | S::Lease(_)) => Cause::Operator,
         LedgerError::Stale(S::Policy | S::Target(_)) => Cause::PolicyChanged,
         LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => Cause::Operator,
-        LedgerError::Store(_) | LedgerError::Unknown(_) => Cause::MintFailed,
+        LedgerError::Full(_) | LedgerError::Store(_) | LedgerError::Unknown(_) => Cause::MintFailed,
     }
 }

@@ -14,6 +14,10 @@ impl Broker {
         result: Result<T, Refused>,
     ) -> Result<T, Refused> {
         match result {
+            // A flood over a quota must not cost a commit each.
+            Err(denied) if denied.details.contains_key("quota") => {
+                Err(self.turn_away(&asker.id, call, denied).await)
+            }
             Err(denied) if denied.is_denial() && denied.decision.is_none() => {
                 Err(self.record_denial(asker, call, denied).await)
             }

@@ -41,6 +41,7 @@ impl Broker {
     }
 
     async fn open(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
+        self.inner.count_call(asker)?;
         self.inner.may_open().await?;
         self.registry().require_agent(asker)?;
         let _turn = self.take_turn(&asker.id, &request.request_id)?;
@@ -116,9 +117,14 @@ impl Inner {
         guards: &[Guard],
     ) -> Result<DecisionRecord, Refused> {
         let granted = registry.require_grant(&entry.pair)?;
-        check_scope_params(&granted, &entry.params)?;
-        let fixed =
-            granted.intent.params.iter().all(|(name, spec)| spec.optional || entry.params.contains_key(name));
+        // What an intent declares is told to those whom policy does not deny it, and to nobody else.
+        let unfit = check_scope_params(&granted, &entry.params).err();
+        let fixed = unfit.is_none()
+            && granted
+                .intent
+                .params
+                .iter()
+                .all(|(name, spec)| spec.optional || entry.params.contains_key(name));
         let default = granted.grant.ttl.default;
         let ask = Ask {
             pair: &entry.pair,
@@ -127,7 +133,11 @@ impl Inner {
             renewal: false,
         };
         let id = leasehold_law::id::DecisionId::derive(self.clock.now(), self.random_bits()?);
-        Ok(self.ask(registry, id, asker, &ask, facts, guards)?.record)
+        let record = self.ask(registry, id, asker, &ask, facts, guards)?.record;
+        match unfit {
+            Some(unfit) if record.answer != Answer::Deny => Err(unfit),
+            Some(_) | None => Ok(record),
+        }
     }
 
     fn task_terms(&self, asker: &Asker, request: &OpenRequest, now: Timestamp) -> Result<TaskTerms, Refused> {

@@ -89,11 +89,12 @@ impl Broker {
         task: Option<TaskId>,
     ) -> Result<Proposal, Refused> {
         let inner = &self.inner;
+        inner.count_call(asker)?;
         inner.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
         let registry = self.registry();
         registry.require_agent(asker)?;
         let granted = registry.require_grant(pair)?;
-        check_request_params(&granted, params)?;
+        let unfit = check_request_params(&granted, params).err();
         inner.barrier_guards(vec![Selector::Agent(asker.id.clone())]).await?;
         let now = self.now();
         let task = match task {
@@ -102,8 +103,13 @@ impl Broker {
         };
         let facts = task.as_ref().map_or(PROPOSED, |task| TaskFacts::of(task, now));
         let asked = ttl.unwrap_or(granted.grant.ttl.default);
-        let ask = Ask { pair, params: Some(params), ttl: asked, renewal: false };
+        // What an intent declares is told to those whom policy does not deny it, and to nobody else.
+        let judged = unfit.is_none().then_some(params);
+        let ask = Ask { pair, params: judged, ttl: asked, renewal: false };
         let decision = inner.ask(&registry, self.make_decision_id()?, asker, &ask, facts, &[])?;
+        if let Some(unfit) = unfit.filter(|_| decision.record.answer != Answer::Deny) {
+            return Err(unfit);
+        }
         inner.record_decision(&decision.record).await?;
         let can = inner.door.capabilities(&pair.target);
         let entry =
@@ -133,8 +139,13 @@ impl Broker {
     /// not, and changes nothing.
     ///
     /// # Errors
-    /// Where the caller is unknown.
-    pub fn offers(&self, asker: &Asker) -> Result<Vec<GrantOffer>, Refused> {
+    /// Where the caller is unknown, or asks too often.
+    pub async fn offers(&self, asker: &Asker) -> Result<Vec<GrantOffer>, Refused> {
+        let offers = self.inner.count_call(asker).and_then(|()| self.list_offers(asker));
+        self.on_record(asker, "list grants", offers).await
+    }
+
+    fn list_offers(&self, asker: &Asker) -> Result<Vec<GrantOffer>, Refused> {
         let registry = self.registry();
         registry.require_agent(asker)?;
         let mut offers = Vec::new();

@@ -296,18 +296,19 @@ impl Refused {
             .detail("state", lease.state.name())
     }
 
-    /// The target may not be minted in now.
+    /// The target may not be minted in now. Agents get a plain sentence: what the target says may name its address and
+    /// the broker's login, and operators have that in `leasehold status` and in the log.
     #[must_use]
     pub fn closed(target: &str, closed: &Closed) -> Self {
-        let down = |why: String| {
+        let down = |why: &str| {
             Self::new(Reason::TargetDown, format!("`{target}` does not answer"))
                 .why(why)
                 .next("try again; the broker keeps trying, and tells when it answers")
                 .retry_after(Span::from_secs(5))
         };
         match closed {
-            Closed::Unknown => down("it is not configured".to_owned()),
-            Closed::Down(error) => down(error.clone()),
+            Closed::Unknown => down("it is not configured"),
+            Closed::Down(_) => down("the broker cannot reach it, or it is too slow"),
             Closed::Unfit(missing) => {
                 Self::new(Reason::PrivilegeMissing, format!("the broker may not mint in `{target}`"))
                     .why(format!("it lacks {}", missing.what))
@@ -323,7 +324,7 @@ impl Refused {
         .detail("target", target)
     }
 
-    /// The target did not do what it was asked.
+    /// The target did not do what it was asked; its words are for operators, as in [`Refused::closed`].
     #[must_use]
     pub fn backend(target: &str, error: &BackendError) -> Self {
         match error {
@@ -340,7 +341,7 @@ impl Refused {
             | BackendError::BadRecipe(_)
             | BackendError::Conflict(_)
             | BackendError::Absent => Self::new(Reason::TargetRefused, format!("`{target}` refused"))
-                .why(error.to_string())
+                .why("it does not do what the grant's recipe says; the broker's log has its words")
                 .next(format!("an operator looks with: leasehold targets check {target}"))
                 .detail("target", target),
         }
@@ -366,6 +367,15 @@ impl Refused {
         .why(format!("no freeze is in force: {error}"))
         .next("mend the journal, then revoke again")
         .detail("leases", count)
+    }
+
+    /// Too much at once: nothing was begun.
+    #[must_use]
+    pub fn overloaded(what: impl Into<String>) -> Self {
+        Self::new(Reason::Quota, what)
+            .why("the broker bounds what it does at one time, so that stopping is never kept waiting")
+            .next("try again")
+            .retry_after(Span::from_secs(1))
     }
 
     /// The clock cannot be trusted.
@@ -404,6 +414,7 @@ impl From<LedgerError> for Refused {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Stale(subject) => Self::contended(format!("{subject} changed meanwhile")),
+            LedgerError::Full(ceiling) => ceiling.as_ref().into(),
             LedgerError::Store(error) => error.into(),
             LedgerError::Unknown(error) => Self::journal(&error),
             LedgerError::Illegal(error) => Self::internal(&error),
@@ -415,7 +426,8 @@ impl From<LedgerError> for Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unusable(_) | StoreError::Busy => Self::journal(&error),
+            StoreError::Busy => Self::overloaded("too much is waiting to be written"),
+            StoreError::Unusable(_) => Self::journal(&error),
             StoreError::Unreadable(_)
             | StoreError::Newer { .. }
             | StoreError::Foreign(_)

@@ -9,6 +9,7 @@ use leasehold_law::lease::{Lease, LeaseEvent, LeaseState, LimitedBy};
 use leasehold_law::lifetime::Limits;
 use leasehold_law::policy::{DecisionRecord, RenewOrder, RenewTerms, Verdict};
 use leasehold_law::reason::Reason;
+use leasehold_law::request::RequestId;
 use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::oneshot;
 
@@ -42,19 +43,38 @@ impl Broker {
     ///
     /// # Errors
     /// Where it is no longer live, has reached its full life, is denied by now, or the target does not answer.
-    pub async fn renew(&self, asker: &Asker, id: LeaseId, ttl: Option<Span>) -> Result<Renewal, Refused> {
-        let renewed = self.renew_own(asker, id, ttl).await;
+    pub async fn renew(
+        &self,
+        asker: &Asker,
+        id: LeaseId,
+        ttl: Option<Span>,
+        request: &RequestId,
+    ) -> Result<Renewal, Refused> {
+        let renewed = self.renew_own(asker, id, ttl, request).await;
         self.on_record(asker, &format!("renew {id}"), renewed).await
     }
 
-    async fn renew_own(&self, asker: &Asker, id: LeaseId, ttl: Option<Span>) -> Result<Renewal, Refused> {
+    /// The end is counted from now, so that asking again after a lost answer does no harm; what must not happen is two
+    /// at once.
+    async fn renew_own(
+        &self,
+        asker: &Asker,
+        id: LeaseId,
+        ttl: Option<Span>,
+        request: &RequestId,
+    ) -> Result<Renewal, Refused> {
+        self.inner.count_call(asker)?;
         self.inner.may_issue().await?;
         let lease = self.own_lease(asker, id).await?;
+        self.inner.count_use(&lease.terms.pair.target)?;
+        let turn = self.take_turn(&id, request)?;
         let inner = self.inner.clone();
         let asker = asker.clone();
         let (answer, answered) = oneshot::channel();
         self.inner.owned.spawn(async move {
-            drop(answer.send(inner.renew_lease(&asker, lease, ttl).await));
+            let renewed = inner.renew_lease(&asker, lease, ttl).await;
+            drop(turn);
+            drop(answer.send(renewed));
         });
         answered.await.map_err(|error| Refused::internal(&error))?
     }
@@ -216,6 +236,7 @@ impl Inner {
                 }
             }
             Err(error) => {
+                tracing::warn!(lease = %lease.terms.id, target, %error, "a renewal failed");
                 self.undo_renewal(lease, &error).await;
                 Err(Refused::backend(target, &error))
             }

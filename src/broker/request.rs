@@ -18,6 +18,10 @@ use super::{Broker, Inner};
 /// How long an attempt waits for the death of the one whose place it takes.
 const SUPERSEDE_WAIT: Span = Span::from_secs(10);
 
+/// Requests that are worked on at one time. They go on when their callers have gone (RULES R-3), so that the bound on
+/// calls does not bound them.
+const MOST_TURNS: usize = 2048;
+
 /// A lease with its credential, for the caller alone.
 #[derive(Debug)]
 pub struct Requested {
@@ -57,9 +61,11 @@ impl Broker {
     }
 
     async fn take_road(&self, asker: &Asker, request: LeaseRequest) -> Result<Requested, Refused> {
+        self.inner.count_call(asker)?;
         self.inner.may_issue().await?;
         let task = self.own_task(asker, request.task).await?;
         self.inner.fits_task(asker, &task, &request)?;
+        self.inner.count_use(&request.pair.target)?;
         let turn = self.take_turn(&request.task, &request.request_id)?;
         let supersedes = self.inner.clone().settle_attempts(&request).await?;
         self.issue(asker.clone(), task, request, supersedes.map(|lease| lease.terms.id), turn).await
@@ -69,6 +75,9 @@ impl Broker {
     pub(super) fn take_turn(&self, whose: &impl Display, request: &RequestId) -> Result<Turn, Refused> {
         let key = format!("{whose} {request}");
         let mut running = self.inner.attempts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.len() >= MOST_TURNS {
+            return Err(Refused::overloaded("too many requests are being worked on"));
+        }
         if !running.insert(key.clone()) {
             return Err(Refused::contended(format!("request `{request}` is being worked on")));
         }
@@ -92,9 +101,11 @@ impl Inner {
         if task.state != leasehold_law::task::TaskState::Open {
             return Err(Refused::task_ended(task));
         }
+        // First the scope: what is granted, and what an intent declares, is told to those whom policy let put it into
+        // their scope, and to nobody else.
+        fits_scope(task, request)?;
         let granted = registry.require_grant(&request.pair)?;
-        check_request_params(&granted, &request.params)?;
-        fits_scope(task, request)
+        check_request_params(&granted, &request.params)
     }
 
     /// Whether this attempt may go on; where it takes another's place, that one is dead when this returns.

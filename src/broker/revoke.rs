@@ -113,7 +113,12 @@ impl Inner {
                 }
                 Err(LedgerError::Illegal(_)) => return self.kill_if_revoking(lease),
                 Err(LedgerError::Stale(_)) => {}
-                Err(LedgerError::Store(_) | LedgerError::Unknown(_) | LedgerError::IllegalTask(_)) => {
+                Err(
+                    LedgerError::Full(_)
+                    | LedgerError::Store(_)
+                    | LedgerError::Unknown(_)
+                    | LedgerError::IllegalTask(_),
+                ) => {
                     return self.kill_unrecorded(lease, cause, handle);
                 }
             }

@@ -153,7 +153,8 @@ impl Broker {
         if self.inner.door.kind(name).is_none() {
             return Err(Refused::new(Reason::NotFound, format!("no target `{name}`")));
         }
-        self.inner.door.setup(name).await.map_err(|error| Refused::backend(name, &error))
+        let statements = self.inner.door.setup(name).await;
+        statements.map_err(|error| Refused::backend(name, &error).why(error.to_string()))
     }
 
     /// An operator looked at the wall clock and takes it as right.

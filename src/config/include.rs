@@ -5,8 +5,8 @@ use super::source::Source;
 use super::table::Table;
 
 /// The tables of the main file that say how the broker itself runs.
-const MAIN_ONLY: [&str; 8] =
-    ["include", "broker", "listen", "operators", "identity", "store", "policy", "tasks"];
+const MAIN_ONLY: [&str; 9] =
+    ["include", "broker", "listen", "operators", "identity", "store", "policy", "tasks", "quotas"];
 
 /// Reads the files that `include` names, in the order of their paths.
 pub(super) fn read(main: &Table<'_>) -> Vec<Source> {

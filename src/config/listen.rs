@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use super::table::{Table, Value};
 use super::trust::Trust;
+use crate::identity::Each;
 
 /// The longest path of a unix socket that Linux binds, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+
+/// No caller may hold more than this of a door: a door's own bounds are not much higher.
+const MOST_PER_CALLER: usize = 10_000;
 
 /// `[listen]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub struct Listen {
     pub admin: Vec<AdminAddr>,
     /// The group that may open the unix sockets: 0660 in 0750. Without it 0600 in 0700.
     pub admin_group: Option<String>,
+    /// What one caller may hold of a door.
+    pub per_caller: Each,
 }
 
 /// One door for operators (RULES R-19).
@@ -34,13 +40,36 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let agents = table.need("agents").and_then(|value| tcp(&value, trust));
         let admin = table.need("admin").map(|value| doors(&value, trust));
         let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
-        let listen = Listen { agents: agents?, admin: admin?, admin_group };
+        let per_caller = table.get("per_caller").map_or_else(Each::default, |value| per_caller(&value));
+        let listen = Listen { agents: agents?, admin: admin?, admin_group, per_caller };
         if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {
             let what = format!("`{}` is the agents' door; operators need another", listen.agents);
             table.context().report.problem(table.place(), what);
         }
         Some(listen)
     })
+}
+
+fn per_caller(value: &Value<'_>) -> Each {
+    let default = Each::default();
+    let read = value.read(|table| {
+        let most = |key, default| table.get(key).and_then(|value| bound(&value)).unwrap_or(default);
+        Some(Each {
+            connections: most("connections", default.connections),
+            calls: most("calls", default.calls),
+            streams: most("streams", default.streams),
+        })
+    });
+    read.unwrap_or(default)
+}
+
+fn bound(value: &Value<'_>) -> Option<usize> {
+    let number = value.int()?;
+    let bound = usize::try_from(number).ok().filter(|bound| (1..=MOST_PER_CALLER).contains(bound));
+    if bound.is_none() {
+        value.problem(format!("a bound per caller is 1 to {MOST_PER_CALLER}; this is {number}"));
+    }
+    bound
 }
 
 fn doors(list: &Value<'_>, trust: Trust) -> Vec<AdminAddr> {

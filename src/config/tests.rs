@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use leasehold_law::catalog::{Class, Floor};
 use leasehold_law::param::{ParamKind, TextRule};
+use leasehold_law::quota::{Holder, Quota, Rate};
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Span;
 
@@ -109,6 +110,34 @@ fn an_intent_a_grant_and_a_target_keep_what_was_written() {
 }
 
 #[test]
+fn quotas_hold_for_a_kind_and_by_name() {
+    let folder = Folder::with(EXAMPLE);
+    let quotas = folder.load(Trust::Production).unwrap().config.quotas;
+    assert_eq!(quotas.agent, Quota { live: Some(10_000), rate: None }, "honest use is never troubled");
+    assert_eq!((quotas.owner, quotas.target), (Quota::default(), Quota::default()));
+    let config = EXAMPLE.replace(
+        "[tasks]",
+        r#"[quotas]
+agent = { live = 100, rate = "20/s", burst = 40 }
+owner = { live = 0 }
+agents."spiffe://prod.example/agent/triage" = { live = "unlimited" }
+owners."person:ana" = { live = 7, rate = "1/m" }
+targets.orders-db = { rate = "5/10s" }
+[tasks]"#,
+    );
+    let quotas = Folder::with(&config).load(Trust::Production).unwrap().config.quotas;
+    let rate = Some(Rate { burst: 40, .."20/s".parse().unwrap() });
+    assert_eq!(quotas.agent, Quota { live: Some(100), rate });
+    assert_eq!(quotas.owner, Quota { live: Some(0), rate: None }, "0 means none");
+    let triage = Holder::Agent("spiffe://prod.example/agent/triage".parse().unwrap());
+    assert_eq!(quotas.of(&triage), Quota { live: None, rate }, "what a name leaves out it has from its kind");
+    let ana = Quota { live: Some(7), rate: "1/m".parse().ok() };
+    assert_eq!(quotas.of(&Holder::Owner("person:ana".parse().unwrap())), ana);
+    let target = Quota { live: None, rate: "5/10s".parse().ok() };
+    assert_eq!(quotas.of(&Holder::Target("orders-db".to_owned())), target);
+}
+
+#[test]
 fn five_mistakes_are_five_problems_with_their_lines() {
     let broken = EXAMPLE
         .replace("name = \"broker-1\"", "nmae = \"broker-1\"")
@@ -145,6 +174,21 @@ fn each_mistake_is_named_on_its_line() {
 }
 
 const MISTAKES: &[(&str, &str, &str)] = &[
+    (
+        "[tasks]",
+        "[quotas]\nagent = { life = 1 }\n[tasks]",
+        "unknown key `quotas.agent.life`; did you mean `live`?",
+    ),
+    (
+        "[tasks]",
+        "[quotas]\nagent = { live = -1 }\n[tasks]",
+        "`live` is 0 or more, or \"unlimited\"; this is -1",
+    ),
+    ("[tasks]", "[quotas]\nagent = { rate = \"20\" }\n[tasks]", "`20` is not a rate; write it like `20/s`"),
+    ("[tasks]", "[quotas]\nowner = { burst = 2 }\n[tasks]", "write `rate` beside it"),
+    ("[tasks]", "[quotas]\ntarget = { rate = \"1/s\", burst = 0 }\n[tasks]", "a whole number from 1 on"),
+    ("[tasks]", "[quotas]\ntargets.orders = { live = 1 }\n[tasks]", "no target `orders` is defined"),
+    ("[tasks]", "[quotas]\nowners.ana = { live = 1 }\n[tasks]", "`ana` is not an owner"),
     ("[tasks]", "[taks]", "unknown key `taks`; did you mean `tasks`?"),
     ("name = \"broker-1\"", "name = 7", "`broker.name` takes text in quotes, not a number"),
     ("name = \"broker-1\"", "name = \"broker 1\"", "`broker 1` is not a name"),
@@ -153,6 +197,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("\"prod.example\"", "\"Prod.example\"", "`Prod.example` is not a trust domain"),
     ("agents = \"0.0.0.0:8443\"", "agents = \"localhost:8443\"", "`localhost:8443` is not an address"),
     ("agents = \"0.0.0.0:8443\"", "agents = \"unix:/a\"", "`unix:/a` is not an address"),
+    (
+        "[operators]",
+        "per_caller = { connections = 0 }\n[operators]",
+        "a bound per caller is 1 to 10000; this is 0",
+    ),
     ("\"0.0.0.0:8444\"", "\"8444\"", "`8444` is not an address"),
     ("\"unix:/run/leasehold/admin.sock\"", "\"unix:\"", "the path of the socket is missing"),
     ("[\"unix:/run/leasehold/admin.sock\", \"0.0.0.0:8444\"]", "[]", "operators need a door"),

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{Caller, ConnectInfo};
+use super::ConnectInfo;
 
 /// The transport under a connection.
 pub(super) enum Io {
@@ -28,14 +28,20 @@ pub(super) enum Io {
 /// One accepted connection of a proven caller, for `serve_with_incoming`.
 pub struct Connection {
     io: Io,
-    caller: Caller,
+    info: ConnectInfo,
     end: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
+    _slots: Slots,
+}
+
+/// A connection's place at its door, and in its caller's share of it.
+pub(super) struct Slots {
+    pub(super) _door: OwnedSemaphorePermit,
+    pub(super) _own: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    pub(super) fn new(io: Io, caller: Caller, end: Sleep, slot: OwnedSemaphorePermit) -> Self {
-        Self { io, caller, end: Box::pin(end), _slot: slot }
+    pub(super) fn new(io: Io, info: ConnectInfo, end: Sleep, slots: Slots) -> Self {
+        Self { io, info, end: Box::pin(end), _slots: slots }
     }
 
     /// Fails once the end has come. Reads and writes both ask, since either may be the only one polled.
@@ -51,7 +57,7 @@ impl Connected for Connection {
     type ConnectInfo = ConnectInfo;
 
     fn connect_info(&self) -> ConnectInfo {
-        ConnectInfo(self.caller.clone())
+        self.info.clone()
     }
 }
 

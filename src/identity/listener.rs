@@ -19,9 +19,10 @@ use tokio::{
 use tokio_stream::Stream;
 
 use super::{
-    Caller, Connection, Door, Now, Proof, RefusalReason, Refusals,
-    connection::Io,
+    Caller, ConnectInfo, Connection, Door, Each, Known, Now, Proof, RefusalReason, Refusals,
+    connection::{Io, Slots},
     refusal::Refused,
+    share::Shares,
     spiffe::{Proven, ServerTls},
     unix::{self, Access},
 };
@@ -42,6 +43,12 @@ pub struct Limits {
     pub connections: usize,
     /// The hard end of a connection, open streams or not; the SVID's notAfter where that is earlier.
     pub connection_life: Duration,
+    /// What one caller may hold of a door.
+    pub each: Each,
+    /// Open connections of those who are proven and not known at the door, all together.
+    pub visitors: usize,
+    /// The hard end of such a connection: time to be told why, and no more.
+    pub visitor_life: Duration,
 }
 
 impl Default for Limits {
@@ -51,6 +58,9 @@ impl Default for Limits {
             handshake_time: Duration::from_secs(5),
             connections: 10_000,
             connection_life: Duration::from_secs(3600),
+            each: Each::default(),
+            visitors: 64,
+            visitor_life: Duration::from_secs(10),
         }
     }
 }
@@ -123,14 +133,27 @@ pub async fn bind_unix(path: &std::path::Path, access: Access) -> Result<UnixLis
     unix::bind(path, access).await
 }
 
+/// What a door asks, and where it tells whom it refused.
+#[derive(Clone)]
+pub struct Gate {
+    /// The clock.
+    pub now: Now,
+    /// Where the refused are counted.
+    pub refusals: Arc<Refusals>,
+    /// Who is known at this door.
+    pub known: Known,
+}
+
 /// One door's way in. Any number of listeners may feed it; all share its bounds.
 #[derive(Clone)]
 pub struct Entrance {
     door: Door,
     limits: Limits,
-    now: Now,
-    refusals: Arc<Refusals>,
+    gate: Gate,
+    shares: Arc<Shares>,
     slots: Arc<Semaphore>,
+    /// Apart, so that those who may do nothing never take the place of those who may.
+    visitor_slots: Arc<Semaphore>,
     /// Apart, so that nobody on the network locks out those on the host.
     local_slots: Arc<Semaphore>,
     out: mpsc::Sender<io::Result<Connection>>,
@@ -159,11 +182,20 @@ impl Stream for Incoming {
 
 impl Entrance {
     /// A door with its bounds, and the stream of those who passed it.
-    pub fn new(door: Door, limits: Limits, now: Now, refusals: Arc<Refusals>) -> (Self, Incoming) {
+    pub fn new(door: Door, limits: Limits, gate: Gate) -> (Self, Incoming) {
         let (out, incoming) = mpsc::channel(WAITING);
-        let slots = Arc::new(Semaphore::new(limits.connections));
-        let local_slots = Arc::new(Semaphore::new(limits.connections));
-        (Self { door, limits, now, refusals, slots, local_slots, out }, Incoming(incoming))
+        let bound = |most| Arc::new(Semaphore::new(most));
+        let entrance = Self {
+            door,
+            limits,
+            gate,
+            shares: Arc::default(),
+            slots: bound(limits.connections),
+            visitor_slots: bound(limits.visitors),
+            local_slots: bound(limits.connections),
+            out,
+        };
+        (entrance, Incoming(incoming))
     }
 
     /// Accepts mutual TLS on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
@@ -226,8 +258,7 @@ impl Entrance {
     }
 
     fn admit_svid(&self, proven: Proven, peer: SocketAddr) -> Result<Connection, Refused> {
-        let slot = slot(&self.slots)?;
-        let left = time_left(proven.not_after, (self.now)())?;
+        let left = time_left(proven.not_after, (self.gate.now)())?;
         let caller = Caller {
             id: CallerId::Agent(proven.id),
             proof: Proof::X509Svid,
@@ -236,11 +267,15 @@ impl Entrance {
             login_uid: None,
             peer: Some(peer),
         };
-        Ok(self.connection(Io::Tls(proven.stream), caller, left, slot))
+        if (self.gate.known)(&caller.id) {
+            self.connection(Io::Tls(proven.stream), caller, left, self.limits.each, &self.slots)
+        } else {
+            let (left, each) = (left.min(self.limits.visitor_life), Each::OF_A_VISITOR);
+            self.connection(Io::Tls(proven.stream), caller, left, each, &self.visitor_slots)
+        }
     }
 
     fn admit_local(&self, stream: UnixStream) -> Result<Connection, Refused> {
-        let slot = slot(&self.local_slots)?;
         let user = unix::user_of(&stream).map_err(|e| Refused::new(RefusalReason::Other, e.to_string()))?;
         let caller = Caller {
             id: CallerId::LocalUser(user.uid),
@@ -250,12 +285,22 @@ impl Entrance {
             login_uid: user.login_uid,
             peer: None,
         };
-        Ok(self.connection(Io::Unix(stream), caller, Duration::MAX, slot))
+        self.connection(Io::Unix(stream), caller, Duration::MAX, self.limits.each, &self.local_slots)
     }
 
-    fn connection(&self, io: Io, caller: Caller, left: Duration, slot: OwnedSemaphorePermit) -> Connection {
+    fn connection(
+        &self,
+        io: Io,
+        caller: Caller,
+        left: Duration,
+        each: Each,
+        slots: &Arc<Semaphore>,
+    ) -> Result<Connection, Refused> {
+        let share = self.shares.of(&caller.id, each);
+        let own = share.connection().ok_or_else(|| too_many(&format!("of {}", caller.id)))?;
+        let door = slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
         let end = sleep_until(Instant::now() + left.min(self.limits.connection_life));
-        Connection::new(io, caller, end, slot)
+        Ok(Connection::new(io, ConnectInfo { caller, share }, end, Slots { _door: door, _own: own }))
     }
 
     async fn pass(&self, connection: Connection) {
@@ -264,14 +309,15 @@ impl Entrance {
     }
 
     fn refuse(&self, refused: &Refused, peer: impl fmt::Display) {
-        self.refusals.note(refused, peer, (self.now)());
+        self.gate.refusals.note(refused, peer, (self.gate.now)());
     }
 }
 
-fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refused> {
-    let full =
-        |_| Refused::new(RefusalReason::TooManyConnections, "the bound on open connections is reached");
-    slots.clone().try_acquire_owned().map_err(full)
+fn too_many(whose: &str) -> Refused {
+    Refused::new(
+        RefusalReason::TooManyConnections,
+        format!("the bound on open connections {whose} is reached"),
+    )
 }
 
 /// What is left of an SVID by the broker's own clock, which may differ from the TLS library's.

@@ -16,7 +16,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use world::{BROKER, DOMAIN, Domain, PATIENCE, TTL, World, check, eventually, raw_tls, settings, wall};
 
 use super::{
-    Caller, Door, Presented, Proof, RefusalReason, Rejection,
+    Caller, Door, Each, Presented, Proof, RefusalReason, Rejection,
     listener::{Limits, ListenError, bind_tcp},
     spiffe::{SpiffeError, SpiffeIdentity},
 };
@@ -152,6 +152,40 @@ async fn connections_are_bounded_and_freed() {
         }
     }
     panic!("the slot of a closed connection was never free again");
+}
+
+#[tokio::test]
+async fn one_caller_has_its_share_of_connections_and_no_more() {
+    let each = Each { connections: 2, ..Each::default() };
+    let world = World::with(Limits { each, ..Limits::default() }).await;
+    let ca = world.domain.inner.ca();
+    let svid = ca.sign("/agent/a", Shape::Good, wall(), TTL).unwrap();
+    let mut held = vec![];
+    for _ in 0..2 {
+        let mut stream = raw_tls(world.addr, Some(&svid), &TLS13).await.unwrap();
+        stream.read_u8().await.unwrap();
+        held.push(stream);
+    }
+    assert!(is_refused(world.addr, Some(&svid)).await, "the third finds no room");
+    world.expect_refusal(RefusalReason::TooManyConnections, "third connection").await;
+    let other = ca.sign("/agent/b", Shape::Good, wall(), TTL).unwrap();
+    assert!(!is_refused(world.addr, Some(&other)).await, "another caller does");
+}
+
+/// An SVID proves who it is, not that anybody wants it here.
+#[tokio::test]
+async fn visitors_are_told_why_and_take_nobody_s_place() {
+    let limits =
+        Limits { connections: 1, visitors: 2, visitor_life: Duration::from_millis(300), ..Limits::default() };
+    let world = World::with(limits).await;
+    let visitor = world.domain.inner.serve("visitor", "/visitor").await.unwrap();
+    check(&world.connect(&visitor).await).await.unwrap();
+    let ca = world.domain.inner.ca();
+    let svid = ca.sign("/visitor", Shape::Good, wall(), TTL).unwrap();
+    let mut stream = raw_tls(world.addr, Some(&svid), &TLS13).await.unwrap();
+    stream.read_u8().await.unwrap();
+    check(&world.connect(&world.agent("a").await).await).await.unwrap();
+    timeout(PATIENCE, stream.read_to_end(&mut vec![])).await.expect("a visitor outstayed its time").ok();
 }
 
 #[tokio::test]

@@ -79,6 +79,10 @@ pub(super) fn of_event(subject: &str, event: &Event, now: Timestamp) -> Aims {
             aims.resource.clone_from(call);
             aims.action_decision = format!("{call} {decision} deny {reason}");
         }
+        Event::RefusedAgain { first, about, reason, count, .. } => {
+            aims.agent.clone_from(about);
+            aims.action_decision = format!("{first} deny {reason} {count} times more");
+        }
         Event::Strangers { reason, count, .. } => {
             aims.action_decision = format!("handshake deny {reason} {count} times");
         }

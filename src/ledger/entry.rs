@@ -70,6 +70,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Task { step, .. } => step.kind(),
         Event::Decided { .. } => "decision.made",
         Event::Refused { .. } => "caller.refused",
+        Event::RefusedAgain { .. } => "caller.refused_again",
         Event::Strangers { .. } => "strangers.refused",
         Event::Revocation { .. } => "revocation.begun",
         Event::Lifted { .. } => "revocation.lifted",

@@ -47,8 +47,8 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
         default_deadline: config.tasks.default_deadline,
         max_deadline: config.tasks.max_deadline,
     };
-    let name = config.broker.name.clone();
-    let broker = Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, name });
+    let (quotas, name) = (config.quotas.clone(), config.broker.name.clone());
+    let broker = Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, quotas, name });
     Ok(Assembled { broker, changed, claim })
 }
 

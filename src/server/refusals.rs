@@ -1,4 +1,4 @@
-//! Callers without an identity, written down by reason and minute, so that strangers cannot fill the disk (RULES R-24).
+//! Refusals written down by reason and minute, so that neither strangers nor callers fill the disk (RULES R-24).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ pub(super) async fn write_down(broker: Broker, refusals: Arc<Refusals>) {
     let mut beat = tokio::time::interval(EVERY);
     loop {
         beat.tick().await;
+        broker.record_repeats(broker.now()).await;
         for counted in refusals.drain(broker.now()) {
             let event = Event::Strangers {
                 reason: counted.reason.to_string(),

@@ -2,7 +2,9 @@
 
 mod apply;
 mod batch;
+mod ceilings;
 mod files;
+mod hot;
 mod journal;
 mod leases;
 mod readers;
@@ -18,6 +20,7 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,9 +34,14 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
-use super::{BadRow, Change, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter};
+use super::{
+    BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError,
+    TaskFilter,
+};
 use batch::Batcher;
+use hot::Hot;
 use readers::Readers;
 use set::Set;
 use sql::unusable;
@@ -41,7 +49,7 @@ use writer::Queue;
 
 /// How long a statement waits for a lock that only a stranger, such as a backup tool, can hold.
 const BUSY: Duration = Duration::from_secs(5);
-/// So many statements stay prepared on the writer's connection.
+/// So many statements stay prepared on a connection.
 const STATEMENTS: usize = 48;
 const KIB_PER_MIB: i64 = 1024;
 /// So many pages of log make a checkpoint even in a rush (64 MiB); a quiet moment makes one earlier.
@@ -100,6 +108,7 @@ pub struct SqliteStore {
     // Before the writer: the last connection to close tidies the log away.
     readers: Readers,
     queue: Queue,
+    hot: Arc<Hot>,
     chain: ChainId,
 }
 
@@ -120,21 +129,29 @@ impl SqliteStore {
         let mut conn = connect(&options.path).map_err(unusable)?;
         let chain = schema::prepare(&mut conn, options)?;
         tune(&conn, options.cache_mib).map_err(unusable)?;
-        let batcher = Batcher::new(conn, chain.clone(), lock);
+        let hot = Arc::new(Hot::new(records::all_versions(&conn)?));
+        let batcher = Batcher::new(conn, chain.clone(), hot.clone(), lock);
         let queue = match options.writer {
             Writer::Thread => Queue::thread(batcher)?,
             Writer::Inline => Queue::inline(batcher),
         };
-        Ok(Self { readers: Readers::new(options.path.clone(), options.writer), queue, chain })
+        Ok(Self { readers: Readers::new(options.path.clone(), options.writer), queue, hot, chain })
     }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(path)?;
-    conn.busy_timeout(BUSY)?;
-    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    set_up(&conn)?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     Ok(conn)
+}
+
+/// What every connection needs. The planner must not look at values: with partial indexes it would plan a statement
+/// anew whenever one is bound.
+fn set_up(conn: &Connection) -> rusqlite::Result<()> {
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 fn tune(conn: &Connection, cache_mib: u16) -> rusqlite::Result<()> {
@@ -145,14 +162,22 @@ fn tune(conn: &Connection, cache_mib: u16) -> rusqlite::Result<()> {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
-        match Set::prepare(changes, guards) {
+    async fn commit_below(
+        &self,
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Outcome {
+        match Set::prepare(changes, guards, ceilings) {
             Ok(set) => self.queue.write(set).await,
             Err(error) => Outcome::Failed(error),
         }
     }
 
     async fn versions(&self, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {
+        if let Some(versions) = self.hot.versions(subjects) {
+            return Ok(versions);
+        }
         let subjects = subjects.to_vec();
         self.readers.read(move |reader| records::versions(reader, &subjects)).await
     }
@@ -166,6 +191,9 @@ impl Store for SqliteStore {
     }
 
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        if let Some(lease) = self.hot.lease(id) {
+            return Ok(Some(Lease::clone(&lease)));
+        }
         self.readers.read(move |reader| leases::by_id(reader, id)).await
     }
 
@@ -202,6 +230,9 @@ impl Store for SqliteStore {
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        if let Some(task) = self.hot.task(id) {
+            return Ok(Some(Task::clone(&task)));
+        }
         self.readers.read(move |reader| tasks::by_id(reader, id)).await
     }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use leasehold_law::cause::Cause;
 use leasehold_law::journal::{Hash, Line, verify};
 use leasehold_law::lease::{Lease, LeaseEvent, Proof, Reached, Sessions};
+use leasehold_law::quota::Holder;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::{Lifted, Selector};
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Outcome as End, TaskEvent};
 use leasehold_law::time::Timestamp;
 
-use super::{Change, Counts, DueLease, LeaseFilter, Outcome, Store, TaskFilter};
+use super::{Ceiling, Change, Counted, Counts, DueLease, LeaseFilter, Outcome, Store, TaskFilter};
 pub(crate) use replay::rows_are_what_the_journal_says;
 use samples::{T0, active, agent, draft, lease, lease_change, minting, revocation, task, task_change};
 
@@ -36,6 +37,8 @@ macro_rules! store_suite {
             entries_are_found_by_what_they_are_about,
             concurrent_callers_keep_the_chain_whole,
             rows_are_what_the_journal_says,
+            no_more_leases_live_than_a_ceiling_says,
+            the_last_place_is_taken_once,
         }
     };
     (@each $open:expr; $($rule:ident,)*) => {
@@ -334,6 +337,58 @@ pub(crate) async fn entries_are_found_by_what_they_are_about(store: AnyStore) {
     assert_eq!(seqs(store.entries_between(at(1), at(3), 9).await), [2, 3, 5]);
     assert_eq!(seqs(store.entries_between(at(2), at(3), 1).await), [3]);
     assert_eq!(seqs(store.entries_between(at(6), at(9), 9).await), [] as [u64; 0]);
+}
+
+/// A lease of an agent, written where fewer than `most` of those that are counted are live.
+async fn begin(store: &dyn Store, n: u64, of: u64, counted: Counted, most: u64) -> bool {
+    let ceiling = Ceiling { holder: Holder::Agent(agent(of)), counted, most };
+    let changes = vec![lease_change(&minting(n, of)), Change::Append(draft(n))];
+    let outcome = store.commit_below(changes, vec![], vec![ceiling.clone()]).await;
+    let found = store.lease(minting(n, of).terms.id).await.unwrap();
+    assert_eq!(found.is_some(), outcome == Outcome::Committed);
+    if found.is_none() {
+        assert_eq!(outcome, Outcome::Full(Box::new(ceiling)));
+    }
+    found.is_some()
+}
+
+pub(crate) async fn no_more_leases_live_than_a_ceiling_says(store: AnyStore) {
+    let agents = |of: &[u64]| Counted::Agents(of.iter().map(|n| agent(*n)).collect());
+    let target = |name: &str| Counted::Target(name.to_owned());
+    let check = async |n, of, counted: Counted, most, expect| {
+        assert_eq!(begin(&*store, n, of, counted.clone(), most).await, expect, "{n} {counted:?} {most}");
+    };
+    check(1, 1, agents(&[1]), 0, false).await;
+    check(1, 1, agents(&[1]), 1, true).await;
+    check(2, 1, agents(&[1]), 1, false).await;
+    check(2, 2, target("orders-db"), 1, false).await;
+    check(2, 2, target("stock"), 1, true).await;
+    check(3, 2, target("orders-db"), 2, false).await;
+    check(3, 2, agents(&[1, 2]), 2, false).await;
+    check(3, 2, agents(&[1, 2, 3]), 3, true).await;
+    let dying = next(&active(&minting(1, 1)), &revoke(5));
+    put(&*store, vec![lease_change(&active(&minting(1, 1))), lease_change(&dying)]).await;
+    check(4, 1, agents(&[1]), 1, false).await;
+    let dead = next(&dying, &revoked(6));
+    put(&*store, vec![lease_change(&dead)]).await;
+    check(4, 1, agents(&[1]), 1, true).await;
+    let again = LeaseEvent::RevokeStarted { cause: Cause::Resurrected, at: T0.shifted(7), handle: None };
+    let returned = next(&dead, &again);
+    put(&*store, vec![lease_change(&returned)]).await;
+    check(5, 1, agents(&[1]), 2, false).await;
+    check(5, 1, agents(&[1]), 3, true).await;
+    check(6, 4, target("orders-db"), 6, true).await;
+}
+
+pub(crate) async fn the_last_place_is_taken_once(store: AnyStore) {
+    const CALLERS: u64 = 32;
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 1..=CALLERS {
+        let store = Arc::clone(&store);
+        callers.spawn(async move { begin(&*store, n, 1, Counted::Agents(vec![agent(1)]), 1).await });
+    }
+    let began = callers.join_all().await;
+    assert_eq!(began.into_iter().filter(|began| *began).count(), 1);
 }
 
 /// 64 callers at once; every fourth set is stale and must neither be written nor harm its neighbours.

@@ -154,6 +154,7 @@ async fn the_journal_alone_tells_every_row() {
             }
             Event::Decided { .. }
             | Event::Refused { .. }
+            | Event::RefusedAgain { .. }
             | Event::Strangers { .. }
             | Event::Revocation { .. }
             | Event::Lifted { .. }

@@ -117,8 +117,8 @@ const REQUESTS: &[(&str, Spoil<v1::RequestLeaseRequest>, &str)] = &[
     ("no request id", |r| r.request_id.clear(), "BAD_REQUEST"),
     ("an odd intent", |r| r.intent = "orders read".into(), "BAD_REQUEST"),
     ("a long intent", |r| r.intent = "i".repeat(65), "BAD_REQUEST"),
-    ("an unknown intent", |r| r.intent = "orders.eat".into(), "NO_PERMIT"),
-    ("an unknown target", |r| r.target = "nowhere".into(), "NO_PERMIT"),
+    ("an unknown intent", |r| r.intent = "orders.eat".into(), "OUT_OF_SCOPE"),
+    ("an unknown target", |r| r.target = "nowhere".into(), "OUT_OF_SCOPE"),
     (
         "a pair outside the scope",
         |r| (r.intent, r.target) = ("stock.read".into(), "stock".into()),

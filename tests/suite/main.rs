@@ -18,6 +18,7 @@ mod demo;
 mod faults;
 mod flow;
 mod leases;
+mod load;
 mod matrix;
 mod papers;
 mod postgres;

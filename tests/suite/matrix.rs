@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use http::uri::PathAndQuery;
-use leasehold::authority::TABLE;
+use leasehold::authority::{TABLE, stays_open};
 use leasehold::dev::ca::Shape;
 use leasehold_proto::v1;
 use prost::Message;
@@ -250,7 +250,11 @@ fn every_call_of_the_protos_has_its_row() {
     for file in &set.file {
         for service in &file.service {
             let name = format!("{}.{}", file.package(), service.name());
-            calls.extend(service.method.iter().map(|method| format!("{name}/{}", method.name())));
+            for method in &service.method {
+                let call = format!("{name}/{}", method.name());
+                assert_eq!(stays_open(&call), method.server_streaming(), "{call}");
+                calls.insert(call);
+            }
         }
     }
     let rows: BTreeSet<_> = TABLE.iter().map(|row| row.call.to_owned()).collect();

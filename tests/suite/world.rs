@@ -111,7 +111,8 @@ impl Default for Setup {
             config: CONFIG.to_owned(),
             policy: POLICY.to_owned(),
             orders: Settings::of(Grade::Exact),
-            limits: Limits::default(),
+            // A test's clients are slower than people.
+            limits: Limits { visitor_life: Duration::from_secs(600), ..Limits::default() },
         }
     }
 }

@@ -105,6 +105,19 @@ pub enum Event {
         /// The reason's word.
         reason: String,
     },
+    /// Refusals of one kind in one minute, after the first, which is on record by itself (RULES R-24).
+    RefusedAgain {
+        /// The id of the first.
+        first: DecisionId,
+        /// The caller, or the holder of a quota.
+        about: String,
+        /// The reason's word.
+        reason: String,
+        /// The minute's beginning.
+        minute: Timestamp,
+        /// How many came after the first.
+        count: u64,
+    },
     /// Callers without an identity that were turned away, by reason, in one minute (RULES R-24).
     Strangers {
         /// The reason.

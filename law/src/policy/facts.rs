@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
@@ -15,10 +16,24 @@ use crate::time::Span;
 
 type Attributes = HashMap<String, RestrictedExpression>;
 
-/// The name of an entity.
-pub(super) fn uid(kind: &str, id: &str) -> Result<EntityUid, CedarError> {
-    let kind = EntityTypeName::from_str(kind).map_err(CedarError::of)?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+/// The types of entities, parsed once: a question names three of them.
+struct Kind(LazyLock<Result<EntityTypeName, CedarError>>);
+
+static AGENT: Kind = Kind(LazyLock::new(|| type_name("Agent")));
+static AGENT_GROUP: Kind = Kind(LazyLock::new(|| type_name("AgentGroup")));
+static TARGET: Kind = Kind(LazyLock::new(|| type_name("Target")));
+static TARGET_GROUP: Kind = Kind(LazyLock::new(|| type_name("TargetGroup")));
+static ACTION: Kind = Kind(LazyLock::new(|| type_name("Action")));
+
+fn type_name(name: &str) -> Result<EntityTypeName, CedarError> {
+    EntityTypeName::from_str(name).map_err(CedarError::of)
+}
+
+impl Kind {
+    /// The name of an entity.
+    fn uid(&self, id: &str) -> Result<EntityUid, CedarError> {
+        Ok(EntityUid::from_type_name_and_id(self.0.clone()?, EntityId::new(id)))
+    }
 }
 
 /// Every agent, target and action of the catalog.
@@ -36,29 +51,29 @@ pub(super) fn entities_for(agent: &Agent, target: &Target, schema: &Schema) -> R
 }
 
 fn agent_entity(agent: &Agent) -> Result<Entity, CedarError> {
-    let parents = parents("AgentGroup", &agent.groups)?;
+    let parents = parents(&AGENT_GROUP, &agent.groups)?;
     let attributes = HashMap::from([
         ("owner".to_owned(), text(&agent.owner.to_string())),
         ("autonomy".to_owned(), text(agent.autonomy.name())),
     ]);
-    Entity::new(uid("Agent", &agent.id.to_string())?, attributes, parents).map_err(CedarError::of)
+    Entity::new(AGENT.uid(&agent.id.to_string())?, attributes, parents).map_err(CedarError::of)
 }
 
 fn target_entity(target: &Target) -> Result<Entity, CedarError> {
-    let parents = parents("TargetGroup", &target.groups)?;
+    let parents = parents(&TARGET_GROUP, &target.groups)?;
     let labels = target.labels.iter().map(|(key, value)| (key.clone(), text(value)));
     let attributes = HashMap::from([
         ("owner".to_owned(), text(&target.owner.to_string())),
         ("labels".to_owned(), RestrictedExpression::new_record(labels).map_err(CedarError::of)?),
     ]);
-    Entity::new(uid("Target", &target.name)?, attributes, parents).map_err(CedarError::of)
+    Entity::new(TARGET.uid(&target.name)?, attributes, parents).map_err(CedarError::of)
 }
 
 fn parents<'a>(
-    kind: &str,
+    kind: &Kind,
     groups: impl IntoIterator<Item = &'a String>,
 ) -> Result<HashSet<EntityUid>, CedarError> {
-    groups.into_iter().map(|group| uid(kind, group)).collect()
+    groups.into_iter().map(|group| kind.uid(group)).collect()
 }
 
 /// The question with every fact, checked against the schema and the declared parameters: what does not fit
@@ -84,9 +99,9 @@ pub(super) fn bare_request(question: &Question<'_>) -> Result<Request, CedarErro
 }
 
 fn put(question: &Question<'_>, context: Context, schema: Option<&Schema>) -> Result<Request, CedarError> {
-    let agent = uid("Agent", &question.agent.id.to_string())?;
-    let action = uid("Action", &question.pair.intent)?;
-    let target = uid("Target", &question.pair.target)?;
+    let agent = AGENT.uid(&question.agent.id.to_string())?;
+    let action = ACTION.uid(&question.pair.intent)?;
+    let target = TARGET.uid(&question.pair.target)?;
     Request::new(agent, action, target, context, schema).map_err(CedarError::of)
 }
 

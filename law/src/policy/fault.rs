@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// Cedar refused what we made for it. While loading it stops the load; while deciding it denies (law 4).
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct CedarError(String);
 

@@ -67,6 +67,10 @@ snapshots! {
         ("next", "--ttl 15m, or give dec_4k2m1r8vq0ds7g3f9b5h to your platform team")], None);
     forbidden_without_words: refused(Code::PermissionDenied, "FORBIDDEN", "denied orders.read@orders-db",
         &[DECISION, PAIR], None);
+    quota: refused(Code::ResourceExhausted, "QUOTA", "agent spiffe://prod.example/agent/triage may have no more live leases",
+        &[DECISION, ("quota", "agent spiffe://prod.example/agent/triage"), ("why", "its quota is 100 at one time"),
+        ("next", "give back what is no longer needed (leasehold lease list --live), or ask an operator for a higher quota")],
+        Some(5));
     needs_approval: refused(Code::FailedPrecondition, "NEEDS_APPROVAL", "orders.purge@orders-db needs approval",
         &[DECISION, ("why", "its class is irreversible; 1 of target-owner would be asked"),
         ("next", "this broker asks nobody yet: have a permit with @unattended written")], None);

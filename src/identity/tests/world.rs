@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use leasehold_law::time::Timestamp;
+use leasehold_law::{caller::CallerId, time::Timestamp};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -34,7 +34,7 @@ use crate::{
     },
     identity::{
         Door, Now, Presented, RefusalCount, RefusalReason, Refusals,
-        listener::{Entrance, Limits, bind_tcp, bind_unix},
+        listener::{Entrance, Gate, Limits, bind_tcp, bind_unix},
         spiffe::{SpiffeIdentity, SpiffeSettings},
         unix::Access,
     },
@@ -99,7 +99,9 @@ impl World {
         let offset = skew.clone();
         let now: Now = Arc::new(move || wall().shifted(offset.load(Ordering::SeqCst)));
         let refusals = Arc::new(Refusals::default());
-        let (entrance, incoming) = Entrance::new(Door::Agents, limits, now.clone(), refusals.clone());
+        let known = Arc::new(|id: &CallerId| !id.to_string().ends_with("/visitor"));
+        let gate = Gate { now: now.clone(), refusals: refusals.clone(), known };
+        let (entrance, incoming) = Entrance::new(Door::Agents, limits, gate);
         let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let socket = domain.inner.dir().join("door.sock");

@@ -1,47 +1,65 @@
-//! One set inside the writer's transaction: compared, written and chained, or taken back alone.
+//! One set inside the writer's transaction: compared, written and chained.
 
 use leasehold_law::journal::ChainHead;
 use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::ceilings::keep_below;
 use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 use super::sql::{signed, unusable};
-use super::{Draft, StoreError};
+use super::{Ceiling, Draft, Outcome, StoreError};
 
 /// Why a set is not written.
-pub(super) enum Rejected {
+pub(super) struct Rejected {
+    /// What its caller is told.
+    pub(super) outcome: Outcome,
+    /// Whether something of it is written: the transaction cannot stand then.
+    pub(super) partly: bool,
+}
+
+/// Why one write of a set failed.
+pub(super) enum Failure {
     /// Something has another version by now.
     Stale(Subject),
+    /// So many leases are live already.
+    Full(Ceiling),
     /// SQLite says why.
     Failed(StoreError),
 }
 
-impl From<rusqlite::Error> for Rejected {
+impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(unusable(error))
     }
 }
 
-/// Writes one set behind `head` and gives the head that it leaves.
-///
-/// # Errors
-/// Nothing of the set is written then. SQLite may also have taken back the whole transaction (a full disk does
-/// that): the connection is in autocommit then.
-pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
-    run(conn, "SAVEPOINT one_set")?;
-    let written = write(conn, head.clone(), set);
-    match written {
-        Ok(_) => run(conn, "RELEASE one_set")?,
-        Err(_) if conn.is_autocommit() => {}
-        Err(_) => take_back(conn)?,
+impl Failure {
+    fn rejects(self, partly: bool) -> Rejected {
+        let outcome = match self {
+            Self::Stale(subject) => Outcome::Stale(subject),
+            Self::Full(ceiling) => Outcome::Full(Box::new(ceiling)),
+            Self::Failed(error) => Outcome::Failed(error),
+        };
+        Rejected { outcome, partly }
     }
-    written
 }
 
-/// Where even that fails, the whole transaction goes, and its other sets are tried again.
-fn take_back(conn: &Connection) -> rusqlite::Result<()> {
-    let back = run(conn, "ROLLBACK TO one_set").and_then(|()| run(conn, "RELEASE one_set"));
-    back.or_else(|_| run(conn, "ROLLBACK"))
+/// Writes one set behind `head` and gives the head that it leaves.
+///
+/// No savepoint is set, since one costs a copy of each page that is touched after it: versions are compared first, so
+/// that a set that is stale is nearly always so before its first write, and the rare other case starts the
+/// transaction anew.
+///
+/// # Errors
+/// SQLite may also have taken back the whole transaction (a full disk does that): the connection is in autocommit
+/// then.
+pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
+    may_write(conn, set).map_err(|failure| failure.rejects(false))?;
+    let mut head = head.clone();
+    for (count, one) in set.writes.iter().enumerate() {
+        write(conn, &mut head, one).map_err(|failure| failure.rejects(count > 0))?;
+    }
+    Ok(head)
 }
 
 /// Runs a statement without parameters that will be run often.
@@ -49,32 +67,33 @@ pub(super) fn run(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-fn write(conn: &Connection, mut head: ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
+fn may_write(conn: &Connection, set: &Set) -> Result<(), Failure> {
     set.checks.iter().try_for_each(|check| compare(conn, check))?;
-    for write in &set.writes {
-        match write {
-            Write::Lease(row) => lease(conn, row)?,
-            Write::Task(row) => task(conn, row)?,
-            Write::Revocation(row) => revocation(conn, row)?,
-            Write::Bump(key) => bump(conn, key)?,
-            Write::Digest(key, digest) => remember_digest(conn, key, digest)?,
-            Write::Number(name, value) => remember_number(conn, name, *value)?,
-            Write::Append(draft) => append(conn, &mut head, draft)?,
-        }
-    }
-    Ok(head)
+    set.ceilings.iter().try_for_each(|ceiling| keep_below(conn, ceiling))
 }
 
-fn compare(conn: &Connection, check: &Check) -> Result<(), Rejected> {
+fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), Failure> {
+    match write {
+        Write::Lease(row) => lease(conn, row),
+        Write::Task(row) => task(conn, row),
+        Write::Revocation(row) => revocation(conn, row),
+        Write::Bump(key) => bump(conn, key),
+        Write::Digest(key, digest) => remember_digest(conn, key, digest),
+        Write::Number(name, value) => remember_number(conn, name, *value),
+        Write::Append(draft) => append(conn, head, draft),
+    }
+}
+
+fn compare(conn: &Connection, check: &Check) -> Result<(), Failure> {
     let (sql, key) = check.place.query();
     let found: Option<i64> = conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
-    if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Rejected::Stale(check.subject.clone())) }
+    if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Failure::Stale(check.subject.clone())) }
 }
 
 /// Terms never change, so that only the first version writes their columns.
-fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Rejected> {
+fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Failure> {
     let written = if row.lease.version == 1 { insert_lease(conn, row)? } else { update_lease(conn, row)? };
-    if written == 1 { Ok(()) } else { Err(Rejected::Stale(Subject::Lease(row.lease.terms.id))) }
+    if written == 1 { Ok(()) } else { Err(Failure::Stale(Subject::Lease(row.lease.terms.id))) }
 }
 
 fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
@@ -119,9 +138,9 @@ fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     ])
 }
 
-fn task(conn: &Connection, row: &TaskRow) -> Result<(), Rejected> {
+fn task(conn: &Connection, row: &TaskRow) -> Result<(), Failure> {
     let written = if row.task.version == 1 { insert_task(conn, row)? } else { update_task(conn, row)? };
-    if written == 1 { Ok(()) } else { Err(Rejected::Stale(Subject::Task(row.task.terms.id))) }
+    if written == 1 { Ok(()) } else { Err(Failure::Stale(Subject::Task(row.task.terms.id))) }
 }
 
 fn insert_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
@@ -158,35 +177,35 @@ fn update_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
     ])
 }
 
-fn revocation(conn: &Connection, row: &RevocationRow) -> Result<(), Rejected> {
+fn revocation(conn: &Connection, row: &RevocationRow) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO revocations (id, selector, freezing, body) VALUES (?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET freezing = excluded.freezing, body = excluded.body";
     conn.prepare_cached(SQL)?.execute(params![row.id, row.selector, row.freezing, row.body])?;
     Ok(())
 }
 
-fn bump(conn: &Connection, key: &str) -> Result<(), Rejected> {
+fn bump(conn: &Connection, key: &str) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO subjects (subject, version) VALUES (?, 1)
         ON CONFLICT (subject) DO UPDATE SET version = version + 1";
     conn.prepare_cached(SQL)?.execute([key])?;
     Ok(())
 }
 
-fn remember_digest(conn: &Connection, key: &str, digest: &str) -> Result<(), Rejected> {
+fn remember_digest(conn: &Connection, key: &str, digest: &str) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO subjects (subject, version, digest) VALUES (?, 0, ?)
         ON CONFLICT (subject) DO UPDATE SET digest = excluded.digest";
     conn.prepare_cached(SQL)?.execute([key, digest])?;
     Ok(())
 }
 
-fn remember_number(conn: &Connection, name: &str, value: i64) -> Result<(), Rejected> {
+fn remember_number(conn: &Connection, name: &str, value: i64) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO numbers (name, value) VALUES (?, ?)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     conn.prepare_cached(SQL)?.execute(params![name, value])?;
     Ok(())
 }
 
-fn append(conn: &Connection, head: &mut ChainHead, draft: &Draft) -> Result<(), Rejected> {
+fn append(conn: &Connection, head: &mut ChainHead, draft: &Draft) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO journal (chain, seq, at, task, lease, body, prev, hash)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
     let entry = head.append(draft.body.clone());

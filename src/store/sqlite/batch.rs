@@ -1,12 +1,15 @@
 //! The one connection that writes: many waiting sets, one transaction, one flush to disk.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::slice;
+use std::sync::Arc;
 
 use leasehold_law::journal::{ChainHead, ChainId};
 use rusqlite::Connection;
 
 use super::apply::{self, Rejected, run};
+use super::hot::Hot;
 use super::journal;
 use super::set::Set;
 use super::sql::unusable;
@@ -21,17 +24,26 @@ pub(super) struct Batcher {
     chain: ChainId,
     /// `None` when a commit failed: then it is read again.
     head: Option<ChainHead>,
+    hot: Arc<Hot>,
     since_checkpoint: usize,
     /// Closed last: it is what keeps other brokers away.
     _lock: File,
 }
 
-/// SQLite took the whole transaction back in the middle of it.
-struct Lost(StoreError);
+/// Why a transaction cannot be committed.
+enum Broken {
+    /// This set stopped in the middle: the others are written without it.
+    By(usize, Outcome),
+    /// SQLite took all of it back.
+    Lost(StoreError),
+}
+
+/// What each set of a transaction comes to if it is committed, and the head of the chain then.
+type Filled = (Vec<Outcome>, ChainHead);
 
 impl Batcher {
-    pub(super) fn new(conn: Connection, chain: ChainId, lock: File) -> Self {
-        Self { conn, chain, head: None, since_checkpoint: 0, _lock: lock }
+    pub(super) fn new(conn: Connection, chain: ChainId, hot: Arc<Hot>, lock: File) -> Self {
+        Self { conn, chain, head: None, hot, since_checkpoint: 0, _lock: lock }
     }
 
     /// Writes these sets in one transaction, and answers each for itself, in their order.
@@ -40,16 +52,23 @@ impl Batcher {
     /// nearly full the small ones, such as revocations, may still fit.
     pub(super) fn write(&mut self, sets: &[Set]) -> Vec<Outcome> {
         self.since_checkpoint += sets.len();
-        let head = match self.begin() {
-            Ok(head) => head,
-            Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
-        };
-        match self.fill(head, sets) {
-            Ok(outcomes) => self.finish(outcomes),
-            Err(Lost(_)) if sets.len() > 1 => {
-                sets.iter().flat_map(|set| self.write(slice::from_ref(set))).collect()
+        let mut left_out = BTreeMap::new();
+        loop {
+            let head = match self.begin() {
+                Ok(head) => head,
+                Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
+            };
+            match self.fill(head, sets, &left_out) {
+                Ok(filled) => return self.finish(sets, filled),
+                Err(Broken::By(at, outcome)) => {
+                    self.abandon();
+                    left_out.insert(at, outcome);
+                }
+                Err(Broken::Lost(_)) if sets.len() > 1 => {
+                    return sets.iter().flat_map(|set| self.write(slice::from_ref(set))).collect();
+                }
+                Err(Broken::Lost(error)) => return vec![Outcome::Failed(error)],
             }
-            Err(Lost(error)) => vec![Outcome::Failed(error)],
         }
     }
 
@@ -64,28 +83,50 @@ impl Batcher {
     }
 
     /// `self.head` stays where it was until the commit; what is lost leaves it right.
-    fn fill(&mut self, mut head: ChainHead, sets: &[Set]) -> Result<(Vec<Outcome>, ChainHead), Lost> {
+    fn fill(
+        &mut self,
+        mut head: ChainHead,
+        sets: &[Set],
+        left_out: &BTreeMap<usize, Outcome>,
+    ) -> Result<Filled, Broken> {
         let mut outcomes = Vec::with_capacity(sets.len());
-        for set in sets {
-            outcomes.push(match apply::set(&self.conn, &head, set) {
+        for (at, set) in sets.iter().enumerate() {
+            if let Some(outcome) = left_out.get(&at) {
+                outcomes.push(outcome.clone());
+                continue;
+            }
+            match apply::set(&self.conn, &head, set) {
                 Ok(moved) => {
                     head = moved;
-                    Outcome::Committed
+                    outcomes.push(Outcome::Committed);
                 }
-                Err(Rejected::Stale(subject)) => Outcome::Stale(subject),
-                Err(Rejected::Failed(error)) if self.conn.is_autocommit() => return Err(Lost(error)),
-                Err(Rejected::Failed(error)) => Outcome::Failed(error),
-            });
+                Err(rejected) => outcomes.push(self.weigh(at, rejected)?),
+            }
         }
         Ok((outcomes, head))
     }
 
+    /// Whether the transaction can go on without a set that was rejected.
+    fn weigh(&self, at: usize, rejected: Rejected) -> Result<Outcome, Broken> {
+        match rejected.outcome {
+            Outcome::Failed(error) if self.conn.is_autocommit() => Err(Broken::Lost(error)),
+            outcome if rejected.partly => Err(Broken::By(at, outcome)),
+            outcome => Ok(outcome),
+        }
+    }
+
     /// After a commit that failed nobody knows what a crash would find, whatever SQLite shows now.
-    fn finish(&mut self, (mut outcomes, head): (Vec<Outcome>, ChainHead)) -> Vec<Outcome> {
+    fn finish(&mut self, sets: &[Set], (mut outcomes, head): Filled) -> Vec<Outcome> {
         match run(&self.conn, "COMMIT") {
-            Ok(()) => self.head = Some(head),
+            Ok(()) => {
+                self.head = Some(head);
+                let written =
+                    sets.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Committed);
+                self.hot.learn(written.map(|(set, _)| set));
+            }
             Err(error) => {
                 self.head = None;
+                self.hot.forget();
                 self.abandon();
                 let error = unusable(error);
                 let written = outcomes.iter_mut().filter(|outcome| **outcome == Outcome::Committed);

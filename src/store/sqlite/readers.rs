@@ -9,12 +9,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::sql::unusable;
-use super::{BUSY, StoreError, Writer};
+use super::{StoreError, Writer, set_up};
 
 /// So many reads run at once; more wait.
 const READERS: usize = 4;
-/// So many statements stay prepared on each connection.
-const STATEMENTS: usize = 48;
 /// So many bad rows are told apart; beyond that they count no higher.
 const MAX_BAD_ROWS: usize = 10_000;
 
@@ -83,8 +81,7 @@ impl Shared {
     fn connect(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&self.path, flags)?;
-        conn.busy_timeout(BUSY)?;
-        conn.set_prepared_statement_cache_capacity(STATEMENTS);
+        set_up(&conn)?;
         Ok(conn)
     }
 }

@@ -1,9 +1,11 @@
 //! Reading what is neither lease nor task: revocations, versions, digests, numbers and counts.
 
+use std::collections::HashMap;
+
 use leasehold_law::id::RevocationId;
 use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_law::subject::Subject;
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::readers::Reader;
 use super::rows::{many, newest, one};
@@ -44,6 +46,13 @@ fn version(reader: &Reader<'_>, subject: &Subject) -> Result<u64, StoreError> {
     let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
     let found: Option<i64> = statement.query_row([key], |row| row.get(0)).optional().map_err(unusable)?;
     Ok(found.map_or(0, unsigned))
+}
+
+/// The versions of all subjects that have one, by their keys.
+pub(super) fn all_versions(conn: &Connection) -> Result<HashMap<String, u64>, StoreError> {
+    let mut statement = conn.prepare("SELECT subject, version FROM subjects").map_err(unusable)?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1).map(unsigned)?)));
+    found.map_err(unusable)?.collect::<Result<_, _>>().map_err(unusable)
 }
 
 pub(super) fn digests(reader: &Reader<'_>) -> Result<Vec<(Subject, String)>, StoreError> {

@@ -1,5 +1,7 @@
 //! A set of changes, made ready in the caller's task, so that the writer only writes.
 
+use std::sync::Arc;
+
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -7,12 +9,14 @@ use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Timestamp;
 
 use super::sql::{Place, json, signed};
-use super::{Change, Draft, StoreError};
+use super::{Ceiling, Change, Draft, StoreError};
 
 /// What is written whole or not at all.
 pub(super) struct Set {
     /// What must still hold.
     pub(super) checks: Vec<Check>,
+    /// What must not be reached.
+    pub(super) ceilings: Vec<Ceiling>,
     /// What is written then, in order.
     pub(super) writes: Vec<Write>,
 }
@@ -48,7 +52,7 @@ pub(super) enum Write {
 /// A lease, and its columns that are not in its terms.
 pub(super) struct LeaseRow {
     /// The lease.
-    pub(super) lease: Lease,
+    pub(super) lease: Arc<Lease>,
     /// Null unless live.
     pub(super) due: Option<i64>,
     /// Whether a try to revoke it failed.
@@ -62,7 +66,7 @@ pub(super) struct LeaseRow {
 /// A task, and its columns that are not in its terms.
 pub(super) struct TaskRow {
     /// The task.
-    pub(super) task: Task,
+    pub(super) task: Arc<Task>,
     /// Null once it is over.
     pub(super) due: Option<i64>,
     /// All of it.
@@ -86,10 +90,14 @@ impl Set {
     ///
     /// # Errors
     /// Where a subject is bumped that has its version in its own row.
-    pub(super) fn prepare(changes: Vec<Change>, guards: Vec<Guard>) -> Result<Self, StoreError> {
+    pub(super) fn prepare(
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Result<Self, StoreError> {
         let checks = guards.into_iter().map(Check::prepare).collect::<Result<_, _>>()?;
         let writes = changes.into_iter().map(Write::prepare).collect::<Result<_, _>>()?;
-        Ok(Self { checks, writes })
+        Ok(Self { checks, ceilings, writes })
     }
 }
 
@@ -130,7 +138,7 @@ impl LeaseRow {
             stuck: is_stuck(&lease.state),
             revoked_at: revoked_at(&lease.state).map(|at| at.0),
             body: json(&lease)?,
-            lease,
+            lease: Arc::new(lease),
         })
     }
 }
@@ -161,7 +169,7 @@ impl TaskRow {
             TaskState::Ending { .. } => Some(0),
             TaskState::New | TaskState::Refused | TaskState::Ended { .. } => None,
         };
-        Ok(Self { due, body: json(&task)?, task })
+        Ok(Self { due, body: json(&task)?, task: Arc::new(task) })
     }
 }
 

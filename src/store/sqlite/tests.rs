@@ -44,6 +44,10 @@ fn inline_store() -> (SqliteStore, TempDir) {
     (store, folder)
 }
 
+fn prepared(changes: Vec<Change>, guards: Vec<Guard>) -> Set {
+    Set::prepare(changes, guards, vec![]).unwrap()
+}
+
 fn batcher(store: &SqliteStore) -> MutexGuard<'_, Batcher> {
     match &store.queue {
         Queue::Inline(batcher) => batcher.lock().unwrap(),
@@ -152,7 +156,7 @@ fn a_schema_from_the_future_is_left_alone() {
     sql(&store, "PRAGMA user_version = 99");
     drop(store);
     let error = open_error(&options(folder.path(), Writer::Inline));
-    assert_eq!(error, StoreError::Newer { found: 99, known: 1 });
+    assert_eq!(error, StoreError::Newer { found: 99, known: 2 });
 }
 
 #[test]
@@ -172,11 +176,11 @@ async fn a_bad_set_leaves_its_neighbours_alone() {
     sql(&store, broken);
     let stale = vec![Guard { subject: Subject::Policy, version: 7 }];
     let sets = [
-        Set::prepare(vec![lease_change(&minting(1, 1)), Change::Append(draft(1))], vec![]).unwrap(),
-        Set::prepare(vec![lease_change(&minting(2, 1)), Change::Append(draft(2))], stale).unwrap(),
-        Set::prepare(vec![Change::Append(draft(3)), Change::Number("n", 1)], vec![]).unwrap(),
-        Set::prepare(vec![lease_change(&minting(1, 1)), Change::Append(draft(4))], vec![]).unwrap(),
-        Set::prepare(vec![lease_change(&minting(5, 1)), Change::Append(draft(5))], vec![]).unwrap(),
+        prepared(vec![lease_change(&minting(1, 1)), Change::Append(draft(1))], vec![]),
+        prepared(vec![lease_change(&minting(2, 1)), Change::Append(draft(2))], stale),
+        prepared(vec![Change::Append(draft(3)), Change::Number("n", 1)], vec![]),
+        prepared(vec![lease_change(&minting(1, 1)), Change::Append(draft(4))], vec![]),
+        prepared(vec![lease_change(&minting(5, 1)), Change::Append(draft(5))], vec![]),
     ];
     let outcomes = batcher(&store).write(&sets);
     let failed = Outcome::Failed(StoreError::Unusable("broken".to_owned()));
@@ -195,8 +199,8 @@ async fn a_full_disk_fails_what_does_not_fit_and_recovers() {
     sql(&store, "PRAGMA max_page_count = 1");
     let mut big = draft(2);
     big.body = vec![b'x'; 1 << 20];
-    let small = || Set::prepare(vec![Change::Number("n", 1)], vec![]).unwrap();
-    let sets = [small(), Set::prepare(vec![Change::Append(big.clone())], vec![]).unwrap(), small()];
+    let small = || prepared(vec![Change::Number("n", 1)], vec![]);
+    let sets = [small(), prepared(vec![Change::Append(big.clone())], vec![]), small()];
     let outcomes = batcher(&store).write(&sets);
     assert_eq!((&outcomes[0], &outcomes[2]), (&Outcome::Committed, &Outcome::Committed));
     assert!(matches!(&outcomes[1], Outcome::Failed(StoreError::Unusable(_))), "{outcomes:?}");
@@ -232,9 +236,9 @@ async fn a_commit_that_fails_is_unknown_to_all_in_it() {
     sql(&store, trap);
     let stale = vec![Guard { subject: Subject::Policy, version: 7 }];
     let sets = [
-        Set::prepare(vec![Change::Append(draft(2))], vec![]).unwrap(),
-        Set::prepare(vec![Change::Number("n", 1)], vec![]).unwrap(),
-        Set::prepare(vec![Change::Append(draft(3))], stale).unwrap(),
+        prepared(vec![Change::Append(draft(2))], vec![]),
+        prepared(vec![Change::Number("n", 1)], vec![]),
+        prepared(vec![Change::Append(draft(3))], stale),
     ];
     let outcomes = batcher(&store).write(&sets);
     assert!(matches!(&outcomes[..2], [Outcome::Unknown(_), Outcome::Unknown(_)]), "{outcomes:?}");
@@ -247,12 +251,14 @@ async fn a_commit_that_fails_is_unknown_to_all_in_it() {
 /// Law 9.
 #[tokio::test]
 async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
-    let (store, _folder) = inline_store();
+    let (store, folder) = inline_store();
     put(&store, (1..=3).map(|n| lease_change(&minting(n, 1))).collect()).await;
     put(&store, vec![task_change(&task(1)), task_change(&task(2))]).await;
     let bad = minting(2, 1);
     sql(&store, &format!("UPDATE leases SET handle = 'oid', body = '{{}}' WHERE id = '{}'", bad.terms.id));
     sql(&store, &format!("UPDATE tasks SET body = 'x' WHERE id = '{}'", task(1).terms.id));
+    drop(store);
+    let store = SqliteStore::open(&options(folder.path(), Writer::Inline)).unwrap();
     let far = minting(9, 1).terms.created_at;
     let due = store.due_leases(far, 9).await.unwrap();
     let [DueLease::Lease(first), DueLease::Bad(row), DueLease::Lease(last)] = &due[..] else {
@@ -270,6 +276,24 @@ async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
     assert!(matches!(store.task(task(1).terms.id).await, Err(StoreError::Unreadable(_))));
     assert_eq!(store.tasks(&TaskFilter::default(), 9).await, Ok(vec![task(2)]));
     assert_eq!(store.counts().await.unwrap().bad_rows, 2);
+}
+
+/// A set that is found stale behind its own first write leaves nothing behind, and takes no other set with it.
+#[tokio::test]
+async fn a_set_that_stops_in_the_middle_is_left_out_of_its_batch() {
+    let (store, _folder) = inline_store();
+    put(&store, vec![lease_change(&minting(1, 1))]).await;
+    let set = |changes| Set::prepare(changes, vec![], vec![]).unwrap();
+    let stale = Subject::Lease(minting(1, 1).terms.id);
+    let outcomes = batcher(&store).write(&[
+        set(vec![lease_change(&minting(2, 1)), Change::Append(draft(1))]),
+        set(vec![lease_change(&minting(3, 1)), Change::Append(draft(2)), lease_change(&minting(1, 1))]),
+        set(vec![lease_change(&minting(4, 1)), Change::Append(draft(3))]),
+    ]);
+    assert_eq!(outcomes, [Outcome::Committed, Outcome::Stale(stale), Outcome::Committed]);
+    assert_eq!(store.lease(minting(3, 1).terms.id).await, Ok(None));
+    assert_eq!(store.counts().await.unwrap().live, 3);
+    assert_eq!(verify_export(&store).await, 2);
 }
 
 /// A caller that stops waiting does not take its set back, and stops nobody.

@@ -1,0 +1,162 @@
+//! Quotas (REQUIREMENTS POL-9): buckets that requests take from, and ceilings that the store compares when it writes.
+//!
+//! A rate is asked before anything is read, decided or written, so that a flood costs no commit. What gives back or
+//! stops is never counted: heartbeats, releases, ends of tasks, revocations.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use leasehold_law::caller::CallerId;
+use leasehold_law::catalog::Owner;
+use leasehold_law::quota::{Bucket, Holder, Quotas, Rate};
+use leasehold_law::reason::Reason;
+use leasehold_law::time::{Span, Timestamp};
+
+use super::Inner;
+use super::decide::Asker;
+use super::refused::Refused;
+use crate::registry::Registry;
+use crate::store::{Ceiling, Counted};
+
+/// When to ask again where only the end of a lease makes room.
+const UNTIL_A_LEASE_ENDS: Span = Span::from_secs(5);
+
+/// Counts requests. There is a bucket for each registered agent, owner and target that has a rate, and no other.
+pub(super) struct Meter {
+    quotas: Quotas,
+    buckets: Mutex<HashMap<Holder, Bucket>>,
+}
+
+/// A rate that is used up.
+struct Exhausted {
+    holder: Holder,
+    rate: Rate,
+    wait: Span,
+}
+
+impl Meter {
+    pub(super) fn new(quotas: Quotas) -> Self {
+        Self { quotas, buckets: Mutex::default() }
+    }
+
+    /// Takes one from the bucket of each, or from none.
+    fn take(&self, holders: &[Holder], now: Timestamp) -> Result<(), Exhausted> {
+        let rated: Vec<_> =
+            holders.iter().filter_map(|holder| Some((holder, self.quotas.of(holder).rate?))).collect();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        for (holder, rate) in &rated {
+            let bucket = buckets.entry((*holder).clone()).or_insert_with(|| Bucket::full(rate, now));
+            let wait = bucket.wait(rate, now);
+            if wait > Span::ZERO {
+                return Err(Exhausted { holder: (*holder).clone(), rate: *rate, wait });
+            }
+        }
+        for (holder, rate) in &rated {
+            if let Some(bucket) = buckets.get_mut(holder) {
+                bucket.take(rate);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Counts a call of an agent, and of its owner. Who is not registered has no bucket, and is refused elsewhere.
+    pub(super) fn count_call(&self, asker: &Asker) -> Result<(), Refused> {
+        let registry = self.registry.load();
+        let Some(agent) = registry.agent(&asker.id) else { return Ok(()) };
+        let holders = [Holder::Agent(asker.id.clone()), Holder::Owner(agent.owner.clone())];
+        self.meter.take(&holders, self.clock.now()).map_err(Refused::from)
+    }
+
+    /// Counts what will touch a target that the caller may ask for: others must neither use up its rate nor learn of
+    /// it.
+    pub(super) fn count_use(&self, target: &str) -> Result<(), Refused> {
+        let holders = [Holder::Target(target.to_owned())];
+        self.meter.take(&holders, self.clock.now()).map_err(Refused::from)
+    }
+
+    /// What must not be reached by one more lease of this agent on this target.
+    pub(super) fn ceilings(&self, registry: &Registry, agent: &CallerId, target: &str) -> Vec<Ceiling> {
+        let owner = registry.agent(agent).map(|agent| agent.owner.clone());
+        let holders = [
+            Some(Holder::Agent(agent.clone())),
+            owner.map(Holder::Owner),
+            Some(Holder::Target(target.to_owned())),
+        ];
+        holders.into_iter().flatten().filter_map(|holder| self.ceiling(registry, holder)).collect()
+    }
+
+    fn ceiling(&self, registry: &Registry, holder: Holder) -> Option<Ceiling> {
+        let most = self.meter.quotas.of(&holder).live?;
+        let counted = match &holder {
+            Holder::Agent(agent) => Counted::Agents(vec![agent.clone()]),
+            Holder::Owner(owner) => Counted::Agents(agents_of(registry, owner)),
+            Holder::Target(target) => Counted::Target(target.clone()),
+        };
+        Some(Ceiling { holder, counted, most })
+    }
+}
+
+fn agents_of(registry: &Registry, owner: &Owner) -> Vec<CallerId> {
+    let agents = registry.catalog().agents.values();
+    agents.filter(|agent| agent.owner == *owner).map(|agent| agent.id.clone()).collect()
+}
+
+impl From<Exhausted> for Refused {
+    fn from(Exhausted { holder, rate, wait }: Exhausted) -> Self {
+        Self::quota(&holder, format!("too many requests of {holder}"))
+            .why(format!("its quota is {rate}"))
+            .next("ask again after the delay, and more slowly")
+            .retry_after(wait)
+    }
+}
+
+impl From<&Ceiling> for Refused {
+    fn from(Ceiling { holder, most, .. }: &Ceiling) -> Self {
+        let next = match holder {
+            Holder::Agent(_) | Holder::Owner(_) => {
+                "give back what is no longer needed (leasehold lease list --live), or ask an operator for a higher quota"
+            }
+            Holder::Target(_) => "ask again when others have given theirs back",
+        };
+        Self::quota(holder, format!("{holder} may have no more live leases"))
+            .why(format!("its quota is {most} at one time"))
+            .next(next)
+            .retry_after(UNTIL_A_LEASE_ENDS)
+    }
+}
+
+impl Refused {
+    fn quota(holder: &Holder, what: String) -> Self {
+        Self::new(Reason::Quota, what).detail("quota", holder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leasehold_law::quota::Quota;
+
+    use super::*;
+
+    const T0: Timestamp = Timestamp(1_795_000_000_000);
+
+    #[test]
+    fn a_call_takes_from_every_bucket_or_from_none() {
+        let rate = |text: &str| Quota { live: None, rate: Some(text.parse().unwrap()) };
+        let quotas = Quotas { agent: rate("2/s"), owner: rate("1/s"), ..Quotas::default() };
+        let meter = Meter::new(quotas);
+        let agent = |n: u8| Holder::Agent(format!("spiffe://prod.example/agent/{n}").parse().unwrap());
+        let both = |n| [agent(n), Holder::Owner("person:ana".parse().unwrap())];
+        assert!(meter.take(&both(1), T0).is_ok());
+        let exhausted = meter.take(&both(1), T0).unwrap_err();
+        assert_eq!((exhausted.holder.kind(), exhausted.wait), ("owner", Span::from_secs(1)));
+        assert!(meter.take(&[agent(1)], T0).is_ok(), "what the owner refused took nothing of the agent");
+        assert!(meter.take(&[agent(1)], T0).is_err());
+        assert!(
+            meter.take(&[Holder::Target("orders".into())], T0).is_ok(),
+            "what has no rate is not counted"
+        );
+        assert_eq!(meter.buckets.lock().unwrap().len(), 2);
+    }
+}
