@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_backend::{BackendError, RevokeOrder};
+use leasehold_backend::{BackendError, Findable, RevokeOrder};
 use leasehold_law::cause::Cause;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
@@ -11,6 +11,7 @@ use leasehold_law::time::{Span, Timestamp};
 
 use super::{Broker, Inner};
 use crate::store::{BadRow, DueLease};
+use crate::vault_door::MINT_WINDOW;
 
 /// How often it looks.
 const BEAT: Span = Span(250);
@@ -140,10 +141,13 @@ impl Inner {
         self.owned.spawn(async move { inner.kill_bad_row(row).await });
     }
 
-    /// Its natural end has passed by the broker's clock, which may have stepped: where the target can say, it is asked.
+    /// Its natural end has passed by the broker's clock, which may have stepped. Where the target can say, it is asked;
+    /// another counts from the moment at which its mint landed.
     async fn lapse(self: &Arc<Self>, lease: Lease) {
-        match self.door.lookup(&lease.terms.pair.target, &lease.terms.principal).await {
+        let target = &lease.terms.pair.target;
+        match self.door.lookup(target, &lease.terms.principal).await {
             Ok(Some(found)) if found.remaining.is_some_and(|left| left > Span::ZERO) => return,
+            Ok(None) if self.is_blind(target) && self.clock.now() < end_of(&lease) + MINT_WINDOW => return,
             Err(error @ BackendError::Transient { .. }) => {
                 return tracing::warn!(lease = %lease.terms.id, %error, "a natural end cannot be read back yet");
             }
@@ -156,6 +160,11 @@ impl Inner {
                 tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet");
             }
         }
+    }
+
+    /// Whether a target cannot say what it holds.
+    fn is_blind(&self, target: &str) -> bool {
+        self.door.capabilities(target).is_none_or(|can| can.findable == Findable::No)
     }
 
     /// A row that cannot be read stays where it is, but what it stands for is killed by its plain columns.
@@ -230,4 +239,8 @@ impl Inner {
             }
         }
     }
+}
+
+fn end_of(lease: &Lease) -> Timestamp {
+    lease.state.expires_at().unwrap_or(lease.terms.life_ends_at)
 }

@@ -198,7 +198,9 @@ impl Agent {
         held.retain(|id| self.world.record.rows().is_usable(*id));
         let Some(id) = dice.pick(held).copied() else { return };
         let ttl = dice.chance(500).then(|| Span::from_secs(dice.between(5, 60)));
-        let answer = self.world.call("renew", async |b| b.renew(&self.asker, id, ttl).await).await;
+        let request = format!("renew-{}", dice.roll(4)).parse().unwrap();
+        let renew = async |b: leasehold::broker::Broker| b.renew(&self.asker, id, ttl, &request).await;
+        let answer = self.world.call("renew", renew).await;
         if let Some(Err(refused)) = answer {
             self.world.history.note(format!("renew {id}: {refused}"));
         }
@@ -212,14 +214,16 @@ impl Agent {
             b.end_own_lease(&self.asker, id, Cause::Released, wait).await
         };
         if let Some(Ok(settled)) = self.world.call("release", release).await {
-            let dead = settled.leases.iter().filter(|lease| matches!(lease.state, LeaseState::Revoked { .. }));
+            let dead =
+                settled.leases.iter().filter(|lease| matches!(lease.state, LeaseState::Revoked { .. }));
             dead.for_each(|lease| self.world.history.note(format!("{} is given back", lease.terms.id)));
         }
     }
 
     async fn change_scope(&self, task: TaskId) {
         let (scope, wait) = (self.scope(), Span(self.world.dice.roll(5000)));
-        let change = async |b: leasehold::broker::Broker| b.change_scope(&self.asker, task, scope, wait).await;
+        let change =
+            async |b: leasehold::broker::Broker| b.change_scope(&self.asker, task, scope, wait).await;
         if let Some(Err(refused)) = self.world.call("change scope", change).await {
             self.world.history.note(format!("change scope of {task}: {refused}"));
         }

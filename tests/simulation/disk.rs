@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use leasehold::store::sqlite::SqliteStore;
 use leasehold::store::{
-    Change, Counts, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter,
+    Ceiling, Change, Counts, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter,
 };
 use leasehold_law::caller::CallerId;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
@@ -60,13 +60,13 @@ impl SimStore {
         disk.store().ok_or_else(|| unusable("the store is closed"))
     }
 
-    async fn write(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
+    async fn write(&self, changes: Vec<Change>, guards: Vec<Guard>, ceilings: Vec<Ceiling>) -> Outcome {
         let words = words(&changes);
         let World { dice, weather, history, .. } = &*self.world;
         self.life.risk("before commit", &words).await;
         let _flight = self.life.flights.begin();
         self.life.wait(weather.delay(dice)).await;
-        let outcome = self.carry_out(changes, guards).await;
+        let outcome = self.carry_out(changes, guards, ceilings).await;
         self.life.risk("after commit", &words).await;
         let lost = outcome == Outcome::Committed && dice.chance(weather.rates().commit_unknown);
         let told = if lost { Outcome::Unknown(unusable("the flush failed")) } else { outcome };
@@ -75,7 +75,7 @@ impl SimStore {
         told
     }
 
-    async fn carry_out(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
+    async fn carry_out(&self, changes: Vec<Change>, guards: Vec<Guard>, ceilings: Vec<Ceiling>) -> Outcome {
         let World { dice, weather, disk, record, .. } = &*self.world;
         if weather.is_disk_full() {
             return Outcome::Failed(unusable("the disk is full"));
@@ -88,7 +88,7 @@ impl SimStore {
             return Outcome::Committed;
         }
         let Some(store) = disk.store() else { return Outcome::Failed(unusable("the store is closed")) };
-        let outcome = store.commit(changes.clone(), guards).await;
+        let outcome = store.commit_below(changes.clone(), guards, ceilings).await;
         if outcome == Outcome::Committed {
             record.learn(&self.world, &changes);
         }
@@ -107,9 +107,7 @@ fn is_intent(change: &Change) -> bool {
 
 fn words(changes: &[Change]) -> String {
     let word = |change: &Change| match change {
-        Change::Lease(lease) => {
-            Some(format!("{} {} v{}", lease.terms.id, lease.state.name(), lease.version))
-        }
+        Change::Lease(lease) => Some(format!("{} {} v{}", lease.terms.id, lease.state.name(), lease.version)),
         Change::Task(task) => Some(format!("{} {} v{}", task.terms.id, task.state.name(), task.version)),
         Change::Revocation(revocation) => Some(format!("{} {}", revocation.id, revocation.selector)),
         Change::Number(name, value) => Some(format!("{name} {value}")),
@@ -124,6 +122,7 @@ fn outcome_words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Committed => "done".to_owned(),
         Outcome::Stale(subject) => format!("stale {subject}"),
+        Outcome::Full(ceiling) => format!("full, {}", ceiling.holder),
         Outcome::Failed(error) => format!("failed, {error}"),
         Outcome::Unknown(error) => format!("unknown, {error}"),
     }
@@ -141,10 +140,15 @@ macro_rules! read {
 #[async_trait]
 impl Store for SimStore {
     /// A writer goes on with what it was given, whether or not its caller still waits, unless its process dies.
-    async fn commit(&self, changes: Vec<Change>, guards: Vec<Guard>) -> Outcome {
+    async fn commit_below(
+        &self,
+        changes: Vec<Change>,
+        guards: Vec<Guard>,
+        ceilings: Vec<Ceiling>,
+    ) -> Outcome {
         let (answer, answered) = oneshot::channel();
         let store = self.clone();
-        tokio::spawn(async move { drop(answer.send(store.write(changes, guards).await)) });
+        tokio::spawn(async move { drop(answer.send(store.write(changes, guards, ceilings).await)) });
         match answered.await {
             Ok(outcome) => outcome,
             Err(_) => std::future::pending().await,

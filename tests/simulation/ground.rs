@@ -9,27 +9,19 @@ use leasehold_law::catalog::{
 };
 use leasehold_law::lease::Grade;
 use leasehold_law::policy::{Engine, PolicySource};
+use leasehold_law::quota::{Quota, Quotas};
 use leasehold_law::scope::Pair;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Span;
 
 /// The targets, by grade: two that kill, one that only shuts the door, one that can do nothing.
-pub(crate) const TARGETS: [(&str, Grade); 4] = [
-    ("orders", Grade::Exact),
-    ("stock", Grade::Exact),
-    ("cache", Grade::Coarse),
-    ("feed", Grade::None),
-];
+pub(crate) const TARGETS: [(&str, Grade); 4] =
+    [("orders", Grade::Exact), ("stock", Grade::Exact), ("cache", Grade::Coarse), ("feed", Grade::None)];
 /// What agents ask for, the likeliest first; the last is denied.
-pub(crate) const PAIRS: [&str; 7] = [
-    "read@orders",
-    "read@stock",
-    "write@orders",
-    "write@stock",
-    "read@cache",
-    "read@feed",
-    "purge@orders",
-];
+pub(crate) const PAIRS: [&str; 7] =
+    ["read@orders", "read@stock", "write@orders", "write@stock", "read@cache", "read@feed", "purge@orders"];
+/// How many live leases an agent may have.
+pub(crate) const LIVE_AT_MOST: usize = 6;
 const AGENTS: [&str; 3] = ["triage", "build", "report"];
 
 /// One version of what operators defined.
@@ -54,6 +46,12 @@ pub(crate) fn agents() -> Vec<CallerId> {
     AGENTS.iter().map(|name| format!("spiffe://sim.leasehold.test/agent/{name}").parse().unwrap()).collect()
 }
 
+/// What an agent may use.
+pub(crate) fn quotas() -> Quotas {
+    let live = Some(LIVE_AT_MOST as u64);
+    Quotas { agent: Quota { live, ..Quota::default() }, ..Quotas::default() }
+}
+
 impl Ground {
     /// In the second version `build` is out of the group that may write.
     fn load(version: usize) -> Self {
@@ -62,7 +60,8 @@ impl Ground {
         let engine = Engine::load(&catalog, &sources);
         let engine = engine.unwrap_or_else(|problems| panic!("the policy does not load: {problems:?}"));
         let mut digests = BTreeMap::from([(Subject::Policy, format!("policy {version}"))]);
-        digests.extend(TARGETS.iter().map(|(name, _)| (Subject::Target((*name).to_owned()), "same".to_owned())));
+        digests
+            .extend(TARGETS.iter().map(|(name, _)| (Subject::Target((*name).to_owned()), "same".to_owned())));
         digests.extend(agents().into_iter().map(|id| {
             let digest = format!("agent {}", version * usize::from(id.to_string().ends_with("build")));
             (Subject::Agent(id), digest)
@@ -98,7 +97,8 @@ fn catalog(build_writes: bool) -> Catalog {
         labels: BTreeMap::from([("env".to_owned(), "test".to_owned())]),
         groups: BTreeSet::new(),
     };
-    let intent = |(name, class): (&str, Class)| Intent { name: name.to_owned(), class, params: BTreeMap::new() };
+    let intent =
+        |(name, class): (&str, Class)| Intent { name: name.to_owned(), class, params: BTreeMap::new() };
     let intents = [("read", Class::ReadOnly), ("write", Class::Reversible), ("purge", Class::Irreversible)];
     Catalog {
         people: set(&["ana"]),

@@ -18,7 +18,7 @@ use leasehold_law::time::{Span, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::disk::SimStore;
-use crate::ground::{Ground, VERSIONS, ground};
+use crate::ground::{Ground, VERSIONS, ground, quotas};
 use crate::life::{Life, pause};
 use crate::target::SimBackend;
 use crate::time::Bits;
@@ -109,6 +109,7 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
             default_deadline: Span::from_secs(60),
             max_deadline: Span::from_mins(10),
         },
+        quotas: quotas(),
         name: "sim".to_owned(),
         clock,
         ledger,
@@ -127,7 +128,8 @@ async fn note_config(ground: &Ground, ledger: &Ledger) -> Result<Vec<Subject>, S
     let known = ledger.store().digests().await.map_err(|error| error.to_string())?;
     let known: BTreeMap<Subject, String> = known.into_iter().collect();
     let differs = |(subject, digest): &(&Subject, &String)| known.get(*subject) != Some(*digest);
-    let changed: Vec<_> = ground.digests.iter().filter(differs).map(|(s, d)| (s.clone(), d.clone())).collect();
+    let changed: Vec<_> =
+        ground.digests.iter().filter(differs).map(|(s, d)| (s.clone(), d.clone())).collect();
     let subjects = changed.iter().map(|(subject, _)| subject.clone()).collect();
     if !changed.is_empty() {
         ledger.record_config(changed).await.map_err(|error| error.to_string())?;

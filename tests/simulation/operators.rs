@@ -38,8 +38,7 @@ pub(crate) async fn live(world: Arc<World>) {
 async fn revoke(world: &Arc<World>) {
     let Some(selector) = select(world) else { return };
     let freeze = world.dice.chance(500).then(|| world.dice.chance(500));
-    let command =
-        RevokeCommand { selector, freeze, reason: "the simulation".to_owned(), by: operator() };
+    let command = RevokeCommand { selector, freeze, reason: "the simulation".to_owned(), by: operator() };
     world.history.note(format!("operator revokes {}, freeze {freeze:?}", command.selector));
     let revoke = async |broker: leasehold::broker::Broker| broker.revoke(command).await;
     match world.call("revoke", revoke).await {
@@ -118,7 +117,7 @@ pub(crate) async fn sky(world: Arc<World>) {
             match world.dice.roll(4) {
                 0 | 1 => drop(tokio::spawn(outage(world.clone()))),
                 2 => drop(tokio::spawn(full_disk(world.clone()))),
-                _ => step_clock(&world),
+                _ => drop(tokio::spawn(step_clock(world.clone()))),
             }
         }
     }
@@ -141,8 +140,8 @@ async fn full_disk(world: Arc<World>) {
     world.history.note("the disk has room");
 }
 
-/// Mostly a little, either way; sometimes by half an hour.
-fn step_clock(world: &World) {
+/// Mostly a little, either way; sometimes by half an hour. Somebody looks at it soon.
+async fn step_clock(world: Arc<World>) {
     let size = match world.dice.roll(4) {
         0 => 1_800_000,
         1 => 60_000,
@@ -151,4 +150,6 @@ fn step_clock(world: &World) {
     let millis = i64::try_from(world.dice.roll(size * 2)).unwrap() - i64::try_from(size).unwrap();
     world.history.note(format!("the wall clock steps by {millis} ms"));
     world.time.step(millis);
+    pause(world.dice.millis(500, 12_000)).await;
+    confirm_clock(&world).await;
 }

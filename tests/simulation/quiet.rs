@@ -73,7 +73,9 @@ fn is_settled(world: &World) -> bool {
         && world.sites.iter().all(|site| site.flights.is_empty())
         && rows.live().all(rests)
         && !rows.tasks.values().any(ending)
-        && sessions(world).into_iter().all(|name| rows.live().any(|lease| lease.terms.principal.as_str() == name))
+        && sessions(world)
+            .into_iter()
+            .all(|name| rows.live().any(|lease| lease.terms.principal.as_str() == name))
 }
 
 fn is_over(world: &World) -> bool {
@@ -146,7 +148,9 @@ async fn on_time(world: &Arc<World>) {
         for lease in rows.live().filter(|lease| !matches!(lease.state, LeaseState::Residual { .. })) {
             let late = lease.state.expires_at().map_or(Span::ZERO, |end| broker.now().since(end));
             if late > BOUND {
-                world.history.wrong(format!("{} outlives its expiry by {late}: {:?}", lease.terms.id, lease.state));
+                world
+                    .history
+                    .wrong(format!("{} outlives its expiry by {late}: {:?}", lease.terms.id, lease.state));
             }
         }
     }
@@ -162,7 +166,9 @@ fn nothing_is_left(world: &World) {
 
 /// The chain is whole, and told again from the beginning it makes the rows.
 async fn journal_makes_the_rows(world: &World) {
-    let Some(store) = world.disk.store() else { return world.history.wrong("the store is closed in the quiet") };
+    let Some(store) = world.disk.store() else {
+        return world.history.wrong("the store is closed in the quiet");
+    };
     let entries = store.entries(1, usize::MAX).await.unwrap();
     let head = store.head().await.unwrap();
     let begin = Line::Begin { chain: head.chain.clone(), first_seq: 1, prev: Hash::GENESIS };
@@ -174,7 +180,9 @@ async fn journal_makes_the_rows(world: &World) {
             world.history.wrong(format!("entry {} does not replay: {why}", entry.seq));
         }
         let text = String::from_utf8(entry.body).unwrap();
-        lines.push(serde_json::to_string(&Line::Entry { seq: entry.seq, body: text, hash: entry.hash }).unwrap());
+        lines.push(
+            serde_json::to_string(&Line::Entry { seq: entry.seq, body: text, hash: entry.hash }).unwrap(),
+        );
     }
     if verify(lines.iter().map(String::as_str)).as_ref() != Ok(&head) {
         world.history.wrong("the chain is broken");

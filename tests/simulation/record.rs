@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use leasehold::store::Change;
+use leasehold_law::caller::CallerId;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_law::task::{Outcome, Task, TaskState};
 
+use crate::ground::LIVE_AT_MOST;
 use crate::target::Site;
 use crate::world::World;
 
@@ -52,6 +54,7 @@ impl Record {
         for change in changes {
             if let Change::Lease(lease) = change {
                 dead_is_dead(world, lease);
+                rows.within_quota(world, &lease.terms.agent);
             } else if let Change::Task(task) = change {
                 rows.ended_is_over(world, task);
             }
@@ -109,15 +112,26 @@ impl Rows {
         let over = |selector: &Selector| match selector {
             Selector::Agent(agent) => *agent == lease.terms.agent,
             Selector::Task(task) => *task == lease.terms.task,
-            Selector::Lease(id) => *id == lease.terms.id,
+            // It is in the list that follows.
+            Selector::Lease(_) => false,
         };
         let mut standing = self.revocations.values().filter(|revocation| revocation.is_freezing());
         if let Some(barrier) = standing.find(|revocation| over(&revocation.selector)) {
-            world.history.wrong(format!("{} became active behind the barrier {}", lease.terms.id, barrier.id));
+            world
+                .history
+                .wrong(format!("{} became active behind the barrier {}", lease.terms.id, barrier.id));
         }
         let open = self.tasks.get(&lease.terms.task).is_some_and(|task| task.state == TaskState::Open);
         if !open {
             world.history.wrong(format!("{} became active in a task that is not open", lease.terms.id));
+        }
+    }
+
+    /// No agent ever has more live leases than it may.
+    fn within_quota(&self, world: &World, agent: &CallerId) {
+        let live = self.live().filter(|lease| lease.terms.agent == *agent).count();
+        if live > LIVE_AT_MOST {
+            world.history.wrong(format!("{agent} has {live} live leases"));
         }
     }
 

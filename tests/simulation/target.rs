@@ -45,7 +45,7 @@ impl Site {
     /// Its clock is a little off, sometimes by more than the broker takes.
     pub(crate) fn new(name: &'static str, grade: Grade, dice: &Dice, time: Arc<SimTime>) -> Arc<Self> {
         let seed = dice.roll(u64::MAX);
-        let off = if dice.chance(100) { 90_000 } else { 3000 };
+        let off = if dice.chance(30) { 90_000 } else { 3000 };
         let off = i64::try_from(dice.roll(2 * off)).unwrap() - i64::try_from(off).unwrap();
         let target = Arc::new(MemoryTarget::new(Settings::of(grade), Bits::of_target(seed, time)));
         target.set_clock_offset(off);

@@ -5,7 +5,6 @@ use leasehold_law::lease::{Grade, Lease, LeaseEvent, LeaseState, Progress, Proof
 use leasehold_law::time::{Span, Timestamp};
 
 use super::backoff;
-use crate::vault_door::MINT_WINDOW;
 
 /// How soon a target is asked again whose sessions are still arriving.
 const REAPING: Span = Span::from_secs(1);
@@ -42,8 +41,7 @@ fn never_minted(lease: &Lease, progress: &Progress, report: &RevokeReport) -> bo
     report.absent && progress.not_before.is_some() && lease.state.handle().is_none()
 }
 
-/// The natural end of what its target cannot kill, once the broker did what can be done. A target that counts its
-/// lifetime from the moment at which the mint lands may end it that much later.
+/// The natural end of what its target cannot kill, once the broker did what can be done.
 fn beyond_reach(lease: &Lease, progress: &Progress, report: &RevokeReport) -> Option<Timestamp> {
     let done = match lease.terms.grade {
         Grade::Exact => false,
@@ -51,7 +49,7 @@ fn beyond_reach(lease: &Lease, progress: &Progress, report: &RevokeReport) -> Op
         Grade::None => true,
     };
     let LeaseState::Revoking { expires_at, .. } = &lease.state else { return None };
-    (done && nothing_lands(progress, report) && report.error.is_none()).then_some(*expires_at + MINT_WINDOW)
+    (done && nothing_lands(progress, report) && report.error.is_none()).then_some(*expires_at)
 }
 
 fn tried(lease: &Lease, progress: &Progress, report: &RevokeReport, now: Timestamp) -> LeaseEvent {
