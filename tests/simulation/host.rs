@@ -79,7 +79,7 @@ async fn planned_stop(world: &World) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, String> {

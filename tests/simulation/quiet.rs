@@ -63,10 +63,17 @@ async fn until(world: &Arc<World>, seconds: u64, so: impl Fn(&World) -> bool) ->
 fn is_settled(world: &World) -> bool {
     let Some((broker, life)) = world.serving() else { return false };
     let (rows, now) = (world.record.rows(), broker.now());
+    let due = |lease: &Lease| lease.state.expires_at().is_none_or(|end| now > end);
     let rests = |lease: &Lease| match lease.state {
-        LeaseState::Active { expires_at, .. } => now <= expires_at,
+        LeaseState::Active { .. } => !due(lease),
         LeaseState::Residual { .. } => true,
-        _ => false,
+        LeaseState::New
+        | LeaseState::Refused { .. }
+        | LeaseState::Minting { .. }
+        | LeaseState::Renewing { .. }
+        | LeaseState::Revoking { .. }
+        | LeaseState::Revoked { .. }
+        | LeaseState::Lapsed { .. } => false,
     };
     let ending = |task: &Task| matches!(task.state, TaskState::Ending { .. });
     life.flights.is_empty()
