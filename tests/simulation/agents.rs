@@ -60,14 +60,31 @@ impl Agent {
     }
 
     async fn step(&self, task: TaskId, held: &mut Vec<LeaseId>, step: u64) {
-        match self.world.dice.roll(12) {
+        match self.world.dice.roll(14) {
             0..=3 => held.extend(self.request(task, &format!("r{step}")).await),
             4..=6 => self.renew(held).await,
             7 => self.release(held).await,
             8 => self.change_scope(task).await,
             9 | 10 => drop(self.heartbeat(task).await),
+            11 | 12 => held.extend(self.two_at_once(task, held, step).await),
             _ => pause(self.world.dice.millis(5000, 35_000)).await,
         }
+    }
+
+    /// While a lease is minted, the task under it changes, ends, or asks for the same again.
+    async fn two_at_once(&self, task: TaskId, held: &[LeaseId], step: u64) -> Option<LeaseId> {
+        let dice = &self.world.dice;
+        let name = format!("r{step}");
+        let other = async {
+            pause(dice.millis(0, 120)).await;
+            match dice.roll(4) {
+                0 | 1 => self.change_scope(task).await,
+                2 => drop(self.request(task, &name).await),
+                _ if dice.chance(300) => self.end(task, Cause::TaskCompleted).await,
+                _ => self.release(held).await,
+            }
+        };
+        futures::join!(self.request(task, &name), other).0
     }
 
     async fn open(&self, name: &str) -> Option<TaskId> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use leasehold::broker::RevokeCommand;
 use leasehold_law::caller::CallerId;
 use leasehold_law::id::RevocationId;
+use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::Selector;
 use leasehold_law::time::Span;
 
@@ -23,7 +24,10 @@ fn operator() -> CallerId {
 /// Revokes now and then, and lifts what it froze.
 pub(crate) async fn live(world: Arc<World>) {
     loop {
-        pause(world.dice.millis(4000, 30_000)).await;
+        pause(world.dice.millis(2000, 20_000)).await;
+        if world.dice.chance(500) {
+            a_mint(&world).await;
+        }
         if world.weather.is_calm() {
             return;
         }
@@ -33,6 +37,21 @@ pub(crate) async fn live(world: Arc<World>) {
             _ => confirm_clock(&world).await,
         }
     }
+}
+
+/// The worst moment to revoke: something is being minted.
+async fn a_mint(world: &World) {
+    for _ in 0..100 {
+        if minting(world).is_some() {
+            return;
+        }
+        pause(Duration::from_millis(20)).await;
+    }
+}
+
+fn minting(world: &World) -> Option<Lease> {
+    let rows = world.record.rows();
+    rows.live().find(|lease| matches!(lease.state, LeaseState::Minting { .. })).cloned()
 }
 
 async fn revoke(world: &Arc<World>) {
@@ -49,6 +68,13 @@ async fn revoke(world: &Arc<World>) {
 }
 
 fn select(world: &World) -> Option<Selector> {
+    if let Some(lease) = minting(world) {
+        return Some(match world.dice.roll(3) {
+            0 => Selector::Lease(lease.terms.id),
+            1 => Selector::Task(lease.terms.task),
+            _ => Selector::Agent(lease.terms.agent),
+        });
+    }
     let rows = world.record.rows();
     let leases: Vec<_> = rows.live().map(|lease| lease.terms.id).collect();
     let tasks: Vec<_> = rows.tasks.keys().copied().collect();

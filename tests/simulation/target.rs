@@ -165,7 +165,7 @@ impl SimBackend {
         work: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         let World { dice, weather, .. } = &*self.world;
-        pause(weather.delay(dice)).await;
+        pause(weather.distance(dice)).await;
         match fate {
             Fate::Failed => return Err(lost(&self.site)),
             Fate::Hung => pending::<()>().await,
@@ -175,7 +175,7 @@ impl SimBackend {
         if fate == Fate::DoneAndHung {
             pending::<()>().await;
         }
-        pause(weather.delay(dice)).await;
+        pause(weather.distance(dice)).await;
         if fate == Fate::AnswerLost { Err(lost(&self.site)) } else { answer }
     }
 

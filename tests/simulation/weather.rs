@@ -90,7 +90,12 @@ impl Weather {
         self.disk_full.load(Ordering::Relaxed)
     }
 
-    /// How long a call takes on its way: nothing, a moment, or too long.
+    /// How long a target takes on its way there or back, while there is any weather: time enough for others to act.
+    pub(crate) fn distance(&self, dice: &Dice) -> Duration {
+        if self.is_calm() { Duration::ZERO } else { self.delay(dice) + dice.millis(1, 60) }
+    }
+
+    /// How long a call takes longer than no time at all: a moment, or too long.
     pub(crate) fn delay(&self, dice: &Dice) -> Duration {
         if !dice.chance(self.rates().slow) {
             return Duration::ZERO;
