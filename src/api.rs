@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod follow;
 mod identity;
 pub mod layers;
 mod lease;

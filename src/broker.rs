@@ -1,5 +1,6 @@
 //! Room 5, the road: one verb per file. Each step hands the next a thing that only it could make.
 
+mod barrier;
 mod change_scope;
 mod decide;
 mod end_task;
@@ -17,6 +18,7 @@ mod repeats;
 mod request;
 mod revocations;
 mod revoke;
+mod selected;
 mod status;
 mod sweep;
 mod views;
@@ -49,6 +51,7 @@ pub use refused::{FieldFault, Refused};
 pub use renew::Renewal;
 pub use request::Requested;
 pub use revocations::{RevokeCommand, RevokePlan};
+pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
 pub use views::Hit;
 pub use wait::{MAX_WAIT, Settled};
@@ -110,6 +113,7 @@ struct Inner {
     meter: quota::Meter,
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
+    standing: barrier::Standing,
     held: sweep::Held,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
@@ -120,7 +124,6 @@ impl Broker {
     /// A broker that has not started: [`Broker::recover`] and [`Broker::sweep`] are next.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let targets: Vec<String> = parts.door.targets().map(ToOwned::to_owned).collect();
         Self {
             inner: Arc::new(Inner {
                 started_at: parts.clock.now(),
@@ -128,7 +131,8 @@ impl Broker {
                 attempts: request::Attempts::default(),
                 meter: quota::Meter::new(parts.quotas),
                 repeats: repeats::Repeats::default(),
-                revoker: revoke::Revoker::new(&targets),
+                revoker: revoke::Revoker::default(),
+                standing: barrier::Standing::default(),
                 held: sweep::Held::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
@@ -196,7 +200,7 @@ impl Broker {
     /// # Errors
     /// Where there are no random bits.
     pub fn make_decision_id(&self) -> Result<DecisionId, Refused> {
-        Ok(DecisionId::derive(self.now(), self.inner.random_bits()?))
+        self.inner.make_decision_id()
     }
 }
 
@@ -215,6 +219,11 @@ impl Inner {
             return Err(Refused::draining());
         }
         self.ledger.healthy().await.map_err(|error| Refused::journal(&error))
+    }
+
+    /// A new id for a decision.
+    fn make_decision_id(&self) -> Result<DecisionId, Refused> {
+        Ok(DecisionId::derive(self.clock.now(), self.random_bits()?))
     }
 
     fn random_bits(&self) -> Result<u64, Refused> {

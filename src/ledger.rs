@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use leasehold_law::caller::CallerId;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{IllegalTransition, Lease, LeaseEvent, LeaseTerms};
 use leasehold_law::policy::{DecisionRecord, IssueOrder, RenewOrder};
@@ -18,7 +17,7 @@ use leasehold_law::revocation::{Lifted, Revocation, Selector};
 use leasehold_law::scope::Scope;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{IllegalTaskTransition, Task, TaskEvent, TaskTerms};
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -68,6 +67,9 @@ pub enum Notice {
     Task(Arc<Task>),
 }
 
+/// How long the store may take to write. After that nobody knows what became of the changes; a store that hangs holds
+/// up no revocation (RULES R-24).
+const COMMIT_DEADLINE: Span = Span::from_secs(5);
 /// How many notices a watcher may fall behind before it must read anew.
 const NOTICES: usize = 4096;
 
@@ -99,9 +101,15 @@ impl Ledger {
         self.notices.subscribe()
     }
 
+    /// Whether the last write went well. Where it did not, revoking does not wait for the next.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
     /// Whether the journal takes entries: step 1 of the road. Where the last write failed, a small one is tried.
     pub async fn healthy(&self) -> Result<(), StoreError> {
-        if self.healthy.load(Ordering::Relaxed) {
+        if self.is_well() {
             return Ok(());
         }
         self.record_time().await.map_err(|error| match error {
@@ -274,7 +282,7 @@ impl Ledger {
     /// Where it cannot be written.
     pub async fn record_revocation(&self, revocation: &Revocation) -> Result<(), LedgerError> {
         let event = Event::Revocation { revocation: Box::new(revocation.clone()) };
-        let barrier = revocation.freeze.then(|| Change::Bump(Subject::Freeze(revocation.selector.clone())));
+        let barrier = revocation.freeze.then_some(Change::Bump(Subject::Freezes));
         self.put_revocation(revocation, event, barrier).await
     }
 
@@ -289,8 +297,7 @@ impl Ledger {
     ) -> Result<Revocation, LedgerError> {
         let next = Revocation { lifted: Some(lifted.clone()), ..revocation.clone() };
         let event = Event::Lifted { id: revocation.id, lifted };
-        let barrier = Change::Bump(Subject::Freeze(revocation.selector.clone()));
-        self.put_revocation(&next, event, Some(barrier)).await?;
+        self.put_revocation(&next, event, Some(Change::Bump(Subject::Freezes))).await?;
         Ok(next)
     }
 
@@ -371,7 +378,7 @@ impl Ledger {
         guards: Vec<Guard>,
         ceilings: Vec<Ceiling>,
     ) -> Result<(), LedgerError> {
-        let outcome = self.store.commit_below(changes, guards, ceilings).await;
+        let outcome = in_time(self.store.commit_below(changes, guards, ceilings)).await;
         let healthy = !matches!(outcome, Outcome::Failed(StoreError::Unusable(_)) | Outcome::Unknown(_));
         self.healthy.store(healthy, Ordering::Relaxed);
         match outcome {
@@ -389,23 +396,40 @@ impl Ledger {
     }
 }
 
+/// What became of a write, or that nobody knows: a store that does not answer is not waited for.
+async fn in_time(written: impl Future<Output = Outcome>) -> Outcome {
+    let late = |_| {
+        let what = format!("it did not answer within {COMMIT_DEADLINE}");
+        Outcome::Unknown(StoreError::Unusable(what))
+    };
+    tokio::time::timeout(COMMIT_DEADLINE.as_duration(), written).await.unwrap_or_else(late)
+}
+
 /// The name under which the clock's high-water mark is kept.
 pub const HIGH_WATER: &str = "clock.high_water";
 
 fn task_of(selector: &Selector) -> Option<leasehold_law::id::TaskId> {
     match selector {
         Selector::Task(id) => Some(*id),
-        Selector::Lease(_) | Selector::Agent(_) => None,
+        Selector::Lease(_)
+        | Selector::Agent(_)
+        | Selector::Owner(_)
+        | Selector::Target(_)
+        | Selector::Intent(_)
+        | Selector::Ref { .. }
+        | Selector::All => None,
     }
 }
 
-/// The caller on whose behalf a refusal is written.
-#[must_use]
-pub fn refused(
-    decision: leasehold_law::id::DecisionId,
-    caller: CallerId,
-    call: &str,
-    reason: leasehold_law::reason::Reason,
-) -> Event {
-    Event::Refused { decision, caller, call: call.to_owned(), reason: reason.text().to_owned() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_commit_that_hangs_nobody_knows_what_became() {
+        let patience = COMMIT_DEADLINE.as_duration() + std::time::Duration::from_millis(1);
+        let outcome = tokio::time::timeout(patience, in_time(std::future::pending())).await;
+        assert!(matches!(outcome, Ok(Outcome::Unknown(_))), "{outcome:?}");
+        assert_eq!(in_time(async { Outcome::Committed }).await, Outcome::Committed);
+    }
 }

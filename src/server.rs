@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_backend::BackendKind;
+use leasehold_law::time::Timestamp;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -320,6 +321,7 @@ impl Running {
                 "some calls did not end in time; what they held is found again after the next start"
             );
         }
+        self.broker.record_repeats(Timestamp(i64::MAX)).await;
         for task in self.background {
             task.abort();
             // Awaited, so that whoever opens the store next finds it free; that it was aborted is no news.
@@ -349,5 +351,5 @@ pub fn entropy() -> Arc<crate::entropy::SystemEntropy> {
 
 /// The clock of a broker that has read its high-water mark.
 fn clock(time: Arc<dyn TimeSource>, high_water: Option<i64>) -> Arc<Clock> {
-    Arc::new(Clock::new(time, high_water.map(leasehold_law::time::Timestamp)))
+    Arc::new(Clock::new(time, high_water.map(Timestamp)))
 }

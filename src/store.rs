@@ -9,12 +9,13 @@ pub(crate) mod suite;
 
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
+use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::Lease;
 use leasehold_law::quota::Holder;
 use leasehold_law::request::RequestId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
@@ -147,12 +148,18 @@ pub enum DueLease {
 /// Which leases, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseFilter {
+    /// Only this one.
+    pub id: Option<LeaseId>,
     /// Only this caller's.
     pub agent: Option<CallerId>,
     /// Only this task's.
     pub task: Option<TaskId>,
     /// Only on this target.
     pub target: Option<String>,
+    /// Only for this intent.
+    pub intent: Option<String>,
+    /// Only those of tasks with this reference.
+    pub reference: Option<(String, String)>,
     /// Only those that may still exist in their target.
     pub live: bool,
     /// Only those that are being revoked after at least one try that failed.
@@ -187,10 +194,23 @@ pub struct Counts {
     pub stuck: u64,
     /// Tasks that are open.
     pub open_tasks: u64,
-    /// Tasks that are ending.
-    pub ending_tasks: u64,
     /// Rows that cannot be read.
     pub bad_rows: u64,
+}
+
+/// How many leases of one lane a target has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// The target.
+    pub target: String,
+    /// The lane.
+    pub lane: Rank,
+    /// Leases that may exist in it.
+    pub live: u64,
+    /// Of these, those that are being revoked, or are due to be.
+    pub due: u64,
+    /// Of these, those with a failed try behind them.
+    pub stuck: u64,
 }
 
 /// What holds tasks, leases, revocations and the journal.
@@ -223,14 +243,19 @@ pub trait Store: Send + Sync {
     async fn lease_by_request(&self, task: TaskId, request: &RequestId) -> Result<Option<Lease>, StoreError>;
     /// Leases, newest first.
     async fn leases(&self, filter: &LeaseFilter, limit: usize) -> Result<Vec<Lease>, StoreError>;
-    /// Every live lease that a revocation with this selector takes.
-    async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError>;
-    /// Leases that are due at `now`, the longest overdue first.
-    async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError>;
+    /// The targets in which any lease may exist, by name.
+    async fn live_targets(&self) -> Result<Vec<String>, StoreError>;
+    /// Leases of this target and this lane ([`leasehold_law::lease::LeaseState::lane`]) that are due at `now`, the
+    /// longest overdue first.
+    async fn due_leases(
+        &self,
+        target: &str,
+        lane: Rank,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueLease>, StoreError>;
     /// What targets know the principals by whose leases were revoked at or after `since`: (handle, target).
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
-    /// When the next lease or task is due; a task that is ending is always due, at 0.
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// One task.
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
@@ -254,8 +279,6 @@ pub trait Store: Send + Sync {
         before: Option<RevocationId>,
         limit: usize,
     ) -> Result<Vec<Revocation>, StoreError>;
-    /// The barriers that stand for any of these selectors.
-    async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError>;
 
     /// Where this broker's chain ends.
     async fn head(&self) -> Result<ChainHead, StoreError>;
@@ -263,8 +286,6 @@ pub trait Store: Send + Sync {
     async fn entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries that name this task, as those of its leases do, in order.
     async fn entries_of_task(&self, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries of a lease, in order.
-    async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries with `from <= at < to`, in the order of `at`, then of writing.
     async fn entries_between(
         &self,
@@ -273,8 +294,8 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
 
-    /// For each target that has any: its live leases, and those of them with a failed try behind them.
-    async fn counts_by_target(&self) -> Result<Vec<(String, u64, u64)>, StoreError>;
+    /// For each target and lane that has any: its leases, as of `now`.
+    async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError>;
     /// How many there are.
     async fn counts(&self) -> Result<Counts, StoreError>;
 }

@@ -68,6 +68,11 @@ pub enum Rank {
     Security,
 }
 
+impl Rank {
+    /// Every lane, the first to be served first.
+    pub const ALL: [Self; 3] = [Self::Security, Self::TaskEnd, Self::Routine];
+}
+
 impl Cause {
     /// Every cause, in the order of the wire.
     pub const ALL: [Self; 24] = [

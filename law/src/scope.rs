@@ -140,6 +140,12 @@ impl Scope {
         }
     }
 
+    /// The longest lifetime that may be asked for on a pair, where an entry limits it.
+    #[must_use]
+    pub fn max_ttl(&self, pair: &Pair) -> Option<Span> {
+        self.0.iter().find(|entry| entry.pair == *pair)?.max_ttl
+    }
+
     /// The entries, sorted by pair.
     #[must_use]
     pub fn entries(&self) -> &[ScopeEntry] {

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::CallerId;
 use crate::id::{LeaseId, TaskId};
-use crate::revocation::Selector;
 
 /// Something whose change makes a decision stale.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,8 +21,9 @@ pub enum Subject {
     Target(String),
     /// The policy set, with floors and groups.
     Policy,
-    /// The barrier of one selector.
-    Freeze(Selector),
+    /// All barriers together: bumped where one is raised or lifted. One version for all costs each commit one
+    /// comparison; where another's barrier moved, whoever is in the middle looks again, and is not revoked for it.
+    Freezes,
 }
 
 impl fmt::Display for Subject {
@@ -34,7 +34,7 @@ impl fmt::Display for Subject {
             Self::Agent(id) => write!(f, "agent:{id}"),
             Self::Target(name) => write!(f, "target:{name}"),
             Self::Policy => f.write_str("policy"),
-            Self::Freeze(selector) => write!(f, "freeze:{selector}"),
+            Self::Freezes => f.write_str("freezes"),
         }
     }
 }

@@ -12,7 +12,7 @@ impl AdminService for Api {
         let status = self.broker.status().await?;
         Ok(Response::new(v1::StatusResponse {
             live: status.counts.live,
-            due: status.counts.revoking,
+            due: status.targets.iter().flat_map(|target| target.due.values()).sum(),
             stuck: status.counts.stuck,
             frozen: u64::try_from(status.frozen).unwrap_or(u64::MAX),
             targets: status.targets.iter().map(|one| target::view(&self.broker, one)).collect(),

@@ -117,7 +117,7 @@ impl Api {
                 stop_commands: vec![format!("leasehold revocations show {id}")],
                 ..v1::FindHit::default()
             },
-            Hit::Decision(_, body) => self.decision_hit(body).await?,
+            Hit::Decision(body) => self.decision_hit(body).await?,
         })
     }
 

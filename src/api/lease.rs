@@ -63,7 +63,7 @@ impl LeaseService for Api {
         let mut response = Response::new(v1::RequestLeaseResponse {
             lease: Some(write::lease(lease)),
             credential: Some(write::credential(&granted.minted.credential)),
-            limited_by: write::limit(granted.limited_by).into(),
+            limited_by: write::limit(granted.minted.lease.terms.limited_by).into(),
             grade: write::grade(lease.terms.grade).into(),
             window: Some(write::span(lease.terms.window)),
         });
@@ -121,9 +121,12 @@ impl LeaseService for Api {
 
 fn lease_filter(wire: &v1::ListLeasesRequest) -> Result<LeaseFilter, Refused> {
     Ok(LeaseFilter {
+        id: None,
         agent: read::parse_optional("agent", &wire.agent)?,
         task: read::parse_optional("task", &wire.task)?,
         target: (!wire.target.is_empty()).then(|| wire.target.clone()),
+        intent: (!wire.intent.is_empty()).then(|| wire.intent.clone()),
+        reference: None,
         live: wire.live,
         stuck: wire.stuck,
         since: read::moment(wire.created_after),
@@ -139,7 +142,6 @@ fn wanted_lease(wire: &v1::ListLeasesRequest, lease: &Lease) -> bool {
         lease.terms.created_at <= at && read::moment(ended).is_none_or(|ended| ended > at)
     };
     (wire.states.is_empty() || wire.states.contains(&state))
-        && (wire.intent.is_empty() || wire.intent == lease.terms.pair.intent)
         && read::moment(wire.alive_at).is_none_or(alive_then)
 }
 

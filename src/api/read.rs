@@ -232,24 +232,36 @@ pub(super) fn lease_request(wire: v1::RequestLeaseRequest) -> Read<LeaseRequest>
     })
 }
 
+/// A name, not empty.
+fn named(field: &str, name: String) -> Read<String> {
+    text(field, given(field, name)?, MAX_TEXT_BYTES)
+}
+
+fn given(field: &str, name: String) -> Read<String> {
+    if name.is_empty() { Err(Refused::field(field, "must not be empty")) } else { Ok(name) }
+}
+
 /// What a revocation takes.
 pub(super) fn selector(wire: Option<v1::Selector>) -> Read<Selector> {
     use v1::selector::Kind;
     let not_served = |what: &str| {
         Err(Refused::new(Reason::NotServed, format!("revoking by {what} is not served yet"))
-            .next("revoke by lease, task or agent"))
+            .next("revoke by lease, task, agent, owner, target, intent, ref or all"))
     };
     match wire.and_then(|selector| selector.kind) {
         Some(Kind::Lease(id)) => Ok(Selector::Lease(parse("selector.lease", &id)?)),
         Some(Kind::Task(id)) => Ok(Selector::Task(parse("selector.task", &id)?)),
         Some(Kind::Agent(id)) => Ok(Selector::Agent(parse("selector.agent", &id)?)),
-        Some(Kind::Owner(_)) => not_served("owner"),
+        Some(Kind::Owner(owner)) => Ok(Selector::Owner(parse("selector.owner", &owner)?)),
         Some(Kind::Person(_)) => not_served("person"),
-        Some(Kind::Target(_)) => not_served("target"),
-        Some(Kind::Intent(_)) => not_served("intent"),
-        Some(Kind::Ref(_)) => not_served("reference"),
+        Some(Kind::Target(name)) => Ok(Selector::Target(named("selector.target", name)?)),
+        Some(Kind::Intent(name)) => Ok(Selector::Intent(named("selector.intent", name)?)),
+        Some(Kind::Ref(found)) => Ok(Selector::Ref {
+            key: text("selector.ref.key", given("selector.ref.key", found.key)?, MAX_REF_KEY_BYTES)?,
+            value: text("selector.ref.value", found.value, MAX_REF_VALUE_BYTES)?,
+        }),
         Some(Kind::Incident(_)) => not_served("incident"),
-        Some(Kind::All(_)) => not_served("all"),
+        Some(Kind::All(_)) => Ok(Selector::All),
         None => Err(Refused::field("selector", "say what to revoke")),
     }
 }

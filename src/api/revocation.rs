@@ -5,8 +5,8 @@ use leasehold_law::time::Span;
 use leasehold_proto::v1::{self, revocation_service_server::RevocationService};
 use tonic::{Request, Response, Status};
 
+use super::follow::{self, OUTCOMES, ProgressStream};
 use super::task::next_page;
-use super::watch::{self, ProgressStream};
 use super::{Api, read, standing, write};
 use crate::broker::{RevokeCommand, Settled};
 
@@ -32,7 +32,7 @@ impl RevocationService for Api {
             return Ok(Response::new(Box::pin(tokio_stream::once(Ok(plan)))));
         }
         let revocation = self.broker.revoke(command).await?;
-        Ok(Response::new(watch::revocation(self.broker.clone(), revocation, Some(wait))))
+        Ok(Response::new(follow::revocation(self.broker.clone(), revocation, Some(wait))))
     }
 
     async fn get_revocation(
@@ -58,7 +58,7 @@ impl RevocationService for Api {
             let view = self.view(revocation).await?;
             let pending = view.counts.as_ref().is_some_and(|counts| counts.pending > 0);
             if pending || !wire.pending {
-                revocations.push(view);
+                revocations.push(v1::Revocation { outcomes: Vec::new(), ..view });
             }
         }
         Ok(Response::new(v1::ListRevocationsResponse { revocations, next_page_token }))
@@ -72,7 +72,7 @@ impl RevocationService for Api {
     ) -> Result<Response<Self::WatchRevocationStream>, Status> {
         let id = read::parse("revocation", &request.into_inner().revocation)?;
         let revocation = self.broker.revocation(id).await?;
-        Ok(Response::new(watch::revocation(self.broker.clone(), revocation, None)))
+        Ok(Response::new(follow::revocation(self.broker.clone(), revocation, None)))
     }
 
     async fn lift_revocation(
@@ -90,12 +90,15 @@ impl RevocationService for Api {
 impl Api {
     async fn view(&self, revocation: &Revocation) -> Result<v1::Revocation, Status> {
         let settled = self.broker.settled(&revocation.leases, Span::ZERO).await?;
-        Ok(write::revocation(revocation, &settled))
+        let mut view = write::revocation(revocation, &settled);
+        view.outcomes.truncate(OUTCOMES);
+        Ok(view)
     }
 
     /// What would be stopped: the id is empty, since nothing was done.
     async fn plan(&self, command: &RevokeCommand) -> Result<v1::RevocationProgress, Status> {
         let plan = self.broker.plan_revocation(command).await?;
+        let total = u32::try_from(plan.total).unwrap_or(u32::MAX);
         let settled = Settled { leases: plan.leases };
         let at = self.broker.now();
         let revocation = Revocation {
@@ -107,8 +110,11 @@ impl Api {
             freeze: plan.freeze,
             lifted: None,
             leases: Vec::new(),
+            complete: false,
         };
-        let view = v1::Revocation { id: String::new(), ..write::revocation(&revocation, &settled) };
+        let view = write::revocation(&revocation, &settled);
+        let counts = view.counts.map(|counts| v1::RevocationCounts { total, pending: total, ..counts });
+        let view = v1::Revocation { id: String::new(), counts, ..view };
         Ok(v1::RevocationProgress { revocation: Some(view), pending: Vec::new(), done: true })
     }
 }

@@ -1,13 +1,14 @@
 //! TargetService: what is minted in, whether it is fit, and what it needs.
 
+use leasehold_law::cause::Rank;
 use leasehold_law::lease::Grade;
-use leasehold_law::time::Span;
+use leasehold_law::time::{Span, Timestamp};
 use leasehold_proto::v1::{self, target_service_server::TargetService};
 use tonic::{Request, Response, Status};
 
 use super::task::next_page;
 use super::{Api, read, write};
-use crate::broker::{Broker, Missing, TargetStatus};
+use crate::broker::{Breaker, Broker, Missing, TargetStatus};
 
 #[tonic::async_trait]
 impl TargetService for Api {
@@ -68,6 +69,7 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
         _ => v1::TargetState::Unspecified,
     };
     let can = status.capabilities.as_ref();
+    let due = |lane| status.due.get(&lane).copied().unwrap_or_default();
     v1::Target {
         name: status.name.clone(),
         backend: status.kind.clone(),
@@ -78,9 +80,29 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
         last_answer_at: status.seen.answered_at.map(write::moment),
         clock_offset: Some(write::millis(status.seen.offset)),
         live: status.live,
-        due: 0,
+        due: status.due.values().sum(),
         stuck: status.stuck,
         grade: write::grade(can.map_or(Grade::None, |can| can.grade)).into(),
         window: Some(write::span(can.map_or(Span::ZERO, |can| can.window))),
+        due_security: due(Rank::Security),
+        due_task_end: due(Rank::TaskEnd),
+        due_expiry: due(Rank::Routine),
+        breaker: Some(breaker(status.breaker)),
+    }
+}
+
+fn breaker(breaker: Breaker) -> v1::Breaker {
+    let view = |state: v1::BreakerState, since, failures, next_probe: Option<Timestamp>| v1::Breaker {
+        state: state.into(),
+        since: Some(write::moment(since)),
+        failures,
+        next_probe: next_probe.map(write::moment),
+    };
+    match breaker {
+        Breaker::Closed => v1::Breaker { state: v1::BreakerState::Closed.into(), ..v1::Breaker::default() },
+        Breaker::Open { since, failures, until, .. } => {
+            view(v1::BreakerState::Open, since, failures, Some(until))
+        }
+        Breaker::HalfOpen { since, failures } => view(v1::BreakerState::HalfOpen, since, failures, None),
     }
 }

@@ -7,8 +7,8 @@ use leasehold_law::id::TaskId;
 use leasehold_law::lease::LeaseState;
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Span;
+use leasehold_proto::v1::WatchTaskResponse;
 use leasehold_proto::v1::watch_task_response::{self as response, Event};
-use leasehold_proto::v1::{self, WatchTaskResponse};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::Stream;
@@ -23,9 +23,9 @@ use crate::ledger::Notice;
 pub(super) type TaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
 
 /// How many events wait for a client.
-const WAITING: usize = 64;
+pub(super) const WAITING: usize = 64;
 /// How long a client may read nothing while events wait.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often time itself is looked at: the silence, the deadline.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long before a deadline it is said to be near.
@@ -57,7 +57,7 @@ struct Warned {
 }
 
 /// The client is gone, or has been let go.
-struct Gone;
+pub(super) struct Gone;
 
 impl Watch {
     async fn run(mut self, mut notices: broadcast::Receiver<Notice>) {
@@ -155,56 +155,4 @@ impl Watch {
         let said = WatchTaskResponse { at, event: Some(event) };
         self.out.send_timeout(Ok(said), PATIENCE).await.map_err(|_| Gone)
     }
-}
-
-/// The stream of a revocation's progress.
-pub(super) type ProgressStream = Pin<Box<dyn Stream<Item = Result<v1::RevocationProgress, Status>> + Send>>;
-
-/// Follows a revocation until every lease is dead or beyond reach, for at most `wait`.
-pub(super) fn revocation(
-    broker: Broker,
-    revocation: leasehold_law::revocation::Revocation,
-    wait: Option<Span>,
-) -> ProgressStream {
-    let (out, stream) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        // The client may go at any time; the revocation goes on.
-        let _ = follow_revocation(&broker, &revocation, wait, &out).await;
-    });
-    Box::pin(ReceiverStream::new(stream))
-}
-
-async fn follow_revocation(
-    broker: &Broker,
-    revocation: &leasehold_law::revocation::Revocation,
-    wait: Option<Span>,
-    out: &mpsc::Sender<Result<v1::RevocationProgress, Status>>,
-) -> Result<(), Gone> {
-    let until = wait.map(|wait| broker.now() + wait);
-    let mut last = None;
-    loop {
-        let step = if last.is_none() { Span::ZERO } else { Span::from_secs(1) };
-        let progress = match broker.settled(&revocation.leases, step).await {
-            Ok(settled) => progress(revocation, &settled, until.is_some_and(|until| broker.now() >= until)),
-            Err(refused) => return out.send(Err(refused.into())).await.map_err(|_| Gone),
-        };
-        let done = progress.done;
-        if last.as_ref() != Some(&progress) {
-            out.send_timeout(Ok(progress.clone()), PATIENCE).await.map_err(|_| Gone)?;
-        }
-        last = Some(progress);
-        if done || out.is_closed() {
-            return Ok(());
-        }
-    }
-}
-
-fn progress(
-    revocation: &leasehold_law::revocation::Revocation,
-    settled: &crate::broker::Settled,
-    out_of_time: bool,
-) -> v1::RevocationProgress {
-    let pending: Vec<_> = settled.pending().map(|lease| lease.terms.id.to_string()).collect();
-    let done = pending.is_empty() || out_of_time;
-    v1::RevocationProgress { revocation: Some(write::revocation(revocation, settled)), pending, done }
 }

@@ -121,6 +121,7 @@ struct StateView {
     attempts: u32,
     last_error: String,
     next_try: Option<Timestamp>,
+    since: Option<Timestamp>,
     residual_until: Option<Timestamp>,
     ended_at: Option<Timestamp>,
 }
@@ -162,6 +163,7 @@ impl StateView {
             attempts: progress.attempts,
             last_error: progress.last_error.clone().unwrap_or_default(),
             next_try: Some(progress.next_try),
+            since: Some(progress.since),
             ..Self::default()
         }
     }
@@ -197,6 +199,7 @@ pub(super) fn lease(lease: &Lease) -> v1::Lease {
         refusal: view.refusal.map(refusal).unwrap_or_default().into(),
         residual_until: view.residual_until.map(moment),
         ended_at: view.ended_at.map(moment),
+        revoking_since: view.since.map(moment),
     }
 }
 
@@ -415,6 +418,11 @@ pub(super) fn selector(selector: &Selector) -> v1::Selector {
         Selector::Lease(id) => Kind::Lease(id.to_string()),
         Selector::Task(id) => Kind::Task(id.to_string()),
         Selector::Agent(id) => Kind::Agent(id.to_string()),
+        Selector::Owner(owner) => Kind::Owner(owner.to_string()),
+        Selector::Target(name) => Kind::Target(name.clone()),
+        Selector::Intent(name) => Kind::Intent(name.clone()),
+        Selector::Ref { key, value } => Kind::Ref(v1::Ref { key: key.clone(), value: value.clone() }),
+        Selector::All => Kind::All(v1::All {}),
     };
     v1::Selector { kind: Some(kind) }
 }
@@ -444,16 +452,18 @@ fn counts(settled: &Settled) -> v1::RevocationCounts {
     let count = |test: &dyn Fn(&Lease) -> bool| {
         u32::try_from(settled.leases.iter().filter(|lease| test(lease)).count()).unwrap_or(u32::MAX)
     };
-    let failed = |progress: &Progress| progress.last_error.is_some();
-    let stuck =
-        |lease: &Lease| matches!(&lease.state, LeaseState::Revoking { progress, .. } if failed(progress));
     v1::RevocationCounts {
         total: count(&|_| true),
         confirmed: count(&|lease| !lease.state.is_live()),
         pending: u32::try_from(settled.pending().count()).unwrap_or(u32::MAX),
         residual: count(&|lease| matches!(lease.state, LeaseState::Residual { .. })),
-        stuck: count(&stuck),
+        stuck: count(&is_stuck),
     }
+}
+
+/// Whether it could not be killed at the first try.
+pub(super) fn is_stuck(lease: &Lease) -> bool {
+    matches!(&lease.state, LeaseState::Revoking { progress, .. } if progress.last_error.is_some())
 }
 
 pub(super) fn freeze(revocation: &Revocation) -> v1::Freeze {

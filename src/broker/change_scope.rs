@@ -6,15 +6,14 @@ use leasehold_law::cause::Cause;
 use leasehold_law::id::TaskId;
 use leasehold_law::lease::{Lease, LeaseEvent};
 use leasehold_law::policy::DecisionRecord;
-use leasehold_law::revocation::Selector;
 use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::task::{Task, TaskEvent, TaskState};
 use leasehold_law::time::Span;
 
-use super::decide::{Asker, TaskFacts, check_scope_params};
-use super::end_task::condemning;
-use super::open_task::{denial, scope_guards};
+use super::decide::{Asker, TaskFacts, check_scope_params, scope_guards};
+use super::open_task::denial;
 use super::refused::Refused;
+use super::revoke::condemning;
 use super::wait::Settled;
 use super::{Broker, Inner};
 use crate::fault::{self, Point};
@@ -69,7 +68,7 @@ impl Broker {
             if let Some((task, condemned, decisions)) = self.inner.try_change(asker, &task, &scope).await? {
                 let ids: Vec<_> = condemned.iter().map(|lease| lease.terms.id).collect();
                 fault::point(Point::Narrowed);
-                condemned.into_iter().for_each(|lease| self.inner.clone().kill(lease));
+                condemned.into_iter().for_each(|lease| self.inner.kill(lease));
                 let settled = self.inner.wait_for(&ids, wait).await?;
                 return Ok(ScopeChange { task, settled, decisions });
             }
@@ -89,7 +88,7 @@ impl Inner {
         scope: &Scope,
     ) -> Result<Option<Changed>, Refused> {
         let registry = self.registry.load_full();
-        let mut guards = self.open_task_guards(asker, task).await?;
+        let mut guards = self.open_task_guards(asker, task, None).await?;
         let wider = widened(&task.scope, scope);
         let mut decisions = Vec::new();
         if let Some(wider) = &wider {
@@ -113,8 +112,8 @@ impl Inner {
             Ok((task, condemned)) => Ok(Some((task, condemned, decisions))),
             Err(LedgerError::Stale(_)) => Ok(None),
             Err(error) => {
-                let misfits = steps.into_iter().map(|(lease, _)| lease).collect();
-                self.kill_without_record(misfits, Cause::ScopeChanged, &error).await;
+                let misfits = steps.into_iter().map(|(lease, _)| lease);
+                self.kill_without_record(misfits, Cause::ScopeChanged, &error);
                 Err(error.into())
             }
         }
@@ -127,7 +126,7 @@ impl Inner {
         task: &Task,
         scope: &Scope,
     ) -> Result<Vec<(Lease, LeaseEvent)>, Refused> {
-        let live = self.ledger.store().live_leases(&Selector::Task(task.terms.id)).await?;
+        let live = self.live_of_task(task.terms.id).await?;
         let now = self.clock.now();
         let mut steps = Vec::new();
         for lease in live {

@@ -1,13 +1,14 @@
 //! Step 2: the facts, with the versions that they were read at, and the answer of policy.
 
 use leasehold_law::caller::CallerId;
-use leasehold_law::catalog::Agent;
+use leasehold_law::catalog::{Agent, Grant};
 use leasehold_law::id::DecisionId;
+use leasehold_law::lifetime::Limits;
 use leasehold_law::param::{Params, check_fixed, check_params};
 use leasehold_law::policy::{Decision, Question};
 use leasehold_law::reason::Reason;
-use leasehold_law::revocation::Selector;
-use leasehold_law::scope::Pair;
+use leasehold_law::request::LeaseRequest;
+use leasehold_law::scope::{Pair, Scope};
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::{Span, Timestamp};
@@ -15,6 +16,9 @@ use leasehold_law::time::{Span, Timestamp};
 use super::refused::{FieldFault, Refused};
 use super::{Broker, Inner};
 use crate::registry::{Granted, Registry};
+
+/// How often a decision is made again when what it rests on changed before it was recorded (RULES R-1).
+pub(super) const TRIES: usize = 3;
 
 /// Who asks, as the door proved it.
 #[derive(Clone, Debug)]
@@ -73,6 +77,31 @@ pub(super) fn check_scope_params(granted: &Granted<'_>, params: &Params) -> Resu
     faults(check_fixed(&granted.intent.params, params).iter())
 }
 
+/// Whether a request steps out of its task's scope. Asked again with every decision: the scope may have changed since
+/// the request came in (RULES R-1).
+pub(super) fn fits_scope(task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
+    task.scope
+        .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
+        .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
+}
+
+/// The versions that a scope was decided on, behind those that are given.
+pub(super) fn scope_guards(
+    registry: &Registry,
+    agent: &CallerId,
+    scope: &Scope,
+    mut guards: Vec<Guard>,
+) -> Vec<Guard> {
+    for entry in scope.entries() {
+        for guard in registry.guards(agent, &entry.pair.target) {
+            if !guards.contains(&guard) {
+                guards.push(guard);
+            }
+        }
+    }
+    guards
+}
+
 fn faults<'a>(errors: impl Iterator<Item = &'a leasehold_law::param::ParamError>) -> Result<(), Refused> {
     let fields: Vec<_> =
         errors.map(|error| FieldFault { field: "params".to_owned(), what: error.to_string() }).collect();
@@ -109,29 +138,33 @@ impl Inner {
         }))
     }
 
-    /// The versions of the barriers over a caller and its task, or the barrier that stands (RULES R-2). The versions
-    /// are read first: a barrier that rises after them makes them stale.
-    pub(super) async fn barrier_guards(&self, selectors: Vec<Selector>) -> Result<Vec<Guard>, Refused> {
-        let subjects: Vec<_> = selectors.iter().cloned().map(Subject::Freeze).collect();
-        let versions = self.ledger.store().versions(&subjects).await?;
-        if versions.iter().any(|version| *version > 0) {
-            let standing = self.ledger.store().barriers(&selectors).await?;
-            if let Some(revocation) = standing.first() {
-                return Err(Refused::frozen(revocation));
-            }
-        }
-        Ok(subjects.into_iter().zip(versions).map(|(subject, version)| Guard { subject, version }).collect())
-    }
-
-    /// An open task of this caller, with the versions that a decision in it rests on.
-    pub(super) async fn open_task_guards(&self, asker: &Asker, task: &Task) -> Result<Vec<Guard>, Refused> {
+    /// An open task of this caller, with the versions that a decision in it, about this pair if about any, rests on.
+    pub(super) async fn open_task_guards(
+        &self,
+        asker: &Asker,
+        task: &Task,
+        pair: Option<&Pair>,
+    ) -> Result<Vec<Guard>, Refused> {
         if task.state != TaskState::Open {
             return Err(Refused::task_ended(task));
         }
-        let selectors = vec![Selector::Agent(asker.id.clone()), Selector::Task(task.terms.id)];
-        let mut guards = self.barrier_guards(selectors).await?;
-        guards.push(Guard { subject: Subject::Task(task.terms.id), version: task.version });
-        Ok(guards)
+        let registry = self.registry.load_full();
+        let barriers = self.barrier_guard(&registry.reach(&asker.id, Some(task), pair)).await?;
+        Ok(vec![barriers, Guard { subject: Subject::Task(task.terms.id), version: task.version }])
+    }
+
+    /// What limits the lifetime of a lease, as of now. `life` is what is left of its full life; without a task, it is
+    /// as in a new one.
+    pub(super) fn limits(&self, grant: &Grant, task: Option<&Task>, asked: Span, life: Span) -> Limits {
+        let now = self.clock.now();
+        Limits {
+            asked,
+            grant: grant.ttl.max,
+            life,
+            scope: task.and_then(|task| task.scope.max_ttl(&grant.pair)),
+            deadline: task.map_or(self.tasks.default_deadline, |task| task.terms.deadline.since(now)),
+            backend: self.door.capabilities(&grant.pair.target).and_then(|can| can.max_natural_life),
+        }
     }
 }
 

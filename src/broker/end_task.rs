@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, TaskId};
-use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
-use leasehold_law::revocation::Selector;
+use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::task::{Outcome, Task, TaskEvent, TaskState};
 use leasehold_law::time::Span;
 
 use super::decide::Asker;
 use super::refused::Refused;
+use super::revoke::condemning;
 use super::wait::Settled;
 use super::{Broker, Inner};
 use crate::fault::{self, Point};
 use crate::ledger::LedgerError;
+use crate::store::LeaseFilter;
 
 /// How often the end is tried again when a lease changed under it.
 const RACES: usize = 32;
@@ -62,7 +63,7 @@ impl Broker {
     ) -> Result<Settled, Refused> {
         let lease = self.own_lease(asker, id).await?;
         if lease.state.is_live() {
-            self.inner.clone().condemn(lease, cause, None).await;
+            self.inner.condemn(lease, cause, None).await;
         }
         self.inner.wait_for(&[id], wait).await
     }
@@ -89,7 +90,8 @@ impl Broker {
 }
 
 impl Inner {
-    /// Condemns a task with its leases. Gives the leases that were live.
+    /// Condemns a task with its leases. Gives the leases that were live. Where the journal is known to take nothing, they
+    /// are killed before it is asked whether it does again.
     pub(super) async fn end_task(
         self: &Arc<Self>,
         task: Task,
@@ -97,10 +99,14 @@ impl Inner {
     ) -> Result<(Task, Vec<LeaseId>), Refused> {
         let mut task = task;
         for _ in 0..RACES {
-            let live = self.ledger.store().live_leases(&Selector::Task(task.terms.id)).await?;
+            let live = self.live_of_task(task.terms.id).await?;
             let ids = live.iter().map(|lease| lease.terms.id).collect();
             if task.state != TaskState::Open {
                 return Ok((task, ids));
+            }
+            if !self.ledger.is_well() {
+                live.iter().for_each(|lease| self.kill_unrecorded(lease.clone(), cause, None));
+                self.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
             }
             match self.try_end(&task, cause, live.clone()).await {
                 Ok(ended) => return Ok((ended, ids)),
@@ -110,26 +116,12 @@ impl Inner {
                     task = fresh.ok_or_else(|| Refused::not_found("task", id))?;
                 }
                 Err(error) => {
-                    self.kill_without_record(live, cause, &error).await;
+                    self.kill_without_record(live, cause, &error);
                     return Err(error.into());
                 }
             }
         }
         Err(Refused::contended(format!("the leases of {} keep changing", task.terms.id)))
-    }
-
-    /// A journal that takes nothing stops no revocation (RULES R-24): each lease is condemned for itself, which kills
-    /// it first and records it later.
-    pub(super) async fn kill_without_record(
-        self: &Arc<Self>,
-        leases: Vec<Lease>,
-        cause: Cause,
-        error: &LedgerError,
-    ) {
-        if matches!(error, LedgerError::Store(_) | LedgerError::Unknown(_)) {
-            let condemned = leases.into_iter().map(|lease| self.clone().condemn(lease, cause, None));
-            futures::future::join_all(condemned).await;
-        }
     }
 
     async fn try_end(
@@ -144,7 +136,7 @@ impl Inner {
         let (task, condemned) = self.ledger.step_task(task, step, Vec::new(), &steps, Vec::new()).await?;
         fault::point(Point::TaskCondemned);
         self.liveness.forget(task.terms.id);
-        condemned.into_iter().for_each(|lease| self.clone().kill(lease));
+        condemned.into_iter().for_each(|lease| self.kill(lease));
         if steps.is_empty() {
             self.finish_task(task.terms.id).await;
         }
@@ -157,25 +149,24 @@ impl Inner {
         if !matches!(task.state, TaskState::Ending { .. }) {
             return;
         }
-        let Ok(live) = self.ledger.store().live_leases(&Selector::Task(id)).await else { return };
-        let residual = live.iter().all(|lease| matches!(lease.state, LeaseState::Residual { .. }));
-        if !residual {
-            return;
-        }
-        let outcome = if live.is_empty() { Outcome::Clean } else { Outcome::WithResidue };
+        let Some(outcome) = self.outcome(id).await else { return };
         let step = TaskEvent::Ended { outcome, at: self.clock.now() };
         if let Err(error) = self.ledger.step_task(&task, step, Vec::new(), &[], Vec::new()).await {
             tracing::debug!(task = %id, %error, "the end of a task is written by somebody else, or later");
         }
     }
-}
 
-/// The step that condemns a live lease; none for one that is being revoked for as strong a cause already.
-pub(super) fn condemning(
-    lease: Lease,
-    cause: Cause,
-    at: leasehold_law::time::Timestamp,
-) -> Option<(Lease, LeaseEvent)> {
-    let step = LeaseEvent::RevokeStarted { cause, at, handle: None };
-    lease.state.next(&step).is_ok().then_some((lease, step))
+    /// How a task ended, if it has: one lease that is still dying is enough to know that it has not.
+    async fn outcome(&self, id: TaskId) -> Option<Outcome> {
+        let newest = LeaseFilter { task: Some(id), live: true, ..LeaseFilter::default() };
+        let is_residual = |lease: &Lease| matches!(lease.state, LeaseState::Residual { .. });
+        match self.ledger.store().leases(&newest, 1).await.ok()?.first() {
+            None => Some(Outcome::Clean),
+            Some(lease) if !is_residual(lease) => None,
+            Some(_) => {
+                let live = self.live_of_task(id).await.ok()?;
+                live.iter().all(is_residual).then_some(Outcome::WithResidue)
+            }
+        }
+    }
 }

@@ -6,7 +6,6 @@ use leasehold_backend::{BackendError, Credential, Issued};
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{DecisionId, LeaseId};
 use leasehold_law::lease::{Grade, Lease, LeaseEvent, LeaseTerms, LimitedBy, Refusal};
-use leasehold_law::lifetime::Limits;
 use leasehold_law::policy::{DecisionRecord, IssueOrder, MintTerms, Permit, Verdict};
 use leasehold_law::principal::PrincipalName;
 use leasehold_law::request::LeaseRequest;
@@ -14,10 +13,9 @@ use leasehold_law::task::Task;
 use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::oneshot;
 
-use super::decide::{Ask, Asker, TaskFacts};
-use super::open_task::TRIES;
+use super::decide::{Ask, Asker, TRIES, TaskFacts, fits_scope};
 use super::refused::Refused;
-use super::request::{Requested, Turn, fits_scope};
+use super::request::{Requested, Turn};
 use super::{Broker, Inner};
 use crate::fault::{self, Point};
 use crate::ledger::{LedgerError, Recorded};
@@ -81,10 +79,9 @@ impl Broker {
             match inner.clone().mint(&passage).await {
                 Ok(minted) => {
                     let lease = minted.lease.clone();
-                    let limited_by = lease.terms.limited_by;
                     let delivery = Delivery(Some(sent));
                     drop(passage);
-                    drop(answer.send(Ok(Requested { minted, limited_by, delivery })));
+                    drop(answer.send(Ok(Requested { minted, delivery })));
                     if delivered.await.is_err() {
                         inner.condemn(lease, Cause::Undelivered, None).await;
                     }
@@ -146,16 +143,17 @@ impl Inner {
     async fn decide_passage(&self, passage: &Passage, mint_by: Timestamp) -> Result<Step, Refused> {
         let Passage { asker, request, .. } = passage;
         let task = self.fresh_task(&passage.task).await?;
-        let guards = self.open_task_guards(asker, &task).await?;
+        let guards = self.open_task_guards(asker, &task, Some(&request.pair)).await?;
         let registry = self.registry.load_full();
         let granted = registry.require_grant(&request.pair)?;
         fits_scope(&task, request)?;
         let asked = request.ttl.unwrap_or(granted.grant.ttl.default);
         let ask = Ask { pair: &request.pair, params: Some(&request.params), ttl: asked, renewal: false };
         let now = self.clock.now();
-        let id = DecisionId::derive(now, self.random_bits()?);
+        let id = self.make_decision_id()?;
         let decision = self.ask(&registry, id, asker, &ask, TaskFacts::of(&task, now), &guards)?;
-        let (ttl, limited_by) = self.limits(&task, &granted, asked, now).least();
+        let (ttl, limited_by) =
+            self.limits(granted.grant, Some(&task), asked, granted.grant.ttl.life).least();
         if ttl == Span::ZERO {
             return Err(Refused::task_ended(&task));
         }
@@ -167,23 +165,6 @@ impl Inner {
     async fn fresh_task(&self, task: &Task) -> Result<Task, Refused> {
         let fresh = self.ledger.store().task(task.terms.id).await?;
         fresh.ok_or_else(|| Refused::not_found("task", task.terms.id))
-    }
-
-    fn limits(&self, task: &Task, granted: &Granted<'_>, asked: Span, now: Timestamp) -> Limits {
-        let pair = &granted.grant.pair;
-        Limits {
-            asked,
-            grant: granted.grant.ttl.max,
-            life: granted.grant.ttl.life,
-            scope: task
-                .scope
-                .entries()
-                .iter()
-                .find(|entry| entry.pair == *pair)
-                .and_then(|entry| entry.max_ttl),
-            deadline: task.terms.deadline.since(now),
-            backend: self.door.capabilities(&pair.target).and_then(|can| can.max_natural_life),
-        }
     }
 
     fn lease_terms(
@@ -232,7 +213,7 @@ impl Inner {
             return Err(Refused::backend(&order.terms().pair.target, &BackendError::TooLate));
         }
         let step = LeaseEvent::Minted { handle: handle.clone(), expires_at: order.expires_at() };
-        match self.ledger.step(&lease, step, order.guards()).await {
+        match self.step_behind_barriers(&lease, &step, order.guards()).await {
             Ok(lease) => {
                 fault::point(Point::Activated);
                 Ok(Minted { lease, credential: issued.credential })
@@ -280,7 +261,7 @@ pub(super) fn cause_of(error: &LedgerError) -> Cause {
     match error {
         LedgerError::Stale(S::Task(_)) => Cause::ScopeChanged,
         LedgerError::Stale(S::Agent(_)) => Cause::AgentChanged,
-        LedgerError::Stale(S::Freeze(_) | S::Lease(_)) => Cause::Operator,
+        LedgerError::Stale(S::Freezes | S::Lease(_)) => Cause::Operator,
         LedgerError::Stale(S::Policy | S::Target(_)) => Cause::PolicyChanged,
         LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => Cause::Operator,
         LedgerError::Full(_) | LedgerError::Store(_) | LedgerError::Unknown(_) => Cause::MintFailed,

@@ -107,8 +107,8 @@ impl Inner {
                 continue;
             };
             let silent = self.liveness.last(id).is_some_and(|last| now.since(last) > grace);
-            if silent && let Err(error) = self.end_task(task, Cause::TaskLost).await {
-                tracing::warn!(task = %id, %error, "a lost task could not be ended yet");
+            if silent {
+                self.end_due(task, Cause::TaskLost).await;
             }
         }
     }

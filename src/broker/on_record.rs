@@ -1,9 +1,15 @@
 //! Refusals are on record like grants (law 12), each under an id by which people can speak of it.
 
+use leasehold_law::caller::CallerId;
+use leasehold_law::id::DecisionId;
+use leasehold_law::journal::Event;
+
 use super::Broker;
 use super::decide::Asker;
 use super::refused::Refused;
-use crate::ledger::refused;
+
+/// How much of a call's name goes on record: a stranger may have chosen it.
+const CALL_CHARS: usize = 128;
 
 impl Broker {
     /// Writes a denial down that no decision of policy has written down already.
@@ -19,19 +25,37 @@ impl Broker {
                 Err(self.turn_away(&asker.id, call, denied).await)
             }
             Err(denied) if denied.is_denial() && denied.decision.is_none() => {
-                Err(self.record_denial(asker, call, denied).await)
+                Err(self.record_denial(&asker.id, call, denied).await)
             }
             other => other,
         }
     }
 
-    async fn record_denial(&self, asker: &Asker, call: &str, denied: Refused) -> Refused {
-        let Ok(id) = self.make_decision_id() else { return denied };
-        let event = refused(id, asker.id.clone(), call, denied.reason);
-        match self.inner.ledger.note(&id.to_string(), event).await {
-            Ok(()) => denied.decided(id),
+    async fn record_denial(&self, caller: &CallerId, call: &str, denied: Refused) -> Refused {
+        match self.make_decision_id() {
+            Ok(id) => self.record_denial_as(id, caller, call, denied).await,
+            Err(_) => denied,
+        }
+    }
+
+    /// Writes a denial down, and gives it with the id of its record. One that cannot be written is no less a denial.
+    pub(super) async fn record_denial_as(
+        &self,
+        decision: DecisionId,
+        caller: &CallerId,
+        call: &str,
+        denied: Refused,
+    ) -> Refused {
+        let event = Event::Refused {
+            decision,
+            caller: caller.clone(),
+            call: call.chars().take(CALL_CHARS).collect(),
+            reason: denied.reason.text().to_owned(),
+        };
+        match self.inner.ledger.note(&decision.to_string(), event).await {
+            Ok(()) => denied.decided(decision),
             Err(error) => {
-                tracing::warn!(caller = %asker.id, call, %error, "a denial is not on record");
+                tracing::warn!(%caller, call, %error, "a denial is not on record");
                 denied
             }
         }

@@ -6,14 +6,15 @@ use leasehold_law::journal::Event;
 use leasehold_law::policy::{Answer, DecisionRecord};
 use leasehold_law::reason::Reason;
 use leasehold_law::request::{Liveness, OpenRequest};
-use leasehold_law::revocation::Selector;
+use leasehold_law::revocation::Reach;
 use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::subject::Guard;
 use leasehold_law::task::{Task, TaskEvent, TaskTerms};
 use leasehold_law::time::Timestamp;
 
-use super::decide::{Ask, Asker, TaskFacts, check_scope_params};
+use super::decide::{Ask, Asker, TRIES, TaskFacts, check_scope_params, scope_guards};
 use super::refused::Refused;
+use super::request::TurnKey;
 use super::{Broker, Inner};
 use crate::ledger::LedgerError;
 use crate::registry::Registry;
@@ -26,9 +27,6 @@ pub struct Opened {
     /// The decision on each pair; empty where the request was answered before.
     pub decisions: Vec<DecisionRecord>,
 }
-
-/// How often a decision is made again when what it rests on changed before it was recorded (RULES R-1).
-pub(super) const TRIES: usize = 3;
 
 impl Broker {
     /// Opens a task. The same request id gives the same task.
@@ -44,7 +42,7 @@ impl Broker {
         self.inner.count_call(asker)?;
         self.inner.may_open().await?;
         self.registry().require_agent(asker)?;
-        let _turn = self.take_turn(&asker.id, &request.request_id)?;
+        let _turn = self.take_turn(TurnKey::Open(asker.id.clone(), request.request_id.clone()))?;
         if let Some(task) = self.inner.opened_before(&asker.id, &request).await? {
             return Ok(Opened { task, decisions: Vec::new() });
         }
@@ -79,7 +77,8 @@ impl Inner {
     async fn try_open(&self, asker: &Asker, request: &OpenRequest) -> Result<Option<Opened>, Refused> {
         let registry = self.registry.load_full();
         let now = self.clock.now();
-        let barrier = self.barrier_guards(vec![Selector::Agent(asker.id.clone())]).await?;
+        let reach = Reach { refs: Some(&request.refs), ..registry.reach(&asker.id, None, None) };
+        let barrier = vec![self.barrier_guard(&reach).await?];
         let facts = TaskFacts { liveness: request.liveness.name(), age: leasehold_law::time::Span::ZERO };
         let decisions = self.decide_scope(&registry, asker, &request.scope, facts, &barrier)?;
         let terms = self.task_terms(asker, request, now)?;
@@ -132,7 +131,7 @@ impl Inner {
             ttl: entry.max_ttl.map_or(default, |max| max.min(default)),
             renewal: false,
         };
-        let id = leasehold_law::id::DecisionId::derive(self.clock.now(), self.random_bits()?);
+        let id = self.make_decision_id()?;
         let record = self.ask(registry, id, asker, &ask, facts, guards)?.record;
         match unfit {
             Some(unfit) if record.answer != Answer::Deny => Err(unfit),
@@ -175,23 +174,6 @@ impl Inner {
         let event = Event::Decided { decision: Box::new(record.clone()) };
         Ok(self.ledger.note(&record.id.to_string(), event).await?)
     }
-}
-
-/// The versions that a scope was decided on.
-pub(super) fn scope_guards(
-    registry: &Registry,
-    agent: &CallerId,
-    scope: &Scope,
-    mut guards: Vec<Guard>,
-) -> Vec<Guard> {
-    for entry in scope.entries() {
-        for guard in registry.guards(agent, &entry.pair.target) {
-            if !guards.contains(&guard) {
-                guards.push(guard);
-            }
-        }
-    }
-    guards
 }
 
 /// The refusal of a scope, if a pair of it is denied: all denied pairs are named.

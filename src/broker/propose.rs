@@ -3,10 +3,8 @@
 use leasehold_law::catalog::{Class, TtlRule};
 use leasehold_law::id::TaskId;
 use leasehold_law::lease::{Grade, LimitedBy};
-use leasehold_law::lifetime::Limits;
 use leasehold_law::param::{ParamSpec, Params};
 use leasehold_law::policy::{Answer, DecisionRecord};
-use leasehold_law::revocation::Selector;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
@@ -95,12 +93,12 @@ impl Broker {
         registry.require_agent(asker)?;
         let granted = registry.require_grant(pair)?;
         let unfit = check_request_params(&granted, params).err();
-        inner.barrier_guards(vec![Selector::Agent(asker.id.clone())]).await?;
         let now = self.now();
         let task = match task {
             Some(id) => Some(self.own_task(asker, id).await?),
             None => None,
         };
+        inner.barrier_guard(&registry.reach(&asker.id, task.as_ref(), Some(pair))).await?;
         let facts = task.as_ref().map_or(PROPOSED, |task| TaskFacts::of(task, now));
         let asked = ttl.unwrap_or(granted.grant.ttl.default);
         // What an intent declares is told to those whom policy does not deny it, and to nobody else.
@@ -112,18 +110,7 @@ impl Broker {
         }
         inner.record_decision(&decision.record).await?;
         let can = inner.door.capabilities(&pair.target);
-        let entry =
-            task.as_ref().and_then(|task| task.scope.entries().iter().find(|entry| entry.pair == *pair));
-        let limits = Limits {
-            asked,
-            grant: granted.grant.ttl.max,
-            life: granted.grant.ttl.life,
-            scope: entry.and_then(|entry| entry.max_ttl),
-            deadline: task
-                .as_ref()
-                .map_or(inner.tasks.default_deadline, |task| task.terms.deadline.since(now)),
-            backend: can.and_then(|can| can.max_natural_life),
-        };
+        let limits = inner.limits(granted.grant, task.as_ref(), asked, granted.grant.ttl.life);
         let (ttl, limited_by) = limits.least();
         Ok(Proposal {
             record: decision.record,

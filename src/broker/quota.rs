@@ -159,4 +159,11 @@ mod tests {
         );
         assert_eq!(meter.buckets.lock().unwrap().len(), 2);
     }
+
+    #[test]
+    fn a_full_queue_is_no_broken_journal() {
+        let refused = Refused::from(crate::store::StoreError::Busy);
+        assert_eq!(refused.reason, Reason::Quota);
+        assert!(refused.retry_after.is_some());
+    }
 }

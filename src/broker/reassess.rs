@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
-use leasehold_law::id::DecisionId;
 use leasehold_law::lease::Lease;
 use leasehold_law::policy::Verdict;
 use leasehold_law::revocation::Selector;
@@ -15,10 +13,6 @@ use super::Inner;
 use super::decide::{Ask, Asker, TaskFacts};
 use super::refused::Refused;
 use crate::registry::Registry;
-use crate::store::LeaseFilter;
-
-/// How many leases are read at a time.
-const PAGE: usize = 256;
 
 impl Inner {
     /// Whether policy would still allow a live lease: its own parameters, its remaining lifetime, nobody asked.
@@ -40,7 +34,7 @@ impl Inner {
             ttl: remaining,
             renewal: false,
         };
-        let id = DecisionId::derive(now, self.random_bits()?);
+        let id = self.make_decision_id()?;
         let decision = self.ask(registry, id, &asker, &ask, TaskFacts::of(task, now), &[])?;
         Ok(matches!(decision.verdict, Verdict::Allow(_)))
     }
@@ -49,34 +43,29 @@ impl Inner {
     pub(super) async fn reassess(self: &Arc<Self>, changed: &[Subject]) -> Result<usize, Refused> {
         let mut revoked = 0;
         for subject in changed {
-            revoked += match subject {
-                Subject::Agent(id) => self.reassess_agent(id).await?,
-                Subject::Target(name) => {
-                    self.reassess_where(Some(name.clone()), Cause::PolicyChanged).await?
-                }
-                Subject::Policy => self.reassess_where(None, Cause::PolicyChanged).await?,
-                Subject::Task(_) | Subject::Lease(_) | Subject::Freeze(_) => 0,
+            let (selector, cause) = match subject {
+                Subject::Agent(id) => (Selector::Agent(id.clone()), Cause::AgentChanged),
+                Subject::Target(name) => (Selector::Target(name.clone()), Cause::PolicyChanged),
+                Subject::Policy => (Selector::All, Cause::PolicyChanged),
+                Subject::Task(_) | Subject::Lease(_) | Subject::Freezes => continue,
             };
+            revoked += self.reassess_selected(&selector, cause).await?;
         }
         Ok(revoked)
     }
 
-    async fn reassess_agent(self: &Arc<Self>, id: &CallerId) -> Result<usize, Refused> {
-        let leases = self.ledger.store().live_leases(&Selector::Agent(id.clone())).await?;
-        self.reassess_leases(leases, Cause::AgentChanged).await
-    }
-
-    async fn reassess_where(
+    async fn reassess_selected(
         self: &Arc<Self>,
-        target: Option<String>,
+        selector: &Selector,
         cause: Cause,
     ) -> Result<usize, Refused> {
-        let mut filter = LeaseFilter { target, live: true, ..LeaseFilter::default() };
+        let mut walk = self.walk(selector);
         let mut revoked = 0;
         loop {
-            let page = self.ledger.store().leases(&filter, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(revoked) };
-            filter.before = Some(last.terms.id);
+            let page = walk.next(self.ledger.store()).await?;
+            if page.is_empty() {
+                return Ok(revoked);
+            }
             revoked += self.reassess_leases(page, cause).await?;
         }
     }
@@ -87,7 +76,7 @@ impl Inner {
         for lease in leases.into_iter().filter(|lease| lease.state.is_usable()) {
             let Some(task) = self.ledger.store().task(lease.terms.task).await? else { continue };
             if !self.still_allowed(&registry, &lease, &task)? {
-                self.clone().condemn(lease, cause, None).await;
+                self.condemn(lease, cause, None).await;
                 revoked += 1;
             }
         }

@@ -62,8 +62,8 @@ impl Inner {
                     }
                 }
             }
-            Ok(Some(_)) => self.clone().condemn(lease, Cause::CrashRecovery, None).await,
-            Ok(None) => self.clone().condemn(lease, Cause::PrincipalMissing, None).await,
+            Ok(Some(_)) => self.condemn(lease, Cause::CrashRecovery, None).await,
+            Ok(None) => self.condemn(lease, Cause::PrincipalMissing, None).await,
             Err(error) => tracing::warn!(target, %error, "a renewal cannot be read back yet"),
         }
     }

@@ -324,7 +324,7 @@ impl Refused {
         .detail("target", target)
     }
 
-    /// The target did not do what it was asked; its words are for operators, as in [`Refused::closed`].
+    /// The target did not do what it was asked.
     #[must_use]
     pub fn backend(target: &str, error: &BackendError) -> Self {
         match error {
@@ -341,7 +341,7 @@ impl Refused {
             | BackendError::BadRecipe(_)
             | BackendError::Conflict(_)
             | BackendError::Absent => Self::new(Reason::TargetRefused, format!("`{target}` refused"))
-                .why("it does not do what the grant's recipe says; the broker's log has its words")
+                .why(error.to_string())
                 .next(format!("an operator looks with: leasehold targets check {target}"))
                 .detail("target", target),
         }

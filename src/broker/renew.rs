@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use leasehold_backend::{BackendError, Renewed};
+use leasehold_law::catalog::Grant;
 use leasehold_law::cause::Cause;
-use leasehold_law::id::{DecisionId, LeaseId};
+use leasehold_law::id::LeaseId;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState, LimitedBy};
-use leasehold_law::lifetime::Limits;
 use leasehold_law::policy::{DecisionRecord, RenewOrder, RenewTerms, Verdict};
 use leasehold_law::reason::Reason;
 use leasehold_law::request::RequestId;
 use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::oneshot;
 
-use super::decide::{Ask, Asker, TaskFacts};
+use super::decide::{Ask, Asker, TRIES, TaskFacts};
 use super::issue::cause_of;
-use super::open_task::TRIES;
 use super::refused::Refused;
+use super::request::TurnKey;
 use super::{Broker, Inner};
 use crate::fault::{self, Point};
 use crate::ledger::{LedgerError, Recorded};
@@ -67,7 +67,7 @@ impl Broker {
         self.inner.may_issue().await?;
         let lease = self.own_lease(asker, id).await?;
         self.inner.count_use(&lease.terms.pair.target)?;
-        let turn = self.take_turn(&id, request)?;
+        let turn = self.take_turn(TurnKey::Renew(id, request.clone()))?;
         let inner = self.inner.clone();
         let asker = asker.clone();
         let (answer, answered) = oneshot::channel();
@@ -155,17 +155,17 @@ impl Inner {
         let now = self.clock.now();
         let task = self.ledger.store().task(lease.terms.task).await?;
         let task = task.ok_or_else(|| Refused::not_found("task", lease.terms.task))?;
-        let guards = self.open_task_guards(asker, &task).await?;
+        let guards = self.open_task_guards(asker, &task, Some(&lease.terms.pair)).await?;
         let registry = self.registry.load_full();
         let granted = registry.require_grant(&lease.terms.pair)?;
         let asked = ttl.unwrap_or(granted.grant.ttl.default);
-        let (until, ttl, limited_by) = self.renewed_end(lease, &task, granted.grant.ttl.max, asked, now)?;
+        let (until, ttl, limited_by) = self.renewed_end(lease, &task, granted.grant, asked, now)?;
         task.scope
             .check(&lease.terms.pair, &lease.terms.params, ttl)
             .map_err(|error| Refused::out_of_scope(&error, &lease.terms.pair, task.terms.id))?;
         let ask =
             Ask { pair: &lease.terms.pair, params: Some(&lease.terms.params), ttl: asked, renewal: true };
-        let id = DecisionId::derive(now, self.random_bits()?);
+        let id = self.make_decision_id()?;
         let decision = self.ask(&registry, id, asker, &ask, TaskFacts::of(&task, now), &guards)?;
         let Verdict::Allow(permit) = decision.verdict else {
             self.record_decision(&decision.record).await?;
@@ -182,20 +182,12 @@ impl Inner {
         &self,
         lease: &Lease,
         task: &leasehold_law::task::Task,
-        grant_max: Span,
+        grant: &Grant,
         asked: Span,
         now: Timestamp,
     ) -> Result<(Timestamp, Span, LimitedBy), Refused> {
-        let entry = task.scope.entries().iter().find(|entry| entry.pair == lease.terms.pair);
-        let limits = Limits {
-            asked,
-            grant: grant_max,
-            life: lease.terms.life_ends_at.since(now),
-            scope: entry.and_then(|entry| entry.max_ttl),
-            deadline: task.terms.deadline.since(now),
-            backend: self.door.capabilities(&lease.terms.pair.target).and_then(|can| can.max_natural_life),
-        };
-        let (ttl, limited_by) = limits.least();
+        let life = lease.terms.life_ends_at.since(now);
+        let (ttl, limited_by) = self.limits(grant, Some(task), asked, life).least();
         let until = now + ttl;
         let old = lease.state.expires_at().unwrap_or(now);
         match limited_by {
@@ -224,7 +216,7 @@ impl Inner {
         match answer {
             Ok(Renewed { .. }) => {
                 let step = LeaseEvent::Renewed { expires_at: order.until() };
-                match self.ledger.step(&lease, step, order.guards()).await {
+                match self.step_behind_barriers(&lease, &step, order.guards()).await {
                     Ok(lease) => {
                         fault::point(Point::RenewalSettled);
                         Ok(Renewal { lease, limited_by })

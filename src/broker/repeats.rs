@@ -12,13 +12,10 @@ use leasehold_law::time::Timestamp;
 
 use super::Broker;
 use super::refused::Refused;
-use crate::ledger;
 
 const MINUTE_MS: i64 = 60_000;
 /// Kinds that are kept apart; of the others it is known how many there were.
 const KEPT: usize = 4096;
-/// The longest name of a call that goes on record, in characters.
-const CALL_CHARS: usize = 128;
 /// Whom the refusals are about that were too many to keep apart.
 const OTHERS: &str = "others";
 
@@ -84,15 +81,7 @@ impl Broker {
         if first != id {
             return refused.decided(first);
         }
-        let call: String = call.chars().take(CALL_CHARS).collect();
-        let event = ledger::refused(id, caller.clone(), &call, refused.reason);
-        match self.inner.ledger.note(&id.to_string(), event).await {
-            Ok(()) => refused.decided(id),
-            Err(error) => {
-                tracing::warn!(%caller, call, %error, "a refusal is not on record");
-                refused
-            }
-        }
+        self.record_denial_as(id, caller, call, refused).await
     }
 
     /// Writes down how often each kind of refusal came again, for the minutes that are over at `now`; at the end of a

@@ -1,16 +1,17 @@
 //! A request for a lease: whose turn it is (RULES R-5), and whether it fits its task.
 
 use std::collections::HashSet;
-use std::fmt::Display;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
-use leasehold_law::lease::{Lease, LeaseState, LimitedBy};
+use leasehold_law::id::{LeaseId, TaskId};
+use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::request::{LeaseRequest, RequestId};
 use leasehold_law::task::Task;
 use leasehold_law::time::Span;
 
-use super::decide::{Asker, check_request_params};
+use super::decide::{Asker, check_request_params, fits_scope};
 use super::issue::{Delivery, Minted};
 use super::refused::Refused;
 use super::{Broker, Inner};
@@ -27,20 +28,29 @@ const MOST_TURNS: usize = 2048;
 pub struct Requested {
     /// The lease and its secret.
     pub minted: Minted,
-    /// What limited its lifetime.
-    pub limited_by: LimitedBy,
     /// To be told when the answer has left; dropped, the credential is revoked (RULES R-3).
     pub delivery: Delivery,
 }
 
 /// Requests that are being worked on: one attempt at a time.
 #[derive(Default)]
-pub(super) struct Attempts(Mutex<HashSet<String>>);
+pub(super) struct Attempts(Mutex<HashSet<TurnKey>>);
+
+/// What one attempt at a time may work on: a request within its task, an opening by its caller, a renewal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum TurnKey {
+    /// Opening a task.
+    Open(CallerId, RequestId),
+    /// Requesting a lease.
+    Lease(TaskId, RequestId),
+    /// Renewing one.
+    Renew(LeaseId, RequestId),
+}
 
 /// The turn of one request, until it is dropped.
 pub(super) struct Turn {
-    inner: std::sync::Arc<Inner>,
-    key: String,
+    inner: Arc<Inner>,
+    key: TurnKey,
 }
 
 impl Drop for Turn {
@@ -66,31 +76,23 @@ impl Broker {
         let task = self.own_task(asker, request.task).await?;
         self.inner.fits_task(asker, &task, &request)?;
         self.inner.count_use(&request.pair.target)?;
-        let turn = self.take_turn(&request.task, &request.request_id)?;
-        let supersedes = self.inner.clone().settle_attempts(&request).await?;
+        let turn = self.take_turn(TurnKey::Lease(request.task, request.request_id.clone()))?;
+        let supersedes = self.inner.settle_attempts(&request).await?;
         self.issue(asker.clone(), task, request, supersedes.map(|lease| lease.terms.id), turn).await
     }
 
-    /// One attempt at a time: of a request within its task, of an opening by its caller.
-    pub(super) fn take_turn(&self, whose: &impl Display, request: &RequestId) -> Result<Turn, Refused> {
-        let key = format!("{whose} {request}");
+    /// The turn of a request, if nobody has it.
+    pub(super) fn take_turn(&self, key: TurnKey) -> Result<Turn, Refused> {
         let mut running = self.inner.attempts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if running.len() >= MOST_TURNS {
             return Err(Refused::overloaded("too many requests are being worked on"));
         }
         if !running.insert(key.clone()) {
+            let (TurnKey::Open(_, request) | TurnKey::Lease(_, request) | TurnKey::Renew(_, request)) = &key;
             return Err(Refused::contended(format!("request `{request}` is being worked on")));
         }
         Ok(Turn { inner: self.inner.clone(), key })
     }
-}
-
-/// Whether a request steps out of its task's scope. Asked again with every decision: the scope may have changed since
-/// the request came in (RULES R-1).
-pub(super) fn fits_scope(task: &Task, request: &LeaseRequest) -> Result<(), Refused> {
-    task.scope
-        .check(&request.pair, &request.params, request.ttl.unwrap_or(Span::ZERO))
-        .map_err(|error| Refused::out_of_scope(&error, &request.pair, task.terms.id))
 }
 
 impl Inner {
@@ -109,10 +111,7 @@ impl Inner {
     }
 
     /// Whether this attempt may go on; where it takes another's place, that one is dead when this returns.
-    async fn settle_attempts(
-        self: std::sync::Arc<Self>,
-        request: &LeaseRequest,
-    ) -> Result<Option<Lease>, Refused> {
+    async fn settle_attempts(self: &Arc<Self>, request: &LeaseRequest) -> Result<Option<Lease>, Refused> {
         let known = self.ledger.store().lease_by_request(request.task, &request.request_id).await?;
         let Some(lease) = known else { return Ok(None) };
         if lease.terms.request_digest != request.digest() {
@@ -137,13 +136,13 @@ impl Inner {
     }
 
     /// Kills the credential of an earlier attempt, and waits for the proof.
-    async fn supersede(self: std::sync::Arc<Self>, lease: Lease) -> Result<Lease, Refused> {
+    async fn supersede(self: &Arc<Self>, lease: Lease) -> Result<Lease, Refused> {
         if !lease.state.is_live() {
             return Ok(lease);
         }
         let id = lease.terms.id;
         let until = lease.state.expires_at().unwrap_or(lease.terms.life_ends_at);
-        self.clone().condemn(lease.clone(), Cause::Superseded, None).await;
+        self.condemn(lease.clone(), Cause::Superseded, None).await;
         let settled = self.wait_for(&[id], SUPERSEDE_WAIT).await?;
         match settled.leases.into_iter().next() {
             Some(dead) if !dead.state.is_live() => Ok(dead),

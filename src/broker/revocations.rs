@@ -8,17 +8,18 @@ use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, RevocationId};
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Lifted, Revocation, Selector};
-
+use leasehold_law::time::Span;
 use tokio::sync::oneshot;
 
 use super::refused::Refused;
 use super::wait::Settled;
 use super::{Broker, Inner};
 use crate::fault::{self, Point};
-use leasehold_law::time::Span;
 
 /// How many revocations are looked at after a start: no more can have been under way when the last run ended.
 const UNDER_WAY: usize = 512;
+/// How many leases a dry run names; it counts all.
+const SHOWN: usize = 1000;
 
 /// An order to revoke.
 #[derive(Clone, Debug)]
@@ -36,31 +37,48 @@ pub struct RevokeCommand {
 /// What a revocation would take.
 #[derive(Clone, Debug)]
 pub struct RevokePlan {
-    /// The leases that are live now.
+    /// The leases that are live now, newest first: no more of them than a person reads.
     pub leases: Vec<Lease>,
+    /// How many there are in all.
+    pub total: usize,
     /// Whether nothing new would be issued.
     pub freeze: bool,
+}
+
+impl RevokeCommand {
+    fn freezes(&self) -> bool {
+        self.freeze.unwrap_or_else(|| self.selector.freezes_by_default())
+    }
 }
 
 impl Broker {
     /// The blast radius: what would be taken now.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// Where there is nothing that it could take, or the store cannot be read.
     pub async fn plan_revocation(&self, command: &RevokeCommand) -> Result<RevokePlan, Refused> {
-        let leases = self.inner.ledger.store().live_leases(&command.selector).await?;
-        let freeze = command.freeze.unwrap_or_else(|| command.selector.freezes_by_default());
-        Ok(RevokePlan { leases, freeze })
+        self.inner.require_selected(&command.selector).await?;
+        let mut plan = RevokePlan { leases: Vec::new(), total: 0, freeze: command.freezes() };
+        let mut walk = self.inner.walk(&command.selector);
+        loop {
+            let page = walk.next(self.inner.ledger.store()).await?;
+            if page.is_empty() {
+                return Ok(plan);
+            }
+            plan.total += page.len();
+            let room = SHOWN.saturating_sub(plan.leases.len());
+            plan.leases.extend(page.into_iter().take(room));
+        }
     }
 
     /// Revokes: the barrier first, then the list, then each lease, in a task of the broker's own (RULES R-3): an
     /// operator whose call is cut off has revoked nevertheless. Returns once every lease is condemned.
     ///
     /// # Errors
-    /// Where there is no such lease or task. A failing journal does not stop it (RULES R-24); where it kept the freeze
-    /// from being in force, that is the answer.
+    /// Where there is nothing that it could take. A failing journal does not stop it (RULES R-24); where it kept the
+    /// freeze from being in force, that is the answer.
     pub async fn revoke(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
-        self.require_selected(&command.selector).await?;
+        self.inner.require_selected(&command.selector).await?;
         let (answer, answered) = oneshot::channel();
         let broker = self.clone();
         self.inner.owned.spawn(async move { drop(answer.send(broker.revoke_selected(command).await)) });
@@ -68,52 +86,43 @@ impl Broker {
     }
 
     async fn revoke_selected(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
-        let freeze = command.freeze.unwrap_or_else(|| command.selector.freezes_by_default());
-        let now = self.now();
-        let mut revocation = Revocation {
-            id: RevocationId::derive(now, self.inner.random_bits()?),
+        let inner = &self.inner;
+        let mut revocation = self.begin(command)?;
+        // A journal that is known to take nothing is not waited for.
+        let recorded = inner.ledger.is_well() && inner.ledger.record_revocation(&revocation).await.is_ok();
+        fault::point(Point::BarrierRaised);
+        inner.take(&mut revocation).await?;
+        if !recorded {
+            // Whole, with its barrier: a freeze that nobody compares with would be a freeze by name only. What came
+            // between the list and the barrier is listed now.
+            if let Err(error) = inner.ledger.record_revocation(&revocation).await {
+                tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
+                return if revocation.freeze {
+                    Err(Refused::unrecorded(&revocation, &error))
+                } else {
+                    Ok(revocation)
+                };
+            }
+            inner.take(&mut revocation).await?;
+        }
+        revocation.complete = true;
+        inner.remember(&revocation).await;
+        Ok(revocation)
+    }
+
+    fn begin(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
+        let (at, freeze) = (self.now(), command.freezes());
+        Ok(Revocation {
+            id: RevocationId::derive(at, self.inner.random_bits()?),
             selector: command.selector,
             by: command.by,
             reason: command.reason,
-            at: now,
+            at,
             freeze,
             lifted: None,
             leases: Vec::new(),
-        };
-        let recorded = self.inner.ledger.record_revocation(&revocation).await;
-        if let Err(error) = &recorded {
-            tracing::error!(revocation = %revocation.id, %error, "revoking without a record");
-        }
-        fault::point(Point::BarrierRaised);
-        let live = self.inner.ledger.store().live_leases(&revocation.selector).await?;
-        revocation.leases = live.iter().map(|lease| lease.terms.id).collect();
-        let remembered = match &recorded {
-            Ok(()) => self.inner.ledger.remember_taken(&revocation).await,
-            // Whole, with its barrier: a freeze that nobody compares with would be a freeze by name only.
-            Err(_) => self.inner.ledger.record_revocation(&revocation).await,
-        };
-        if let Err(error) = &remembered {
-            tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
-        }
-        fault::point(Point::TakenListed);
-        let condemned =
-            live.into_iter().map(|lease| self.inner.clone().condemn(lease, Cause::Operator, None));
-        futures::future::join_all(condemned).await;
-        match (recorded, remembered) {
-            (Err(_), Err(error)) if revocation.freeze => Err(Refused::unrecorded(&revocation, &error)),
-            (Ok(()) | Err(_), Ok(()) | Err(_)) => Ok(revocation),
-        }
-    }
-
-    async fn require_selected(&self, selector: &Selector) -> Result<(), Refused> {
-        let store = self.inner.ledger.store();
-        let known = match selector {
-            Selector::Lease(id) => store.lease(*id).await?.is_some(),
-            Selector::Task(id) => store.task(*id).await?.is_some(),
-            // Nobody need be registered to be frozen: the barrier may come before the agent.
-            Selector::Agent(_) => true,
-        };
-        if known { Ok(()) } else { Err(Refused::not_found("match for", selector)) }
+            complete: false,
+        })
     }
 
     /// One revocation.
@@ -136,15 +145,6 @@ impl Broker {
         limit: usize,
     ) -> Result<Vec<Revocation>, Refused> {
         Ok(self.inner.ledger.store().revocations(freezing, before, limit).await?)
-    }
-
-    /// The barrier over an agent, if one stands.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    pub async fn barrier_over(&self, agent: &CallerId) -> Result<Option<Revocation>, Refused> {
-        let standing = self.inner.ledger.store().barriers(&[Selector::Agent(agent.clone())]).await?;
-        Ok(standing.into_iter().next())
     }
 
     /// How the leases of a revocation stand, after at most `wait`.
@@ -170,29 +170,69 @@ impl Broker {
 }
 
 impl Inner {
+    /// Lists and condemns what is live, a page at a time. The list is on record before its leases are touched; since it
+    /// is written whole, it is written whenever it has doubled.
+    async fn take(self: &Arc<Self>, revocation: &mut Revocation) -> Result<(), Refused> {
+        let mut walk = self.walk(&revocation.selector);
+        let mut listed: BTreeSet<_> = revocation.leases.iter().copied().collect();
+        for page_number in 1_usize.. {
+            let page = walk.next(self.ledger.store()).await?;
+            if page.is_empty() {
+                break;
+            }
+            revocation.leases.extend(page.iter().map(|lease| lease.terms.id).filter(|id| listed.insert(*id)));
+            if page_number.is_power_of_two() {
+                self.remember(revocation).await;
+            }
+            fault::point(Point::TakenListed);
+            self.condemn_all(page, Cause::Operator).await;
+        }
+        Ok(())
+    }
+
+    /// Writes down what a revocation took so far. A journal that takes nothing is not waited for, and a barrier that
+    /// was lifted meanwhile stays so.
+    async fn remember(&self, revocation: &Revocation) {
+        if !self.ledger.is_well() {
+            return;
+        }
+        let stored = self.ledger.store().revocation(revocation.id).await.ok().flatten();
+        let lifted = stored.and_then(|stored| stored.lifted);
+        if let Err(error) = self.ledger.remember_taken(&Revocation { lifted, ..revocation.clone() }).await {
+            tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
+        }
+    }
+
     /// Goes on with revocations that the end of the last run cut short: what was live when they were made, and still
     /// is, is taken now. Gives how many leases that were.
     pub(super) async fn resume_revocations(self: &Arc<Self>) -> Result<usize, Refused> {
         let mut taken = 0;
-        for revocation in self.ledger.store().revocations(false, None, UNDER_WAY).await? {
-            let mut left = self.ledger.store().live_leases(&revocation.selector).await?;
-            left.retain(|lease| lease.terms.created_at <= revocation.at && is_untouched(lease));
-            taken += left.len();
-            if !left.is_empty() {
-                self.resume(revocation, left).await?;
-            }
+        let recent = self.ledger.store().revocations(false, None, UNDER_WAY).await?;
+        for revocation in recent.into_iter().filter(|revocation| !revocation.complete) {
+            taken += self.resume(revocation).await?;
         }
         Ok(taken)
     }
 
-    async fn resume(self: &Arc<Self>, mut revocation: Revocation, left: Vec<Lease>) -> Result<(), Refused> {
-        tracing::warn!(revocation = %revocation.id, leases = left.len(), "a revocation was cut short: going on");
-        let listed: BTreeSet<_> = revocation.leases.iter().copied().collect();
-        revocation.leases.extend(left.iter().map(|lease| lease.terms.id).filter(|id| !listed.contains(id)));
-        self.ledger.remember_taken(&revocation).await?;
-        let condemned = left.into_iter().map(|lease| self.clone().condemn(lease, Cause::Operator, None));
-        futures::future::join_all(condemned).await;
-        Ok(())
+    async fn resume(self: &Arc<Self>, mut revocation: Revocation) -> Result<usize, Refused> {
+        let mut listed: BTreeSet<_> = revocation.leases.iter().copied().collect();
+        let mut walk = self.walk(&revocation.selector);
+        let mut taken = 0;
+        loop {
+            let mut page = walk.next(self.ledger.store()).await?;
+            if page.is_empty() {
+                break;
+            }
+            page.retain(|lease| lease.terms.created_at <= revocation.at && is_untouched(lease));
+            taken += page.len();
+            revocation.leases.extend(page.iter().map(|lease| lease.terms.id).filter(|id| listed.insert(*id)));
+            self.remember(&revocation).await;
+            self.condemn_all(page, Cause::Operator).await;
+        }
+        tracing::warn!(revocation = %revocation.id, leases = taken, "a revocation was cut short: it is complete now");
+        revocation.complete = true;
+        self.remember(&revocation).await;
+        Ok(taken)
     }
 }
 

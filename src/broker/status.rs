@@ -1,16 +1,17 @@
 //! The operator's one screen: what there is, and what needs a person.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_backend::{Capabilities, Claim, Statement};
+use leasehold_law::cause::Rank;
 use leasehold_law::journal::ChainHead;
 use leasehold_law::reason::Reason;
 use leasehold_law::time::Span;
 
-use super::Broker;
 use super::refused::Refused;
+use super::{Breaker, Broker};
 use crate::clock::Reading;
-use crate::store::Counts;
+use crate::store::{Counts, LaneCounts};
 use crate::vault_door::Seen;
 
 /// Everything on one screen.
@@ -49,6 +50,19 @@ pub struct TargetStatus {
     pub live: u64,
     /// Of these, those with a failed try behind them.
     pub stuck: u64,
+    /// Of these, those that are being revoked or are due to be, by lane.
+    pub due: BTreeMap<Rank, u64>,
+    /// Whether revocations reach it.
+    pub breaker: Breaker,
+}
+
+impl TargetStatus {
+    /// With the counts of one of its lanes.
+    fn count(&mut self, lane: &LaneCounts) {
+        self.live += lane.live;
+        self.stuck += lane.stuck;
+        self.due.insert(lane.lane, lane.due);
+    }
 }
 
 impl Broker {
@@ -108,23 +122,26 @@ impl Broker {
     /// # Errors
     /// Where the store cannot be read.
     pub async fn target_statuses(&self) -> Result<Vec<TargetStatus>, Refused> {
-        let door = &self.inner.door;
-        let mut by_name = BTreeMap::new();
-        for (target, live, stuck) in self.inner.ledger.store().counts_by_target().await? {
-            by_name.insert(target, (live, stuck));
-        }
+        let inner = &self.inner;
+        let counts = inner.ledger.store().counts_by_lane(self.now()).await?;
         let status = |name: &str| {
-            let (live, stuck) = by_name.get(name).copied().unwrap_or_default();
-            TargetStatus {
+            let mut status = TargetStatus {
                 name: name.to_owned(),
-                kind: door.kind(name).unwrap_or_default().to_owned(),
-                capabilities: door.capabilities(name).cloned(),
-                seen: door.seen(name).unwrap_or_default(),
-                live,
-                stuck,
-            }
+                kind: inner.door.kind(name).unwrap_or_default().to_owned(),
+                capabilities: inner.door.capabilities(name).cloned(),
+                seen: inner.door.seen(name).unwrap_or_else(removed),
+                live: 0,
+                stuck: 0,
+                due: BTreeMap::new(),
+                breaker: inner.revoker.breaker(name),
+            };
+            counts.iter().filter(|lane| lane.target == name).for_each(|lane| status.count(lane));
+            status
         };
-        Ok(door.targets().map(status).collect())
+        // What was removed from the config with leases alive is still shown: nothing revokes them.
+        let names: BTreeSet<_> =
+            inner.door.targets().chain(counts.iter().map(|lane| lane.target.as_str())).collect();
+        Ok(names.into_iter().map(status).collect())
     }
 
     /// Asks a target how it is.
@@ -173,6 +190,11 @@ impl Broker {
     }
 }
 
+fn removed() -> Seen {
+    let error = "it is not in the config any more, and its leases cannot be revoked: put it back";
+    Seen { error: Some(error.to_owned()), ..Seen::default() }
+}
+
 fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Option<&str>) -> Vec<String> {
     let mut needs = Vec::new();
     if let Some(error) = journal {
@@ -188,6 +210,13 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
         needs.push(format!("{} rows cannot be read and are set aside", counts.bad_rows));
     }
     for target in targets {
+        if let Breaker::Open { since, failures, .. } | Breaker::HalfOpen { since, failures } = target.breaker
+        {
+            needs.push(format!(
+                "{} has not answered a revocation since {since}, {failures} times: it is asked every few seconds",
+                target.name
+            ));
+        }
         needs.extend(target.seen.error.iter().map(|error| format!("{}: {error}", target.name)));
         let lacks = target.seen.missing.iter();
         needs.extend(lacks.map(|missing| format!("{} lacks {}: {}", target.name, missing.what, missing.fix)));

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_backend::{BackendError, Findable, RevokeOrder};
-use leasehold_law::cause::Cause;
+use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
+use leasehold_law::task::Task;
 use leasehold_law::time::{Span, Timestamp};
 
 use super::{Broker, Inner};
@@ -17,14 +18,12 @@ use crate::vault_door::MINT_WINDOW;
 const BEAT: Span = Span(250);
 /// How many beats make a second.
 const BEATS_A_SECOND: u64 = 4;
-/// How many leases it takes from the index at a time.
+/// How many rows it works on at a time.
 const SLICE: usize = 512;
 /// How soon a target is asked again about a renewal whose answer never came, or a natural end.
 const ASK_AGAIN: Span = Span::from_secs(2);
 /// How soon a row that cannot be read is killed, and put on record, again.
 const BAD_ROW_AGAIN: Span = Span::from_mins(10);
-/// How soon a lease that was killed without a record is looked at again.
-pub(super) const RECORD_AGAIN: Span = Span::from_secs(5);
 /// How long after its removal a principal's late sessions may still arrive: PostgreSQL's longest post_auth_delay is
 /// 2147 s (RULES R-7).
 const REAP_FOR: Span = Span::from_mins(60);
@@ -45,7 +44,7 @@ impl Broker {
     /// One beat. What is done only once a second or less goes by the count.
     pub async fn sweep_once(&self, count: u64) {
         let inner = &self.inner;
-        inner.record_late().await;
+        inner.mend_records();
         inner.sweep_leases().await;
         inner.sweep_tasks().await;
         if count.is_multiple_of(BEATS_A_SECOND) {
@@ -53,6 +52,7 @@ impl Broker {
             inner.reap().await;
         }
         if count.is_multiple_of(MARK_EVERY)
+            && inner.ledger.is_well()
             && let Err(error) = inner.ledger.record_time().await
         {
             tracing::warn!(%error, "the clock's high-water mark is not written");
@@ -88,32 +88,58 @@ impl Held {
 }
 
 impl Inner {
+    /// Every target by itself, so that none hides what is due in another (law 9).
     async fn sweep_leases(self: &Arc<Self>) {
         let now = self.clock.now();
-        let limit = SLICE + self.held.settle(now) + self.revoker.in_hand();
-        let mut due = match self.ledger.store().due_leases(now, limit).await {
-            Ok(due) => due,
-            Err(error) => return tracing::error!(%error, "the store does not say what is due"),
-        };
+        let held = self.held.settle(now);
+        match self.ledger.store().live_targets().await {
+            Ok(targets) => {
+                let sweeps = targets.iter().map(|target| self.sweep_target(target, now, held));
+                futures::future::join_all(sweeps).await;
+            }
+            Err(error) => tracing::error!(%error, "the store does not say where anything is due"),
+        }
+        self.drive_all();
+    }
+
+    /// Brings no more than the target's lane has room for: what stays behind is due, and comes with a later beat.
+    async fn sweep_target(self: &Arc<Self>, target: &str, now: Timestamp, held: usize) {
+        for rank in Rank::ALL {
+            let room = self.revoker.room(target, rank);
+            if room == 0 {
+                return;
+            }
+            let limit = room + held + self.revoker.in_hand(target);
+            match self.ledger.store().due_leases(target, rank, now, limit).await {
+                Ok(due) => self.sweep_rows(due, room).await,
+                Err(error) => tracing::error!(target, %error, "the store does not say what is due"),
+            }
+        }
+    }
+
+    async fn sweep_rows(self: &Arc<Self>, mut due: Vec<DueLease>, room: usize) {
         due.retain(|row| match row {
             DueLease::Lease(lease) => !self.held.is_held(&lease.terms.id.to_string()),
             DueLease::Bad(row) => !self.held.is_held(&row.id),
         });
-        let steps = due.into_iter().map(|row| async {
-            match row {
-                DueLease::Lease(lease) => self.sweep_lease(*lease).await,
-                DueLease::Bad(row) => self.hold_bad_row(row),
-            }
-        });
-        futures::future::join_all(steps).await;
+        due.truncate(room);
+        while !due.is_empty() {
+            let steps = due.drain(..due.len().min(SLICE)).map(|row| async {
+                match row {
+                    DueLease::Lease(lease) => self.sweep_lease(*lease).await,
+                    DueLease::Bad(row) => self.hold_bad_row(row),
+                }
+            });
+            futures::future::join_all(steps).await;
+        }
     }
 
     async fn sweep_lease(self: &Arc<Self>, lease: Lease) {
         match lease.state {
-            LeaseState::Active { .. } => self.clone().condemn(lease, Cause::Expired, None).await,
-            LeaseState::Minting { .. } => self.clone().condemn(lease, Cause::CrashRecovery, None).await,
+            LeaseState::Active { .. } => self.condemn(lease, Cause::Expired, None).await,
+            LeaseState::Minting { .. } => self.condemn(lease, Cause::CrashRecovery, None).await,
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
-            LeaseState::Revoking { .. } => self.clone().kill(lease),
+            LeaseState::Revoking { .. } => self.kill(lease),
             LeaseState::Residual { .. } => self.hold_residual(lease),
             LeaseState::New
             | LeaseState::Refused { .. }
@@ -201,9 +227,22 @@ impl Inner {
             let id = task.terms.id;
             if task.state != leasehold_law::task::TaskState::Open {
                 self.finish_task(id).await;
-            } else if let Err(error) = self.end_task(task, Cause::TaskExpired).await {
-                tracing::warn!(task = %id, %error, "a task past its deadline could not be ended yet");
+            } else {
+                self.end_due(task, Cause::TaskExpired).await;
             }
+        }
+    }
+
+    /// Ends a task whose time is up. A journal that is known to take nothing is not waited for: its leases are killed,
+    /// and the task is ended by a later beat.
+    pub(super) async fn end_due(self: &Arc<Self>, task: Task, cause: Cause) {
+        let id = task.terms.id;
+        if !self.ledger.is_well() {
+            let live = self.live_of_task(id).await.unwrap_or_default();
+            return live.into_iter().for_each(|lease| self.kill_unrecorded(lease, cause, None));
+        }
+        if let Err(error) = self.end_task(task, cause).await {
+            tracing::warn!(task = %id, %error, ?cause, "a task could not be ended yet");
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Hit {
     /// The agents that answer to a person or a group.
     Owned(CallerId),
     /// A decision that led to nothing.
-    Decision(DecisionId, Box<Body>),
+    Decision(Box<Body>),
 }
 
 impl Broker {
@@ -194,7 +194,7 @@ impl Broker {
         if let Ok(id) = text.parse::<DecisionId>() {
             let entry = self.entry_of_decision(id).await?;
             let body = entry.and_then(|entry| Body::parse(&entry.body).ok());
-            return Ok(body.map(|body| Hit::Decision(id, Box::new(body))).into_iter().collect());
+            return Ok(body.map(|body| Hit::Decision(Box::new(body))).into_iter().collect());
         }
         if let Some(lease) = store.lease_by_principal(text).await? {
             return Ok(vec![Hit::Principal(Box::new(lease))]);

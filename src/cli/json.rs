@@ -69,6 +69,7 @@ pub(crate) fn lease(lease: &v1::Lease) -> Value {
         "decision": text(lease.decision.clone()), "grade": word(lease.grade()), "window": span(lease.window),
         "limited_by": word(lease.limited_by()), "supersedes": text(lease.supersedes.clone()),
         "refusal": word(lease.refusal()), "residual_until": time(lease.residual_until),
+        "revoking_since": time(lease.revoking_since),
     })
 }
 
@@ -116,6 +117,17 @@ pub(crate) fn target(one: &v1::Target) -> Value {
         "state": word(one.state()), "last_error": text(one.last_error.clone()),
         "last_answer_at": time(one.last_answer_at), "clock_offset": span(one.clock_offset), "live": one.live,
         "due": one.due, "stuck": one.stuck, "grade": word(one.grade()), "window": span(one.window),
+        "due_by_lane": {
+            "security": one.due_security, "task_end": one.due_task_end, "expiry": one.due_expiry,
+        },
+        "breaker": breaker(&one.breaker.unwrap_or_default()),
+    })
+}
+
+fn breaker(one: &v1::Breaker) -> Value {
+    json!({
+        "state": word(one.state()), "since": time(one.since), "failures": one.failures,
+        "next_probe": time(one.next_probe),
     })
 }
 

@@ -223,7 +223,7 @@ async fn stuck(args: StuckArgs, session: &mut Session) -> Result<Exit, Problem> 
     let client = session.admin().await?;
     let filter = v1::ListLeasesRequest { stuck: true, ..v1::ListLeasesRequest::default() };
     let (leases, more) = read(&client, args.limit, filter).await?;
-    session.console.report(&listed(&leases, more, "nothing is stuck"))?;
+    session.console.report(&stuck_report(&leases, more))?;
     Ok(if leases.is_empty() { Exit::DONE } else { Exit::FAILED })
 }
 
@@ -265,6 +265,31 @@ fn listed(leases: &[v1::Lease], more: bool, empty: &str) -> Report {
     )
 }
 
+/// What cannot be killed yet: where, how far it came, since when, why not, and when it is tried again.
+fn stuck_report(leases: &[v1::Lease], more: bool) -> Report {
+    let row = |lease: &v1::Lease| {
+        vec![
+            lease.id.clone(),
+            lease.target.clone(),
+            lease.principal.clone(),
+            lease.cause().word(),
+            lease.reached().word(),
+            stamp(lease.revoking_since),
+            lease.attempts.to_string(),
+            stamp(lease.next_try),
+            lease.last_error.clone(),
+        ]
+    };
+    let rows: Vec<_> = leases.iter().map(row).collect();
+    let heading =
+        ["LEASE", "TARGET", "PRINCIPAL", "CAUSE", "REACHED", "SINCE", "TRIES", "NEXT TRY", "LAST ERROR"];
+    let table = view::table(&heading, &rows, "nothing is stuck");
+    Report::new(
+        table + more_line(more),
+        json!({"leases": leases.iter().map(json::lease).collect::<Vec<_>>(), "more": more}),
+    )
+}
+
 fn state_words(lease: &v1::Lease) -> String {
     let cause = lease.cause().word();
     if cause.is_empty() { lease.state().word() } else { format!("{}: {cause}", lease.state().word()) }
@@ -289,6 +314,7 @@ fn describe(lease: &v1::Lease) -> String {
         ("reached", lease.reached().word()),
         ("sessions", lease.sessions().word()),
         ("proof", lease.proof().word()),
+        ("dying since", stamp(lease.revoking_since)),
         ("tries", tries),
         ("last error", lease.last_error.clone()),
         ("next try", stamp(lease.next_try)),

@@ -25,7 +25,10 @@ const STREAM: Duration = Duration::from_secs(30);
 /// `revoke`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: leasehold revoke --agent spiffe://prod.example/agent/triage --reason INC-114"
+    after_help = "Example: leasehold revoke --agent spiffe://prod.example/agent/triage --reason INC-114
+         leasehold revoke --target orders-db --dry-run --reason 'is it safe to stop?'
+         leasehold revoke --ref run=123 --reason 'the run was hijacked'
+         leasehold revoke --all --reason 'kill switch: INC-114'"
 )]
 pub struct RevokeArgs {
     #[command(flatten)]
@@ -39,10 +42,10 @@ pub struct RevokeArgs {
     /// Do not ask. Needed where there is no terminal.
     #[arg(long)]
     yes: bool,
-    /// Refuse new leases for it until lifted. By itself for an agent, not for a lease or a task.
+    /// Refuse new leases for it until lifted. By itself for an agent and wider, not for a lease or a task.
     #[arg(long, conflicts_with = "no_freeze")]
     freeze: bool,
-    /// Let an agent ask for new leases at once.
+    /// Let what was stopped ask for new leases at once.
     #[arg(long)]
     no_freeze: bool,
 }
@@ -60,19 +63,24 @@ struct SelectorArgs {
     /// One agent, with its tasks.
     #[arg(long, value_name = "SPIFFE_ID")]
     agent: Option<String>,
-    #[arg(long, hide = true)]
+    /// All agents that answer to a person or a group.
+    #[arg(long, value_name = "person:NAME|group:NAME")]
     owner: Option<String>,
     #[arg(long, hide = true)]
     person: Option<String>,
-    #[arg(long, hide = true)]
+    /// Everything on one target.
+    #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    #[arg(long, hide = true)]
+    /// Everything for one intent, on whatever target.
+    #[arg(long, value_name = "NAME")]
     intent: Option<String>,
-    #[arg(long = "ref", hide = true, value_parser = parse::key_value)]
+    /// All tasks that carry a reference.
+    #[arg(long = "ref", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     reference: Option<(String, String)>,
     #[arg(long, hide = true)]
     incident: Option<String>,
-    #[arg(long, hide = true)]
+    /// Everything: the kill switch. Nothing is issued to anybody until it is lifted.
+    #[arg(long)]
     all: bool,
 }
 
@@ -152,11 +160,20 @@ fn radius_text(radius: &v1::Revocation) -> String {
     let rows: Vec<_> = radius.outcomes.iter().map(outcome_row).collect();
     let table = view::table(&OUTCOME_HEADING, &rows, "no lease is alive");
     let freeze = if radius.frozen { "; nothing new until the freeze is lifted" } else { "" };
+    let total = radius.counts.map_or(radius.outcomes.len(), |counts| counts.total as usize);
+    let unnamed = match total.saturating_sub(radius.outcomes.len()) {
+        0 => String::new(),
+        more => format!("and {more} more\n"),
+    };
+    let tasks = if unnamed.is_empty() {
+        view::count(radius.tasks.len(), "task")
+    } else {
+        format!("more than {}", view::count(radius.tasks.len(), "task"))
+    };
     format!(
-        "revoking {} would end {} and {}{freeze}\n{table}",
+        "revoking {} would end {tasks} and {}{freeze}\n{table}{unnamed}",
         view::selector(radius.selector.as_ref()),
-        view::count(radius.tasks.len(), "task"),
-        view::count(radius.outcomes.len(), "lease"),
+        view::count(total, "lease"),
     )
 }
 

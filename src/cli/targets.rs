@@ -74,19 +74,37 @@ pub(crate) fn table(targets: &[v1::Target]) -> String {
             one.backend.clone(),
             one.state().word(),
             one.live.to_string(),
-            one.due.to_string(),
+            due_words(one),
             one.stuck.to_string(),
             grade_words(one.grade(), one.window),
+            breaker_words(&one.breaker.unwrap_or_default()),
             one.owner.clone(),
             one.last_error.clone(),
         ]
     };
     let rows: Vec<_> = targets.iter().map(row).collect();
     view::table(
-        &["TARGET", "BACKEND", "STATE", "LIVE", "DUE", "STUCK", "REVOCABLE", "OWNER", "ERROR"],
+        &["TARGET", "BACKEND", "STATE", "LIVE", "DUE", "STUCK", "REVOCABLE", "BREAKER", "OWNER", "ERROR"],
         &rows,
         "no targets",
     )
+}
+
+/// What is due, and of that what goes before the rest.
+fn due_words(one: &v1::Target) -> String {
+    let lanes = [(one.due_security, "security"), (one.due_task_end, "task end"), (one.due_expiry, "expiry")];
+    let lanes: Vec<_> =
+        lanes.iter().filter(|(due, _)| *due > 0).map(|(due, lane)| format!("{due} {lane}")).collect();
+    if lanes.is_empty() { one.due.to_string() } else { lanes.join(", ") }
+}
+
+fn breaker_words(breaker: &v1::Breaker) -> String {
+    let since = stamp(breaker.since);
+    match breaker.next_probe {
+        Some(next) => format!("{} since {since}, next probe {}", breaker.state().word(), stamp(Some(next))),
+        None if since.is_empty() => breaker.state().word(),
+        None => format!("{} since {since}", breaker.state().word()),
+    }
 }
 
 async fn check(args: NameArgs, session: &mut Session) -> Result<Exit, Problem> {

@@ -25,11 +25,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
+use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, ChainId, Entry};
 use leasehold_law::lease::Lease;
 use leasehold_law::request::RequestId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
@@ -37,8 +38,8 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::{
-    BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, LeaseFilter, Outcome, Store, StoreError,
-    TaskFilter,
+    BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, LaneCounts, LeaseFilter, Outcome, Store,
+    StoreError, TaskFilter,
 };
 use batch::Batcher;
 use hot::Hot;
@@ -212,21 +213,23 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| leases::list(reader, &filter, limit)).await
     }
 
-    async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError> {
-        let selector = selector.clone();
-        self.readers.read(move |reader| leases::live(reader, &selector)).await
+    async fn live_targets(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.read(leases::live_targets).await
     }
 
-    async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError> {
-        self.readers.read(move |reader| leases::due(reader, now, limit)).await
+    async fn due_leases(
+        &self,
+        target: &str,
+        lane: Rank,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueLease>, StoreError> {
+        let target = target.to_owned();
+        self.readers.read(move |reader| leases::due(reader, &target, lane, now, limit)).await
     }
 
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
         self.readers.read(move |reader| leases::recent_handles(reader, since)).await
-    }
-
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.readers.read(leases::next_due).await
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -267,11 +270,6 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| records::revocations(reader, freezing, before, limit)).await
     }
 
-    async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
-        let selectors = selectors.to_vec();
-        self.readers.read(move |reader| records::barriers(reader, &selectors)).await
-    }
-
     async fn head(&self) -> Result<ChainHead, StoreError> {
         let chain = self.chain.clone();
         self.readers.read(move |reader| journal::head(reader.conn, &chain)).await
@@ -286,10 +284,6 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| journal::of_task(reader, task, limit)).await
     }
 
-    async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.readers.read(move |reader| journal::of_lease(reader, lease, limit)).await
-    }
-
     async fn entries_between(
         &self,
         from: Timestamp,
@@ -299,8 +293,8 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| journal::between(reader, from, to, limit)).await
     }
 
-    async fn counts_by_target(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
-        self.readers.read(records::counts_by_target).await
+    async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
+        self.readers.read(move |reader| records::counts_by_lane(reader, now)).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

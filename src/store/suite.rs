@@ -5,7 +5,7 @@ pub(crate) mod samples;
 
 use std::sync::Arc;
 
-use leasehold_law::cause::Cause;
+use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::journal::{Hash, Line, verify};
 use leasehold_law::lease::{Lease, LeaseEvent, Proof, Reached, Sessions};
 use leasehold_law::quota::Holder;
@@ -15,7 +15,9 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Outcome as End, TaskEvent};
 use leasehold_law::time::Timestamp;
 
-use super::{Ceiling, Change, Counted, Counts, DueLease, LeaseFilter, Outcome, Store, TaskFilter};
+use super::{
+    Ceiling, Change, Counted, Counts, DueLease, LaneCounts, LeaseFilter, Outcome, Store, TaskFilter,
+};
 pub(crate) use replay::rows_are_what_the_journal_says;
 use samples::{T0, active, agent, draft, lease, lease_change, minting, revocation, task, task_change};
 
@@ -31,7 +33,7 @@ macro_rules! store_suite {
             pages_run_newest_first,
             filters_narrow,
             due_rows_come_longest_overdue_first,
-            a_revocation_takes_what_is_live,
+            no_target_and_no_lane_hides_what_is_due_in_another,
             handles_are_found_after_their_death,
             a_barrier_stands_until_it_is_lifted,
             entries_are_found_by_what_they_are_about,
@@ -124,12 +126,12 @@ pub(crate) async fn a_stale_guard_writes_nothing(store: AnyStore) {
     check(Subject::Policy, 0, false).await;
     check(Subject::Policy, 2, false).await;
     check(Subject::Task(task(1).terms.id), 0, false).await;
-    check(Subject::Freeze(Selector::Agent(agent(1))), 1, false).await;
+    check(Subject::Freezes, 1, false).await;
     assert_eq!(store.number("n").await, Ok(None));
     check(Subject::Policy, 1, true).await;
     check(Subject::Task(task(1).terms.id), 1, true).await;
     check(Subject::Lease(minting(1, 1).terms.id), 0, true).await;
-    check(Subject::Freeze(Selector::Agent(agent(1))), 0, true).await;
+    check(Subject::Freezes, 0, true).await;
 }
 
 pub(crate) async fn versions_of_rows_are_compared(store: AnyStore) {
@@ -223,7 +225,16 @@ pub(crate) async fn filters_narrow(store: AnyStore) {
     check(LeaseFilter { task: Some(task(1).terms.id), ..all() }, &[2, 1]).await;
     check(LeaseFilter { target: Some("orders-db".to_owned()), live: true, ..all() }, &[3, 2, 1]).await;
     check(LeaseFilter { target: Some("nowhere".to_owned()), ..all() }, &[]).await;
+    check(LeaseFilter { id: Some(dying.terms.id), live: true, ..all() }, &[2]).await;
+    check(LeaseFilter { id: Some(dead.terms.id), live: true, ..all() }, &[]).await;
+    check(LeaseFilter { task: Some(task(1).terms.id), live: true, ..all() }, &[2, 1]).await;
+    check(LeaseFilter { intent: Some("orders.read".to_owned()), live: true, ..all() }, &[3, 2, 1]).await;
+    check(LeaseFilter { intent: Some("orders.write".to_owned()), ..all() }, &[]).await;
     check(LeaseFilter { since: Some(minting(3, 1).terms.created_at), ..all() }, &[4, 3]).await;
+    let of_ref = |value: &str| Some(("ticket".to_owned(), value.to_owned()));
+    check(LeaseFilter { reference: of_ref("T-1"), ..all() }, &[2, 1]).await;
+    check(LeaseFilter { reference: of_ref("T-2"), live: true, ..all() }, &[3]).await;
+    check(LeaseFilter { reference: of_ref("T-9"), ..all() }, &[]).await;
     let check = async |filter: TaskFilter, expect: &[u64]| {
         let found = store.tasks(&filter, 10).await.unwrap();
         let found: Vec<_> = found.iter().map(|task| task.terms.id).collect();
@@ -239,17 +250,11 @@ pub(crate) async fn filters_narrow(store: AnyStore) {
 }
 
 pub(crate) async fn due_rows_come_longest_overdue_first(store: AnyStore) {
-    assert_eq!(store.next_due().await, Ok(None));
     let due = |lease: &Lease| lease.state.due().unwrap();
-    let late = next(&active(&minting(1, 1)), &revoke(0));
-    let later = active(&minting(2, 1));
+    let [late, later] = [active(&minting(1, 1)), active(&minting(2, 1))];
     put(&*store, [samples::life(&later), samples::life(&late), vec![task_change(&task(1))]].concat()).await;
-    assert_eq!(store.next_due().await, Ok(Some(due(&late))));
     let check = async |now: Timestamp, limit: usize, expect: &[&Lease]| {
-        let found = store.due_leases(now, limit).await.unwrap();
-        let read = |row| if let DueLease::Lease(lease) = row { *lease } else { panic!("{row:?}") };
-        let found: Vec<_> = found.into_iter().map(read).collect();
-        assert_eq!(found.iter().collect::<Vec<_>>(), expect);
+        assert_eq!(due_in(&*store, "orders-db", Rank::Routine, now, limit).await, ids_of(expect));
     };
     check(due(&late).shifted(-1), 9, &[]).await;
     check(due(&late), 9, &[&late]).await;
@@ -261,29 +266,69 @@ pub(crate) async fn due_rows_come_longest_overdue_first(store: AnyStore) {
     let ending = task(1).apply(&TaskEvent::EndStarted { cause: Cause::TaskLost, at: T0 }).unwrap();
     put(&*store, vec![task_change(&ending)]).await;
     assert_eq!(store.due_tasks(T0, 9).await, Ok(vec![ending.clone()]));
-    let counts = Counts { live: 2, revoking: 1, ending_tasks: 1, ..Counts::default() };
-    assert_eq!(store.counts().await, Ok(counts));
     let ended = ending.apply(&TaskEvent::Ended { outcome: End::Clean, at: T0 }).unwrap();
-    put(&*store, vec![task_change(&ended), lease_change(&next(&late, &revoked(3)))]).await;
-    assert_eq!(store.next_due().await, Ok(Some(due(&later))));
-    assert_eq!(store.counts().await, Ok(Counts { live: 1, ..Counts::default() }));
+    put(&*store, vec![task_change(&ended)]).await;
+    assert_eq!(store.due_tasks(deadline, 9).await, Ok(vec![]));
 }
 
-pub(crate) async fn a_revocation_takes_what_is_live(store: AnyStore) {
-    let dead = next(&next(&active(&minting(2, 1)), &revoke(5)), &revoked(6));
-    for lease in [&active(&minting(1, 1)), &dead, &minting(3, 2)] {
+async fn due_in(store: &dyn Store, target: &str, lane: Rank, now: Timestamp, limit: usize) -> Vec<String> {
+    let found = store.due_leases(target, lane, now, limit).await.unwrap();
+    let read = |row| if let DueLease::Lease(lease) = row { *lease } else { panic!("{row:?}") };
+    ids(&found.into_iter().map(read).collect::<Vec<_>>())
+}
+
+fn ids_of(leases: &[&Lease]) -> Vec<String> {
+    leases.iter().map(|lease| lease.terms.id.to_string()).collect()
+}
+
+fn on(target: &str, n: u64) -> Lease {
+    let mut terms = minting(n, 1).terms;
+    terms.pair.target = target.to_owned();
+    lease(terms)
+}
+
+pub(crate) async fn no_target_and_no_lane_hides_what_is_due_in_another(store: AnyStore) {
+    let expired = active(&minting(1, 1));
+    let cause = |cause| LeaseEvent::RevokeStarted { cause, at: T0, handle: None };
+    let ended = next(&active(&minting(2, 1)), &cause(Cause::TaskCompleted));
+    let risen = next(&next(&active(&minting(3, 1)), &cause(Cause::Expired)), &cause(Cause::Operator));
+    let stuck = next(&next(&active(&minting(4, 1)), &revoke(0)), &tried(Some("no route"), 1));
+    let elsewhere = next(&active(&on("archive", 5)), &revoke(0));
+    let dead = next(&next(&active(&on("nowhere", 6)), &revoke(0)), &revoked(1));
+    for lease in [&expired, &ended, &risen, &stuck, &elsewhere, &dead, &minting(7, 1)] {
         put(&*store, samples::life(lease)).await;
     }
-    let check = async |selector: Selector, expect: &[u64]| {
-        let expect: Vec<_> = expect.iter().map(|n| minting(*n, 1).terms.id.to_string()).collect();
-        assert_eq!(ids(&store.live_leases(&selector).await.unwrap()), expect, "{selector}");
+    assert_eq!(store.live_targets().await, Ok(vec!["archive".to_owned(), "orders-db".to_owned()]));
+    let now = minting(7, 1).state.due().unwrap().max(expired.state.due().unwrap());
+    let check = async |target: &str, lane: Rank, expect: &[&Lease]| {
+        assert_eq!(due_in(&*store, target, lane, now, 9).await, ids_of(expect), "{target} {lane:?}");
     };
-    check(Selector::Lease(minting(1, 1).terms.id), &[1]).await;
-    check(Selector::Lease(minting(2, 1).terms.id), &[]).await;
-    check(Selector::Task(task(1).terms.id), &[1]).await;
-    check(Selector::Agent(agent(1)), &[1]).await;
-    check(Selector::Agent(agent(2)), &[3]).await;
-    check(Selector::Agent(agent(3)), &[]).await;
+    check("orders-db", Rank::Security, &[&risen, &stuck]).await;
+    check("orders-db", Rank::TaskEnd, &[&ended, &minting(7, 1)]).await;
+    check("orders-db", Rank::Routine, &[&expired]).await;
+    check("archive", Rank::Security, &[&elsewhere]).await;
+    check("nowhere", Rank::Security, &[]).await;
+    let counts = |target: &str, lane, live, due, stuck| LaneCounts {
+        target: target.to_owned(),
+        lane,
+        live,
+        due,
+        stuck,
+    };
+    let before = vec![
+        counts("archive", Rank::Security, 1, 1, 0),
+        counts("orders-db", Rank::Routine, 1, 0, 0),
+        counts("orders-db", Rank::TaskEnd, 2, 1, 0),
+        counts("orders-db", Rank::Security, 2, 2, 1),
+    ];
+    assert_eq!(store.counts_by_lane(T0).await, Ok(before));
+    let after = store.counts_by_lane(now).await.unwrap();
+    assert_eq!(
+        after[1..3],
+        [counts("orders-db", Rank::Routine, 1, 1, 0), counts("orders-db", Rank::TaskEnd, 2, 2, 0),]
+    );
+    let all = Counts { live: 6, revoking: 4, stuck: 1, ..Counts::default() };
+    assert_eq!(store.counts().await, Ok(all));
 }
 
 pub(crate) async fn handles_are_found_after_their_death(store: AnyStore) {
@@ -305,13 +350,12 @@ pub(crate) async fn a_barrier_stands_until_it_is_lifted(store: AnyStore) {
     let [first, second] = [revocation(1, select(1)), revocation(2, select(2))];
     let soft = samples::without_freeze(revocation(3, select(1)));
     put(&*store, [&first, &second, &soft].map(|r| Change::Revocation(Box::new(r.clone()))).to_vec()).await;
-    assert_eq!(store.barriers(&[select(1), select(3)]).await, Ok(vec![first.clone()]));
     assert_eq!(store.revocations(true, None, 9).await, Ok(vec![second.clone(), first.clone()]));
     assert_eq!(store.revocations(false, Some(soft.id), 1).await, Ok(vec![second.clone()]));
     let mut lifted = first.clone();
     lifted.lifted = Some(Lifted { by: agent(9), reason: "over".to_owned(), at: T0 });
     put(&*store, vec![Change::Revocation(Box::new(lifted.clone()))]).await;
-    assert_eq!(store.barriers(&[select(1), select(2)]).await, Ok(vec![second]));
+    assert_eq!(store.revocations(true, None, 9).await, Ok(vec![second]));
     assert_eq!(store.revocation(first.id).await, Ok(Some(lifted)));
 }
 
@@ -332,7 +376,6 @@ pub(crate) async fn entries_are_found_by_what_they_are_about(store: AnyStore) {
     assert_eq!(seqs(store.entries(7, 2).await), [] as [u64; 0]);
     assert_eq!(seqs(store.entries_of_task(task_1, 9).await), [2, 4]);
     assert_eq!(seqs(store.entries_of_task(task_1, 1).await), [2]);
-    assert_eq!(seqs(store.entries_of_lease(lease_1, 9).await), [4]);
     let at = |n| draft(n).at;
     assert_eq!(seqs(store.entries_between(at(1), at(3), 9).await), [2, 3, 5]);
     assert_eq!(seqs(store.entries_between(at(2), at(3), 1).await), [3]);

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use leasehold::store::sqlite::SqliteStore;
 use leasehold::store::{
-    Ceiling, Change, Counts, DueLease, LeaseFilter, Outcome, Store, StoreError, TaskFilter,
+    Ceiling, Change, Counts, DueLease, LaneCounts, LeaseFilter, Outcome, Store, StoreError, TaskFilter,
 };
 use leasehold_law::caller::CallerId;
+use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::request::RequestId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
 use leasehold_law::time::Timestamp;
@@ -183,20 +184,8 @@ impl Store for SimStore {
         read!(self.leases(filter, limit))
     }
 
-    async fn live_leases(&self, selector: &Selector) -> Result<Vec<Lease>, StoreError> {
-        read!(self.live_leases(selector))
-    }
-
-    async fn due_leases(&self, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError> {
-        read!(self.due_leases(now, limit))
-    }
-
     async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
         read!(self.recent_handles(since))
-    }
-
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        read!(self.next_due())
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -232,10 +221,6 @@ impl Store for SimStore {
         read!(self.revocations(freezing, before, limit))
     }
 
-    async fn barriers(&self, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
-        read!(self.barriers(selectors))
-    }
-
     async fn head(&self) -> Result<ChainHead, StoreError> {
         read!(self.head())
     }
@@ -248,10 +233,6 @@ impl Store for SimStore {
         read!(self.entries_of_task(task, limit))
     }
 
-    async fn entries_of_lease(&self, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        read!(self.entries_of_lease(lease, limit))
-    }
-
     async fn entries_between(
         &self,
         from: Timestamp,
@@ -261,8 +242,22 @@ impl Store for SimStore {
         read!(self.entries_between(from, to, limit))
     }
 
-    async fn counts_by_target(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
-        read!(self.counts_by_target())
+    async fn live_targets(&self) -> Result<Vec<String>, StoreError> {
+        read!(self.live_targets())
+    }
+
+    async fn due_leases(
+        &self,
+        target: &str,
+        lane: Rank,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueLease>, StoreError> {
+        read!(self.due_leases(target, lane, now, limit))
+    }
+
+    async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
+        read!(self.counts_by_lane(now))
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

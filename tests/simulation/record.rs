@@ -114,6 +114,12 @@ impl Rows {
             Selector::Task(task) => *task == lease.terms.task,
             // It is in the list that follows.
             Selector::Lease(_) => false,
+            // The operators of these worlds freeze none of these.
+            Selector::Owner(_)
+            | Selector::Target(_)
+            | Selector::Intent(_)
+            | Selector::Ref { .. }
+            | Selector::All => false,
         };
         let mut standing = self.revocations.values().filter(|revocation| revocation.is_freezing());
         if let Some(barrier) = standing.find(|revocation| over(&revocation.selector)) {

@@ -1,6 +1,6 @@
 //! One lease: what may be asked, the dry run, use, renewal, giving back, expiry.
 
-use leasehold_memory::Call;
+use leasehold_memory::{Call, Fault, Gate, Rule};
 use leasehold_proto::v1;
 use leasehold_proto::v1::decision::Outcome;
 use tonic::Code;
@@ -224,4 +224,25 @@ async fn what_policy_does_not_permit_is_refused_on_record() {
         refused(agent.open(&["orders.write@orders"]).await),
         (Code::PermissionDenied, "NO_PERMIT".into())
     );
+}
+
+/// Two renewals at once: one is made, the other is told to try again.
+#[tokio::test]
+async fn a_renewal_that_is_worked_on_is_not_begun_twice() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    let request = v1::RenewLeaseRequest { lease: lease.id, ttl: None, request_id: "again".into() };
+    let gate = Gate::default();
+    world.orders.faults.add(Rule::once(Call::Renew, Fault::Hold(gate.clone())));
+    let (mut one, first) = (agent.clone(), request.clone());
+    let renewing = tokio::spawn(async move { one.leases.renew_lease(first).await });
+    gate.arrival().await;
+    assert_eq!(refused(agent.leases.renew_lease(request.clone()).await), (Code::Aborted, "CONTENDED".into()));
+    gate.open();
+    renewing.await.unwrap().unwrap();
+    agent.leases.renew_lease(request.clone()).await.unwrap();
+    let nameless = v1::RenewLeaseRequest { request_id: String::new(), ..request };
+    assert_eq!(refused(agent.leases.renew_lease(nameless).await).1, "BAD_REQUEST");
 }

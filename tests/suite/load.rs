@@ -1,168 +1,178 @@
-//! Too much of anything: quotas, floods, streams, connections, slow and silent clients.
+//! Too much of anything at the doors: streams, calls, connections, slow and silent clients.
 
-use leasehold_law::journal::{Body, Event};
-use leasehold_law::time::Timestamp;
+mod frames;
+
+use std::time::Duration;
+
+use leasehold::identity::listener::Limits;
+use leasehold_memory::{Call, Fault, Gate, Rule};
 use leasehold_proto::v1;
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use prost::Message;
+use tokio::time::timeout;
 
-use crate::world::{Client, Setup, World, detail, lease_request, reason, refused};
+use crate::quotas::{PAIR, over_quota};
+use crate::raw;
+use crate::world::{PATIENCE, Setup, World, eventually};
 
-const PAIR: &str = "orders.read@orders";
-
-/// A world with these quotas.
-async fn with_quotas(quotas: &str) -> World {
-    World::with(
-        Setup::default().replace("[targets.orders]", &format!("[quotas]\n{quotas}\n[targets.orders]")),
-    )
-    .await
-}
-
-fn over_quota<T>(answer: Result<T, Status>) -> Status {
-    let Err(status) = answer else { panic!("it should have been refused") };
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "QUOTA"), "{status:?}");
-    assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "{status:?}");
-    status
-}
-
-async fn propose(agent: &mut Client) -> Result<v1::ProposeResponse, Status> {
-    let (intent, target) = ("orders.read".to_owned(), "orders".to_owned());
-    let request = v1::ProposeRequest { intent, target, ..v1::ProposeRequest::default() };
-    agent.leases.propose(request).await.map(tonic::Response::into_inner)
-}
-
-/// What the journal holds of one kind.
-async fn entries(world: &World, kind: &str) -> Vec<Body> {
-    let entries = world.running().broker.journal_entries(1, 10_000).await.unwrap();
-    let bodies = entries.iter().map(|entry| Body::parse(&entry.body).unwrap());
-    bodies.filter(|body| body.kind == kind).collect()
-}
-
+/// 10,000 calls begun on one connection and never finished: the server refuses what is too many, or hangs up.
 #[tokio::test]
-async fn two_requests_at_once_take_one_place() {
-    let world = with_quotas("agent = { live = 1 }").await;
+async fn ten_thousand_streams_of_one_client_are_refused_and_trouble_nobody() {
+    const STREAMS: u32 = 10_000;
+    let world = World::new().await;
+    let connection = raw::connection(world.domain.ca(), world.running().agents).await;
+    let (mut from, mut to) = tokio::io::split(connection);
+    let sending = tokio::spawn(async move {
+        frames::send(&mut to, &frames::hello(65_535)).await;
+        for n in 0..STREAMS {
+            frames::send(&mut to, &frames::head(1 + 2 * n, "/leasehold.v1.TaskService/OpenTask")).await;
+        }
+        to
+    });
+    let mut refused = 0;
+    let cut = loop {
+        match timeout(PATIENCE, frames::next(&mut from)).await.expect("the server stopped answering") {
+            None => break true,
+            Some(frame) if frame.kind == frames::GOAWAY => break true,
+            Some(frame) if frame.kind == frames::RST_STREAM => {
+                assert_eq!(frame.body, 7_u32.to_be_bytes(), "REFUSED_STREAM");
+                refused += 1;
+                if refused == STREAMS - 256 {
+                    break false;
+                }
+            }
+            Some(_) => {}
+        }
+    };
+    assert!(cut || refused > 0);
+    let mut other = world.agent("other").await;
+    other.open(&[PAIR]).await.unwrap();
+    drop(sending.await.unwrap());
+}
+
+/// Watches over as many connections as it may have, more than a caller's share: others are served, and so is an
+/// operator.
+#[tokio::test]
+async fn one_caller_s_streams_are_its_share_and_no_more() {
+    let bound = "per_caller = { streams = 8, calls = 4 }\n[operators]";
+    let world = World::with(Setup::default().replace("[operators]", bound)).await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[PAIR]).await.unwrap();
-    let (mut one, mut two) = (agent.clone(), agent.clone());
-    let answers = tokio::join!(one.lease(&task, PAIR), two.lease(&task, PAIR));
-    let (granted, status) = match answers {
-        (Ok(granted), refused) | (refused, Ok(granted)) => (granted, over_quota(refused)),
-        (Err(one), Err(two)) => panic!("nobody got the one place: {one:?} {two:?}"),
-    };
-    assert_eq!(World::principals(&world.orders), 1);
-    let holder = "agent spiffe://suite.leasehold.test/agent/triage";
-    assert_eq!(detail(&status, "quota"), holder);
-    assert_eq!(status.message(), format!("{holder} may have no more live leases"));
-    assert_eq!(detail(&status, "why"), "its quota is 1 at one time");
-    assert!(detail(&status, "decision").starts_with("dec_"));
-    agent.release(&granted.lease.unwrap().id).await.unwrap();
-    agent.lease(&task, PAIR).await.unwrap();
-}
-
-#[tokio::test]
-async fn each_kind_of_holder_has_its_quota() {
-    let quotas = "owners.\"person:ana\" = { live = 1 }\ntargets.stock = { live = 0 }\n\
-                  agents.\"spiffe://suite.leasehold.test/agent/other\" = { live = 2 }";
-    let world = with_quotas(quotas).await;
-    let (mut triage, mut other) = (world.agent("triage").await, world.agent("other").await);
-    let of_triage = triage.open(&[PAIR]).await.unwrap();
-    let of_other = other.open(&[PAIR, "stock.read@stock"]).await.unwrap();
-    triage.lease(&of_triage, PAIR).await.unwrap();
-    assert_eq!(detail(&over_quota(triage.lease(&of_triage, PAIR).await), "quota"), "owner person:ana");
-    for _ in 0..2 {
-        other.lease(&of_other, PAIR).await.unwrap();
+    let watch = || v1::WatchTaskRequest { task: task.id.clone() };
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(agent.tasks.watch_task(watch()).await.unwrap().into_inner());
     }
-    let full = over_quota(other.lease(&of_other, PAIR).await);
-    assert_eq!(detail(&full, "quota"), "agent spiffe://suite.leasehold.test/agent/other");
-    // The agent's own quota is full as well; it is asked first.
-    other.complete(&of_other).await.unwrap();
-    let again = other.open(&["stock.read@stock"]).await.unwrap();
-    assert_eq!(detail(&over_quota(other.lease(&again, "stock.read@stock").await), "quota"), "target stock");
+    let mut elsewhere = world.agent("triage").await;
+    let status = over_quota(elsewhere.tasks.watch_task(watch()).await);
+    assert_eq!(status.message(), "you have too many streams open");
+    elsewhere.lease(&task, PAIR).await.unwrap();
+    let mut other = world.agent("other").await;
+    let theirs = other.open(&[PAIR]).await.unwrap();
+    let request = v1::WatchTaskRequest { task: theirs.id.clone() };
+    other.tasks.watch_task(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    world.admin().await.admin.status(v1::StatusRequest::default()).await.unwrap();
+    drop(held);
+    eventually("its streams are given back", || {
+        let (mut agent, request) = (elsewhere.clone(), watch());
+        async move { agent.tasks.watch_task(request).await.is_ok() }
+    })
+    .await;
 }
 
+/// As many calls of one agent as it may have, each held by the target: what is more is refused at once, and neither
+/// another agent nor a revocation waits.
 #[tokio::test]
-async fn a_rate_runs_on_the_broker_s_clock_and_never_stops_giving_back() {
-    let world = with_quotas("agent = { rate = \"1/m\", burst = 3 }").await;
+async fn overload_is_refused_at_the_door_and_stops_no_revocation() {
+    let bound = "per_caller = { calls = 4 }\n[operators]";
+    let world = World::with(Setup::default().replace("[operators]", bound)).await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[PAIR]).await.unwrap();
     let lease = agent.lease(&task, PAIR).await.unwrap().lease.unwrap();
-    propose(&mut agent).await.unwrap();
-    let status = over_quota(propose(&mut agent).await);
-    assert_eq!(detail(&status, "why"), "its quota is 1 in 1m, and 3 at once");
-    let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
-    assert!((50..=60).contains(&wait.as_secs()), "{wait:?}");
-    over_quota(agent.lease(&task, PAIR).await);
-    over_quota(agent.open(&[PAIR]).await);
-    over_quota(agent.renew(&lease.id, 60).await);
-    over_quota(agent.leases.list_grants(v1::ListGrantsRequest::default()).await);
-    agent.tasks.heartbeat(v1::HeartbeatRequest { task: task.id.clone() }).await.unwrap();
-    agent.release(&lease.id).await.unwrap();
-    world.pass(61);
-    propose(&mut agent).await.unwrap();
-    over_quota(propose(&mut agent).await);
+    let gate = Gate::default();
+    world.orders.faults.add(Rule::times(Call::Issue, 4, Fault::Hold(gate.clone())));
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut agent, task) = (agent.clone(), task.clone());
+            tokio::spawn(async move { agent.lease(&task, PAIR).await })
+        })
+        .collect();
+    for _ in 0..4 {
+        gate.arrival().await;
+    }
+    let before = world.running().broker.journal_head().await.unwrap().seq;
+    for _ in 0..20 {
+        let status = over_quota(agent.lease(&task, PAIR).await);
+        assert_eq!(status.message(), "you have too many calls open");
+    }
+    assert_eq!(world.running().broker.journal_head().await.unwrap().seq, before, "it costs no commit");
+    let mut other = world.agent("other").await;
+    other.open(&[PAIR]).await.unwrap();
+    let mut admin = world.admin().await;
+    let selector = Some(v1::Selector { kind: Some(v1::selector::Kind::Lease(lease.id.clone())) });
+    let request = v1::RevokeRequest { selector, reason: "a test".into(), ..v1::RevokeRequest::default() };
+    let mut told = admin.revocations.revoke(request).await.unwrap().into_inner();
+    while told.message().await.unwrap().is_some_and(|progress| !progress.done) {}
+    (0..4).for_each(|_| gate.open());
+    for granted in waiting {
+        granted.await.unwrap().unwrap();
+    }
+}
+
+/// A client that lets nothing through and answers no ping, on a stream of its own: it is let go, and nobody waits for it.
+#[tokio::test]
+async fn a_client_that_never_reads_its_watch_holds_up_nothing() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&[PAIR]).await.unwrap();
+    let mut deaf = raw::connection(world.domain.ca(), world.running().agents).await;
+    let request = v1::WatchTaskRequest { task: task.id.clone() }.encode_to_vec();
+    let path = "/leasehold.v1.TaskService/WatchTask";
+    let bytes = [frames::hello(0), frames::head(1, path), frames::message(1, &request)].concat();
+    frames::send(&mut deaf, &bytes).await;
+    for _ in 0..100 {
+        let lease = agent.lease(&task, PAIR).await.unwrap().lease.unwrap();
+        agent.release(&lease.id).await.unwrap();
+    }
+    let mut reads =
+        agent.tasks.watch_task(v1::WatchTaskRequest { task: task.id.clone() }).await.unwrap().into_inner();
+    reads.message().await.unwrap().unwrap();
+    let seen = async {
+        while let Some(frame) = frames::next(&mut deaf).await {
+            assert_ne!(frame.kind, frames::DATA);
+        }
+    };
+    assert!(timeout(Duration::from_millis(200), seen).await.is_err(), "its window let nothing through");
+    drop(deaf);
     agent.complete(&task).await.unwrap();
 }
 
+/// Handshakes that never end, as many as are begun at one time.
 #[tokio::test]
-async fn a_target_s_rate_is_used_up_only_by_those_who_may_ask_for_it() {
-    let world = with_quotas("targets.orders = { rate = \"1/m\" }").await;
-    let (mut triage, mut other) = (world.agent("triage").await, world.agent("other").await);
-    let stock = other.open(&["stock.read@stock"]).await.unwrap();
-    for _ in 0..3 {
-        let answer = other.leases.request_lease(lease_request(&stock, PAIR)).await;
-        assert_eq!(refused(answer), (Code::PermissionDenied, "OUT_OF_SCOPE".into()));
+async fn slow_handshakes_keep_nobody_out() {
+    let limits = Limits { handshakes: 8, handshake_time: Duration::from_millis(100), ..Limits::default() };
+    let world = World::with(Setup { limits, ..Setup::default() }).await;
+    let mut slow = Vec::new();
+    for _ in 0..64 {
+        let mut stream = tokio::net::TcpStream::connect(world.running().agents).await.unwrap();
+        // The first bytes of a ClientHello that goes no further.
+        frames::send(&mut stream, &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await;
+        slow.push(stream);
     }
-    let task = triage.open(&[PAIR]).await.unwrap();
-    triage.lease(&task, PAIR).await.unwrap();
-    assert_eq!(detail(&over_quota(triage.lease(&task, PAIR).await), "quota"), "target orders");
+    world.agent("triage").await.open(&[PAIR]).await.unwrap();
 }
 
+/// An SVID proves who it is; only a role opens the admin door, and only a registration the agents' door.
 #[tokio::test]
-async fn a_flood_over_a_quota_is_two_entries_a_minute() {
-    let world = with_quotas("agent = { rate = \"1/h\" }").await;
-    let mut agent = world.agent("triage").await;
-    agent.open(&[PAIR]).await.unwrap();
-    let mut decisions = Vec::new();
-    // So that no minute ends within the flood.
-    let now = world.running().broker.now();
-    world.pass(u64::try_from(60 - now.0.div_euclid(1000).rem_euclid(60)).unwrap());
-    for _ in 0..50 {
-        decisions.push(detail(&over_quota(propose(&mut agent).await), "decision"));
-    }
-    decisions.dedup();
-    assert_eq!(decisions.len(), 1, "all carry the id of the one on record");
-    let first = entries(&world, "caller.refused").await;
-    assert_eq!((first.len(), first[0].subject.as_str()), (1, decisions[0].as_str()));
-    world.running().broker.record_repeats(Timestamp(i64::MAX)).await;
-    let again = entries(&world, "caller.refused_again").await;
-    let counts = again.iter().map(|body| match &body.event {
-        Event::RefusedAgain { about, reason, count, .. } => (about.as_str(), reason.as_str(), *count),
-        other => panic!("{other:?}"),
-    });
-    let holder = "agent spiffe://suite.leasehold.test/agent/triage";
-    assert_eq!(counts.collect::<Vec<_>>(), [(holder, "QUOTA", 49)]);
-}
-
-#[tokio::test]
-async fn the_proven_whom_nobody_registered_fill_no_disk() {
-    let world = World::new().await;
-    let mut nobody = world.agent("nobody").await;
-    let now = world.running().broker.now();
-    world.pass(u64::try_from(60 - now.0.div_euclid(1000).rem_euclid(60)).unwrap());
-    let mut decisions = Vec::new();
-    for _ in 0..50 {
-        let Err(status) = nobody.open(&[PAIR]).await else { panic!("it should have been refused") };
-        assert_eq!(reason(&status), "UNKNOWN_AGENT");
-        decisions.push(detail(&status, "decision"));
-    }
-    decisions.dedup();
-    assert_eq!(decisions.len(), 1);
-    assert_eq!(entries(&world, "caller.refused").await.len(), 1);
-    world.running().broker.record_repeats(Timestamp(i64::MAX)).await;
-    let again = entries(&world, "caller.refused_again").await;
-    assert_eq!(again.len(), 1);
-    let mut auditor = world.operator("auditor").await;
-    let found =
-        auditor.audit.find(v1::FindRequest { text: decisions[0].clone(), ..v1::FindRequest::default() });
-    assert_eq!(found.await.unwrap().into_inner().hits.len(), 1, "the first can be looked up");
+async fn an_svid_without_a_role_is_cut_at_the_admin_door() {
+    let limits = Limits { visitor_life: Duration::from_millis(300), visitors: 1, ..Limits::default() };
+    let world = World::with(Setup { limits, ..Setup::default() }).await;
+    let mut at_home = raw::connection(world.domain.ca(), world.running().agents).await;
+    let mut visitor = raw::connection(world.domain.ca(), world.running().admin_tcp[0]).await;
+    frames::send(&mut visitor, &frames::hello(65_535)).await;
+    frames::send(&mut at_home, &frames::hello(65_535)).await;
+    let over = async { while frames::next(&mut visitor).await.is_some() {} };
+    timeout(PATIENCE, over).await.expect("it goes on holding a connection of the admin door");
+    world.operator("viewer").await.admin.status(v1::StatusRequest::default()).await.unwrap();
+    let served = async { while frames::next(&mut at_home).await.is_some() {} };
+    assert!(timeout(Duration::from_millis(200), served).await.is_err(), "a registered agent stays");
 }

@@ -11,6 +11,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::world::World;
@@ -38,6 +39,18 @@ pub(crate) fn stranger(address: SocketAddr) -> Channel {
 
 /// A channel of the agent `triage` with such a certificate. It trusts whatever answers.
 pub(crate) fn shaped(ca: &DevCa, shape: Shape, address: SocketAddr) -> Channel {
+    over(&Endpoint::from_static("http://leasehold.invalid"), address, gullible(ca, shape))
+}
+
+/// An open connection of the agent `triage` that speaks no HTTP/2 of itself.
+pub(crate) async fn connection(ca: &DevCa, address: SocketAddr) -> TlsStream<TcpStream> {
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(gullible(ca, Shape::Good)));
+    let tcp = TcpStream::connect(address).await.unwrap();
+    tls.connect(ServerName::try_from(AUTHORITY).unwrap(), tcp).await.unwrap()
+}
+
+/// The TLS of a client that trusts whatever answers.
+fn gullible(ca: &DevCa, shape: Shape) -> ClientConfig {
     let svid = ca.sign("/agent/triage", shape, SystemTime.wall(), Duration::from_secs(600)).unwrap();
     let chain = vec![CertificateDer::from(svid.certificate().to_vec())];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.expose_key().to_vec()));
@@ -49,7 +62,7 @@ pub(crate) fn shaped(ca: &DevCa, shape: Shape, address: SocketAddr) -> Channel {
         .with_client_auth_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    over(&Endpoint::from_static("http://leasehold.invalid"), address, config)
+    config
 }
 
 fn over(endpoint: &Endpoint, address: SocketAddr, config: ClientConfig) -> Channel {

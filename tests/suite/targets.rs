@@ -1,6 +1,6 @@
 //! Targets that are down, that cannot kill, and what operators see of them.
 
-use leasehold_law::lease::Grade;
+use leasehold_law::lease::{Grade, Reached, Sessions};
 use leasehold_memory::{Call, Fault, Rule};
 use leasehold_proto::v1;
 use tonic::Code;
@@ -72,7 +72,8 @@ async fn a_revocation_that_fails_is_stuck_and_tried_until_it_is_done() {
     let (user, password) = login(&granted);
     let lease = granted.lease.unwrap().id;
     let elsewhere = agent.lease(&task, "stock.read@stock").await.unwrap().lease.unwrap().id;
-    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    let trouble = Fault::StopAt(Reached::None, Sessions::Unknown);
+    world.orders.faults.add(Rule::always(Call::Revoke, trouble));
     let given =
         agent.leases.release_lease(v1::ReleaseLeaseRequest { lease: lease.clone(), wait: seconds(0) });
     assert_eq!(given.await.unwrap().into_inner().pending, [lease.as_str()]);
@@ -87,7 +88,7 @@ async fn a_revocation_that_fails_is_stuck_and_tried_until_it_is_done() {
         .await;
         let stuck = seen.look(&lease).await;
         assert_eq!((stuck.state(), stuck.attempts), (v1::LeaseState::Revoking, tries));
-        assert!(stuck.last_error.contains("took the answer"), "{}", stuck.last_error);
+        assert!(stuck.last_error.contains("stopped it"), "{}", stuck.last_error);
         let now = status(&mut admin).await.clock.unwrap().now;
         waits.push(millis(stuck.next_try) - millis(now));
         world.pass(u64::try_from(waits.last().unwrap() / 1000 + 1).unwrap());

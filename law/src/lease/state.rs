@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{LeaseEvent, Refusal};
-use crate::cause::Cause;
+use crate::cause::{Cause, Rank};
 use crate::time::Timestamp;
 
 /// How far a revocation came.
@@ -309,6 +309,21 @@ impl LeaseState {
             Self::Revoking { progress, .. } => Some(progress.next_try),
             Self::Residual { until, .. } => Some(*until),
             Self::New | Self::Refused { .. } | Self::Revoked { .. } | Self::Lapsed { .. } => None,
+        }
+    }
+
+    /// The lane in which it waits to be looked at: that of its cause while it is dying, else of what would end it.
+    #[must_use]
+    pub const fn lane(&self) -> Rank {
+        match self {
+            Self::Revoking { progress, .. } => progress.cause.rank(),
+            Self::Minting { .. } | Self::Renewing { .. } => Rank::TaskEnd,
+            Self::New
+            | Self::Refused { .. }
+            | Self::Active { .. }
+            | Self::Residual { .. }
+            | Self::Revoked { .. }
+            | Self::Lapsed { .. } => Rank::Routine,
         }
     }
 

@@ -8,9 +8,19 @@ use super::backoff;
 
 /// How soon a target is asked again whose sessions are still arriving.
 const REAPING: Span = Span::from_secs(1);
+/// How soon a lease is tried again that could not be killed, at first.
+const FIRST: Span = Span::from_secs(1);
+/// The longest wait between two tries.
+const MOST: Span = Span::from_mins(1);
 
-/// The step that a report leads to.
-pub(super) fn of(lease: &Lease, progress: &Progress, report: &RevokeReport, now: Timestamp) -> LeaseEvent {
+/// The step that a report leads to. Where its target did not answer at all, `again` is when it is asked again.
+pub(super) fn of(
+    lease: &Lease,
+    progress: &Progress,
+    report: &RevokeReport,
+    now: Timestamp,
+    again: Option<Timestamp>,
+) -> LeaseEvent {
     if is_dead(lease, progress, report) {
         let proof = if never_minted(lease, progress, report) { Proof::NeverMinted } else { Proof::ReadBack };
         return LeaseEvent::Revoked { proof, at: now, handle: report.handle.clone() };
@@ -18,7 +28,7 @@ pub(super) fn of(lease: &Lease, progress: &Progress, report: &RevokeReport, now:
     if let Some(until) = beyond_reach(lease, progress, report) {
         return LeaseEvent::LeftResidual { until, reached: report.reached };
     }
-    tried(lease, progress, report, now)
+    tried(lease, progress, report, now, again)
 }
 
 /// Gone, no session left, or never there; and nothing under that name can land any more (law 7).
@@ -52,23 +62,35 @@ fn beyond_reach(lease: &Lease, progress: &Progress, report: &RevokeReport) -> Op
     (done && nothing_lands(progress, report) && report.error.is_none()).then_some(*expires_at)
 }
 
-fn tried(lease: &Lease, progress: &Progress, report: &RevokeReport, now: Timestamp) -> LeaseEvent {
+fn tried(
+    lease: &Lease,
+    progress: &Progress,
+    report: &RevokeReport,
+    now: Timestamp,
+    again: Option<Timestamp>,
+) -> LeaseEvent {
     let waits_for_mint = report.absent && report.error.is_none();
     let error = report.error.clone().or_else(|| remains(report));
     let wait = match (&error, report.sessions) {
         (None, _) if waits_for_mint => REAPING,
         (None, Sessions::Reaping) => REAPING,
         (None, Sessions::Unknown | Sessions::None) | (Some(_), _) => {
-            backoff(progress.attempts, lease.terms.id)
+            backoff::wait(FIRST, MOST, progress.attempts, spread(lease))
         }
     };
     LeaseEvent::RevokeTried {
         reached: report.reached,
         sessions: report.sessions,
         error,
-        next_try: now + wait,
+        next_try: again.unwrap_or(now + wait),
         handle: report.handle.clone(),
     }
+}
+
+/// By the lease's own id, so that what failed together is not tried again together.
+fn spread(lease: &Lease) -> u64 {
+    let id = lease.terms.id.suffix();
+    id.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))
 }
 
 fn remains(report: &RevokeReport) -> Option<String> {

@@ -4,9 +4,9 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::ceilings::keep_below;
+use super::ceilings::LiveCounts;
 use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
-use super::sql::{signed, unusable};
+use super::sql::{lane_number, signed, unusable};
 use super::{Ceiling, Draft, Outcome, StoreError};
 
 /// Why a set is not written.
@@ -53,23 +53,29 @@ impl Failure {
 /// # Errors
 /// SQLite may also have taken back the whole transaction (a full disk does that): the connection is in autocommit
 /// then.
-pub(super) fn set(conn: &Connection, head: &ChainHead, set: &Set) -> Result<ChainHead, Rejected> {
-    may_write(conn, set).map_err(|failure| failure.rejects(false))?;
+pub(super) fn set(
+    conn: &Connection,
+    head: &ChainHead,
+    live: &mut LiveCounts,
+    set: &Set,
+) -> Result<ChainHead, Rejected> {
+    may_write(conn, live, set).map_err(|failure| failure.rejects(false))?;
     let mut head = head.clone();
     for (count, one) in set.writes.iter().enumerate() {
         write(conn, &mut head, one).map_err(|failure| failure.rejects(count > 0))?;
     }
+    live.learn(set);
     Ok(head)
+}
+
+fn may_write(conn: &Connection, live: &mut LiveCounts, set: &Set) -> Result<(), Failure> {
+    set.checks.iter().try_for_each(|check| compare(conn, check))?;
+    set.ceilings.iter().try_for_each(|ceiling| live.keep_below(conn, ceiling))
 }
 
 /// Runs a statement without parameters that will be run often.
 pub(super) fn run(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-fn may_write(conn: &Connection, set: &Set) -> Result<(), Failure> {
-    set.checks.iter().try_for_each(|check| compare(conn, check))?;
-    set.ceilings.iter().try_for_each(|ceiling| keep_below(conn, ceiling))
 }
 
 fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), Failure> {
@@ -99,8 +105,8 @@ fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Failure> {
 fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     const SQL: &str =
         "INSERT INTO leases (id, task, agent, target, principal, handle, state, due, request_id,
-        attempt, version, created_at, stuck, revoked_at, body)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+        attempt, version, created_at, stuck, revoked_at, body, lane, intent)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     let (terms, state) = (&row.lease.terms, &row.lease.state);
     conn.prepare_cached(SQL)?.execute(params![
         terms.id.to_string(),
@@ -118,13 +124,15 @@ fn insert_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
         row.stuck,
         row.revoked_at,
         row.body,
+        lane_number(state.lane()),
+        terms.pair.intent,
     ])
 }
 
 fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
     const SQL: &str =
         "UPDATE leases SET handle = ?, state = ?, due = ?, version = ?4, stuck = ?, revoked_at = ?,
-        body = ? WHERE id = ? AND version = ?4 - 1";
+        body = ?, lane = ? WHERE id = ? AND version = ?4 - 1";
     let state = &row.lease.state;
     conn.prepare_cached(SQL)?.execute(params![
         state.handle(),
@@ -134,6 +142,7 @@ fn update_lease(conn: &Connection, row: &LeaseRow) -> rusqlite::Result<usize> {
         row.stuck,
         row.revoked_at,
         row.body,
+        lane_number(state.lane()),
         row.lease.terms.id.to_string(),
     ])
 }

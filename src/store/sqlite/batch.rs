@@ -9,6 +9,7 @@ use leasehold_law::journal::{ChainHead, ChainId};
 use rusqlite::Connection;
 
 use super::apply::{self, Rejected, run};
+use super::ceilings::LiveCounts;
 use super::hot::Hot;
 use super::journal;
 use super::set::Set;
@@ -25,6 +26,7 @@ pub(super) struct Batcher {
     /// `None` when a commit failed: then it is read again.
     head: Option<ChainHead>,
     hot: Arc<Hot>,
+    live: LiveCounts,
     since_checkpoint: usize,
     /// Closed last: it is what keeps other brokers away.
     _lock: File,
@@ -43,7 +45,7 @@ type Filled = (Vec<Outcome>, ChainHead);
 
 impl Batcher {
     pub(super) fn new(conn: Connection, chain: ChainId, hot: Arc<Hot>, lock: File) -> Self {
-        Self { conn, chain, head: None, hot, since_checkpoint: 0, _lock: lock }
+        Self { conn, chain, head: None, hot, live: LiveCounts::default(), since_checkpoint: 0, _lock: lock }
     }
 
     /// Writes these sets in one transaction, and answers each for itself, in their order.
@@ -58,7 +60,11 @@ impl Batcher {
                 Ok(head) => head,
                 Err(error) => return sets.iter().map(|_| Outcome::Failed(error.clone())).collect(),
             };
-            match self.fill(head, sets, &left_out) {
+            let filled = self.fill(head, sets, &left_out);
+            if filled.is_err() {
+                self.live.forget();
+            }
+            match filled {
                 Ok(filled) => return self.finish(sets, filled),
                 Err(Broken::By(at, outcome)) => {
                     self.abandon();
@@ -95,7 +101,7 @@ impl Batcher {
                 outcomes.push(outcome.clone());
                 continue;
             }
-            match apply::set(&self.conn, &head, set) {
+            match apply::set(&self.conn, &head, &mut self.live, set) {
                 Ok(moved) => {
                     head = moved;
                     outcomes.push(Outcome::Committed);
@@ -108,11 +114,13 @@ impl Batcher {
 
     /// Whether the transaction can go on without a set that was rejected.
     fn weigh(&self, at: usize, rejected: Rejected) -> Result<Outcome, Broken> {
-        match rejected.outcome {
-            Outcome::Failed(error) if self.conn.is_autocommit() => Err(Broken::Lost(error)),
-            outcome if rejected.partly => Err(Broken::By(at, outcome)),
-            outcome => Ok(outcome),
+        let Rejected { outcome, partly } = rejected;
+        if let Outcome::Failed(error) = &outcome
+            && self.conn.is_autocommit()
+        {
+            return Err(Broken::Lost(error.clone()));
         }
+        if partly { Err(Broken::By(at, outcome)) } else { Ok(outcome) }
     }
 
     /// After a commit that failed nobody knows what a crash would find, whatever SQLite shows now.
@@ -127,6 +135,7 @@ impl Batcher {
             Err(error) => {
                 self.head = None;
                 self.hot.forget();
+                self.live.forget();
                 self.abandon();
                 let error = unusable(error);
                 let written = outcomes.iter_mut().filter(|outcome| **outcome == Outcome::Committed);

@@ -1,6 +1,6 @@
 //! Reading the journal.
 
-use leasehold_law::id::{LeaseId, TaskId};
+use leasehold_law::id::TaskId;
 use leasehold_law::journal::{ChainHead, ChainId, Entry, Hash};
 use leasehold_law::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -36,11 +36,6 @@ pub(super) fn from(
 pub(super) fn of_task(reader: &Reader<'_>, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError> {
     const SQL: &str = "SELECT seq, body, prev, hash FROM journal WHERE task = ? ORDER BY rowid LIMIT ?";
     entries(reader, SQL, params![task.to_string(), rows(limit)])
-}
-
-pub(super) fn of_lease(reader: &Reader<'_>, lease: LeaseId, limit: usize) -> Result<Vec<Entry>, StoreError> {
-    const SQL: &str = "SELECT seq, body, prev, hash FROM journal WHERE lease = ? ORDER BY rowid LIMIT ?";
-    entries(reader, SQL, params![lease.to_string(), rows(limit)])
 }
 
 /// By an index, not by a binary search on `seq`: concurrent callers take their `at` before they queue, so that it is

@@ -1,16 +1,16 @@
 //! Reading leases.
 
+use leasehold_law::cause::Rank;
 use leasehold_law::id::{ID_CHARS, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::principal::PREFIX;
 use leasehold_law::request::RequestId;
-use leasehold_law::revocation::Selector;
 use leasehold_law::time::{Span, Timestamp};
 use rusqlite::{Row, params};
 
 use super::readers::Reader;
 use super::rows::{newest, one};
-use super::sql::{Terms, rows, unusable};
+use super::sql::{Terms, lane_number, rows, unusable};
 use super::{BadRow, DueLease, LeaseFilter, StoreError};
 
 const LIVE: &str = "due IS NOT NULL";
@@ -45,10 +45,16 @@ pub(super) fn list(
 }
 
 fn terms(filter: &LeaseFilter) -> Terms {
+    // One term in two halves, since each takes one value.
+    let (name, value) = filter.reference.clone().unzip();
     Terms::default()
+        .with("id = ?", filter.id.map(|id| id.to_string()))
         .with("agent = ?", filter.agent.as_ref().map(ToString::to_string))
         .with("task = ?", filter.task.map(|id| id.to_string()))
         .with("target = ?", filter.target.clone())
+        .with("intent = ?", filter.intent.clone())
+        .with("task IN (SELECT task FROM task_refs WHERE name = ?", name)
+        .with("value = ?)", value)
         .when(filter.live, LIVE)
         .when(filter.stuck, "state = 'revoking' AND stuck = 1")
         .with("created_at >= ?", filter.since.map(|at| at.0))
@@ -62,21 +68,30 @@ fn oldest_id(since: Timestamp) -> LeaseId {
     LeaseId::derive(since - Span::from_mins(1), 0)
 }
 
-pub(super) fn live(reader: &Reader<'_>, selector: &Selector) -> Result<Vec<Lease>, StoreError> {
-    let (column, value) = match selector {
-        Selector::Lease(id) => ("id = ?", id.to_string()),
-        Selector::Task(id) => ("task = ?", id.to_string()),
-        Selector::Agent(id) => ("agent = ?", id.to_string()),
-    };
-    let terms = Terms::default().with(column, Some(value)).when(true, LIVE);
-    newest(reader, "leases", &terms, usize::MAX)
+/// The targets with live leases: one step through the index for each, however many leases it has.
+pub(super) fn live_targets(reader: &Reader<'_>) -> Result<Vec<String>, StoreError> {
+    const SQL: &str = "WITH RECURSIVE found (target) AS (
+        SELECT min(target) FROM leases WHERE due IS NOT NULL
+        UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target)
+            FROM found WHERE found.target IS NOT NULL)
+        SELECT target FROM found WHERE target IS NOT NULL";
+    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    let found = statement.query_map([], |row| row.get(0)).map_err(unusable)?;
+    found.collect::<Result<_, _>>().map_err(unusable)
 }
 
-pub(super) fn due(reader: &Reader<'_>, now: Timestamp, limit: usize) -> Result<Vec<DueLease>, StoreError> {
-    const SQL: &str = "SELECT id, target, principal, handle, body FROM leases WHERE due <= ?
-        ORDER BY due, id LIMIT ?";
+pub(super) fn due(
+    reader: &Reader<'_>,
+    target: &str,
+    lane: Rank,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<DueLease>, StoreError> {
+    const SQL: &str = "SELECT id, target, principal, handle, body FROM leases
+        WHERE target = ? AND lane = ? AND due <= ? ORDER BY due, id LIMIT ?";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
-    let found = statement.query_map(params![now.0, rows(limit)], |row| read_due(reader, row));
+    let params = params![target, lane_number(lane), now.0, rows(limit)];
+    let found = statement.query_map(params, |row| read_due(reader, row));
     found.map_err(unusable)?.collect::<Result<_, _>>().map_err(unusable)
 }
 
@@ -103,14 +118,4 @@ pub(super) fn recent_handles(
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let found = statement.query_map([since.0], |row| Ok((row.get(0)?, row.get(1)?))).map_err(unusable)?;
     found.collect::<Result<_, _>>().map_err(unusable)
-}
-
-/// When the next lease or task is due.
-pub(super) fn next_due(reader: &Reader<'_>) -> Result<Option<Timestamp>, StoreError> {
-    const SQL: &str = "SELECT min(due) FROM (
-        SELECT * FROM (SELECT due FROM leases WHERE due IS NOT NULL ORDER BY due LIMIT 1)
-        UNION ALL SELECT * FROM (SELECT due FROM tasks WHERE due IS NOT NULL ORDER BY due LIMIT 1))";
-    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
-    let due: Option<i64> = statement.query_row([], |row| row.get(0)).map_err(unusable)?;
-    Ok(due.map(Timestamp))
 }

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use leasehold_law::id::RevocationId;
-use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
+use leasehold_law::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::readers::Reader;
-use super::rows::{many, newest, one};
-use super::sql::{Place, Terms, unsigned, unusable};
-use super::{Counts, StoreError};
+use super::rows::{newest, one};
+use super::sql::{Place, Terms, lane_of, unsigned, unusable};
+use super::{Counts, LaneCounts, StoreError};
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
     one(reader, "SELECT body FROM revocations WHERE id = ?", [id.to_string()])
@@ -25,15 +26,6 @@ pub(super) fn revocations(
     let terms =
         Terms::default().when(freezing, "freezing = 1").with("id < ?", before.map(|id| id.to_string()));
     newest(reader, "revocations", &terms, limit)
-}
-
-pub(super) fn barriers(reader: &Reader<'_>, selectors: &[Selector]) -> Result<Vec<Revocation>, StoreError> {
-    const SQL: &str = "SELECT id, body FROM revocations WHERE freezing = 1 AND selector = ? ORDER BY id DESC";
-    let mut found = Vec::new();
-    for selector in selectors {
-        found.extend(many::<Revocation>(reader, SQL, [selector.to_string()], usize::MAX)?);
-    }
-    Ok(found)
 }
 
 pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {
@@ -81,8 +73,7 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
         (SELECT count(*) FROM leases WHERE due IS NOT NULL),
         (SELECT count(*) FROM leases WHERE state = 'revoking'),
         (SELECT count(*) FROM leases WHERE state = 'revoking' AND stuck = 1),
-        (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open'),
-        (SELECT count(*) FROM tasks WHERE due = 0 AND state = 'ending')";
+        (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open')";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Counts {
@@ -90,20 +81,32 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
             revoking: row.get(1).map(unsigned)?,
             stuck: row.get(2).map(unsigned)?,
             open_tasks: row.get(3).map(unsigned)?,
-            ending_tasks: row.get(4).map(unsigned)?,
             bad_rows: reader.bad_rows(),
         })
     };
     statement.query_row([], read).map_err(unusable)
 }
 
-/// Live leases by target, and those of them with a failed try behind them.
-pub(super) fn counts_by_target(reader: &Reader<'_>) -> Result<Vec<(String, u64, u64)>, StoreError> {
-    const SQL: &str = "SELECT target, count(*), sum(state = 'revoking' AND stuck = 1) FROM leases
-        WHERE due IS NOT NULL GROUP BY target";
+/// What is live is counted in the index alone; what is being revoked, and what is overdue, is read row by row.
+pub(super) fn counts_by_lane(reader: &Reader<'_>, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
+    const SQL: &str = "SELECT target, lane, sum(live), sum(due), sum(stuck) FROM (
+        SELECT target, lane, count(*) AS live, 0 AS due, 0 AS stuck FROM leases WHERE due IS NOT NULL
+            GROUP BY target, lane
+        UNION ALL SELECT target, lane, 0, count(*), sum(stuck) FROM leases WHERE state = 'revoking'
+            GROUP BY target, lane
+        UNION ALL SELECT target, lane, 0, count(*), 0 FROM leases WHERE due <= ? AND state <> 'revoking'
+            GROUP BY target, lane)
+        GROUP BY target, lane ORDER BY target, lane";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
-    let read =
-        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1).map(unsigned)?, row.get(2).map(unsigned)?));
-    let rows = statement.query_map([], read).map_err(unusable)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(LaneCounts {
+            target: row.get(0)?,
+            lane: row.get(1).map(lane_of)?,
+            live: row.get(2).map(unsigned)?,
+            due: row.get(3).map(unsigned)?,
+            stuck: row.get(4).map(unsigned)?,
+        })
+    };
+    let rows = statement.query_map([now.0], read).map_err(unusable)?;
     rows.collect::<Result<_, _>>().map_err(unusable)
 }

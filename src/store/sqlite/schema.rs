@@ -8,7 +8,7 @@ use super::{Options, Stamp, StoreError};
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
 const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_rows_and_journal.sql"), include_str!("migrations/0002_live_counts.sql")];
+    [include_str!("migrations/0001_rows_and_journal.sql"), include_str!("migrations/0002_lanes.sql")];
 
 /// What the incarnation is remembered by.
 const INCARNATION: &str = "incarnation";

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use leasehold_law::cause::Rank;
 use leasehold_law::subject::Subject;
 use rusqlite::types::Value;
 
@@ -20,6 +21,24 @@ pub(super) fn rows(limit: usize) -> i64 {
 /// A count or a version that was stored.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// A lane as it is stored.
+pub(super) const fn lane_number(lane: Rank) -> i64 {
+    match lane {
+        Rank::Routine => 0,
+        Rank::TaskEnd => 1,
+        Rank::Security => 2,
+    }
+}
+
+/// A lane that was stored; a number of no lane counts as the most urgent.
+pub(super) const fn lane_of(number: i64) -> Rank {
+    match number {
+        0 => Rank::Routine,
+        1 => Rank::TaskEnd,
+        _ => Rank::Security,
+    }
 }
 
 /// What SQLite says went wrong; its messages name tables and columns, never values.
@@ -61,7 +80,7 @@ impl Place {
         Ok(match subject {
             Subject::Task(id) => Self::Task(id.to_string()),
             Subject::Lease(id) => Self::Lease(id.to_string()),
-            Subject::Agent(_) | Subject::Target(_) | Subject::Policy | Subject::Freeze(_) => {
+            Subject::Agent(_) | Subject::Target(_) | Subject::Policy | Subject::Freezes => {
                 Self::Subject(json(subject)?)
             }
         })

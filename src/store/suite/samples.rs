@@ -124,6 +124,7 @@ pub(crate) fn revocation(n: u64, selector: Selector) -> Revocation {
         freeze: true,
         lifted: None,
         leases: vec![],
+        complete: false,
     }
 }
 

@@ -1,0 +1,114 @@
+//! The calls that kill: each takes a batch to its target and writes down how far it came.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use leasehold_backend::{RevokeOrder, RevokeReport};
+use leasehold_law::cause::Rank;
+use leasehold_law::id::TaskId;
+use leasehold_law::lease::{Lease, LeaseState, Reached};
+use leasehold_law::time::Timestamp;
+
+use super::lane::{Call, Lane};
+use super::unrecorded::RECORD_AGAIN;
+use super::{RACES, verdict};
+use crate::broker::Inner;
+use crate::fault::{self, Point};
+use crate::ledger::LedgerError;
+
+impl Inner {
+    /// Hands a condemned lease to the lane of its target.
+    pub(in crate::broker) fn kill(self: &Arc<Self>, lease: Lease) {
+        let rank = lease.state.lane();
+        self.kill_as(lease, rank);
+    }
+
+    /// As [`Inner::kill`], where what condemns it is not on record.
+    pub(super) fn kill_as(self: &Arc<Self>, lease: Lease, rank: Rank) {
+        let target = lease.terms.pair.target.clone();
+        let lane = self.revoker.lane(&target);
+        lane.put(lease, rank);
+        self.drive(&target, &lane);
+    }
+
+    /// Makes every call that may be made to every target now: also the probes that are due by the clock.
+    pub(in crate::broker) fn drive_all(self: &Arc<Self>) {
+        for (target, lane) in self.revoker.all() {
+            self.drive(&target, &lane);
+        }
+    }
+
+    fn drive(self: &Arc<Self>, target: &str, lane: &Arc<Lane>) {
+        while let Some(call) = lane.begin(self.clock.now()) {
+            let (inner, target, lane) = (self.clone(), target.to_owned(), lane.clone());
+            self.owned.spawn(async move {
+                inner.make(call, &target, &lane).await;
+                inner.drive(&target, &lane);
+            });
+        }
+    }
+
+    async fn make(self: &Arc<Self>, call: Call, target: &str, lane: &Arc<Lane>) {
+        let orders: Vec<_> = call.leases().iter().map(|one| order_of(&one.lease)).collect();
+        let reports = self.door.revoke(target, &orders).await;
+        fault::point(Point::Killed);
+        let answered = reports.iter().any(is_answer);
+        let again = call.judge(answered, self.clock.now(), self.random_bits().unwrap_or_default());
+        // A target that is back is given all that waits at once, before this call is on record.
+        self.drive(target, lane);
+        let notes = call.leases().iter().zip(&reports);
+        futures::future::join_all(notes.map(|(one, report)| self.note_report(&one.lease, report, again)))
+            .await;
+        fault::point(Point::DeathsRecorded);
+        if again.is_some() {
+            return;
+        }
+        let tasks: BTreeSet<TaskId> = call.leases().iter().map(|one| one.lease.terms.task).collect();
+        call.finish();
+        for task in tasks {
+            self.finish_task(task).await;
+        }
+    }
+
+    /// Writes down how far a try came. A lease that changed meanwhile (its cause rose) is read again. A journal that
+    /// takes nothing is not waited for: the row stays due, and the lease is killed once more.
+    async fn note_report(self: &Arc<Self>, lease: &Lease, report: &RevokeReport, again: Option<Timestamp>) {
+        if !self.ledger.is_well() {
+            return self.note_again(lease);
+        }
+        let mut lease = lease.clone();
+        for _ in 0..RACES {
+            let LeaseState::Revoking { progress, .. } = &lease.state else { return };
+            let step = verdict::of(&lease, progress, report, self.clock.now(), again);
+            match self.ledger.step(&lease, step, &[]).await {
+                Ok(_) => return,
+                Err(LedgerError::Stale(_)) => {}
+                Err(error) => {
+                    tracing::warn!(lease = %lease.terms.id, %error, "a revocation is not on record yet");
+                    return self.note_again(&lease);
+                }
+            }
+            match self.ledger.store().lease(lease.terms.id).await {
+                Ok(Some(fresh)) => lease = fresh,
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn note_again(&self, lease: &Lease) {
+        self.held.put(lease.terms.id.to_string(), self.clock.now() + RECORD_AGAIN);
+    }
+}
+
+/// Whether the target said anything: a call in which no report does was not answered.
+fn is_answer(report: &RevokeReport) -> bool {
+    report.error.is_none() || report.target_now.is_some() || report.reached > Reached::None
+}
+
+fn order_of(lease: &Lease) -> RevokeOrder {
+    RevokeOrder {
+        principal: lease.terms.principal.clone(),
+        handle: lease.state.handle().map(ToOwned::to_owned),
+        recipe: lease.terms.recipe.clone(),
+    }
+}
