@@ -2,7 +2,7 @@
 //! task is lost only when none of them has heard from it for its grace. Only time in which a broker was ready counts
 //! as silence (RULES R-23).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +23,7 @@ const TELL_EVERY: u64 = Held::MIN_GRACE.0 / 4 / 1000;
 /// When each task was last heard, here or by another broker of the same store.
 #[derive(Default)]
 pub(super) struct Liveness {
-    heard: Mutex<HashMap<TaskId, Heard>>,
+    heard: Mutex<BTreeMap<TaskId, Heard>>,
     /// Something was heard here that the other brokers do not know.
     untold: AtomicBool,
     /// The other brokers could not be asked: that time is nobody's silence (RULES R-23).
@@ -83,7 +83,7 @@ impl Liveness {
         heard.iter().filter_map(|(task, heard)| Some((*task, now.since(heard.here?)))).collect()
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<TaskId, Heard>> {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<TaskId, Heard>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_backend::{Reaped, RevokeOrder};
+use leasehold_backend::{BackendError, Findable, Reaped, RevokeOrder};
 use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
@@ -12,6 +12,7 @@ use leasehold_law::time::{Span, Timestamp};
 
 use super::{Broker, Inner};
 use crate::store::{BadRow, DueLease};
+use crate::vault_door::MINT_WINDOW;
 
 /// How often it looks.
 const BEAT: Span = Span(250);
@@ -19,7 +20,7 @@ const BEAT: Span = Span(250);
 const BEATS_A_SECOND: u64 = 4;
 /// How many rows it works on at a time.
 const SLICE: usize = 512;
-/// How soon a target is asked again about a renewal whose answer never came.
+/// How soon a target is asked again about a renewal whose answer never came, or a natural end.
 const ASK_AGAIN: Span = Span::from_secs(2);
 /// How soon a row that cannot be read is killed, and put on record, again.
 const BAD_ROW_AGAIN: Span = Span::from_mins(10);
@@ -67,6 +68,11 @@ pub(super) struct Held(Mutex<HashMap<String, Timestamp>>);
 impl Held {
     pub(super) fn put(&self, lease: String, until: Timestamp) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, until);
+    }
+
+    /// Lets go of one that has moved.
+    pub(super) fn let_go(&self, lease: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
     }
 
     fn is_held(&self, lease: &str) -> bool {
@@ -157,7 +163,7 @@ impl Inner {
             LeaseState::Minting { .. } => self.condemn(lease, Cause::CrashRecovery, None).await,
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.kill(lease),
-            LeaseState::Residual { .. } => self.lapse(lease).await,
+            LeaseState::Residual { .. } => self.hold_residual(lease),
             LeaseState::New
             | LeaseState::Refused { .. }
             | LeaseState::Revoked { .. }
@@ -172,14 +178,30 @@ impl Inner {
         self.owned.spawn(async move { inner.recover_renewal(lease).await });
     }
 
+    fn hold_residual(self: &Arc<Self>, lease: Lease) {
+        self.held.put(lease.terms.id.to_string(), self.clock.now() + ASK_AGAIN);
+        let inner = self.clone();
+        self.owned.spawn(async move { inner.lapse(lease).await });
+    }
+
     fn hold_bad_row(self: &Arc<Self>, row: BadRow) {
         self.held.put(row.id.clone(), self.clock.now() + BAD_ROW_AGAIN);
         let inner = self.clone();
         self.owned.spawn(async move { inner.kill_bad_row(row).await });
     }
 
-    /// Its natural end has passed.
-    async fn lapse(&self, lease: Lease) {
+    /// Its natural end has passed by the broker's clock, which may have stepped. Where the target can say, it is asked;
+    /// another counts from the moment at which its mint landed.
+    async fn lapse(self: &Arc<Self>, lease: Lease) {
+        let target = &lease.terms.pair.target;
+        match self.door.lookup(target, &lease.terms.principal).await {
+            Ok(Some(found)) if found.remaining.is_some_and(|left| left > Span::ZERO) => return,
+            Ok(None) if self.is_blind(target) && self.clock.now() < end_of(&lease) + MINT_WINDOW => return,
+            Err(error @ BackendError::Transient { .. }) => {
+                return tracing::warn!(lease = %lease.terms.id, %error, "a natural end cannot be read back yet");
+            }
+            Ok(Some(_) | None) | Err(_) => {}
+        }
         let step = LeaseEvent::Lapsed { at: self.clock.now() };
         match self.ledger.step(&lease, step, &[]).await {
             Ok(lease) => self.finish_task(lease.terms.task).await,
@@ -187,6 +209,11 @@ impl Inner {
                 tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet");
             }
         }
+    }
+
+    /// Whether a target cannot say what it holds.
+    fn is_blind(&self, target: &str) -> bool {
+        self.door.capabilities(target).is_none_or(|can| can.findable == Findable::No)
     }
 
     /// A row that cannot be read stays where it is, but what it stands for is killed by its plain columns.
@@ -280,4 +307,8 @@ impl Inner {
             }
         }
     }
+}
+
+fn end_of(lease: &Lease) -> Timestamp {
+    lease.state.expires_at().unwrap_or(lease.terms.life_ends_at)
 }
