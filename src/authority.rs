@@ -92,7 +92,24 @@ pub const TABLE: &[Row] = &[
     open("grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
 ];
 
-/// Calls whose answer stays open: they are counted apart from those that end by themselves.
+/// What kinds of calls are counted apart at a door, so that one kind never takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// It asks for something.
+    Asks,
+    /// It keeps a task alive, or gives something back: refusing that would only make more to do.
+    GivesBack,
+    /// Its answer stays open.
+    StaysOpen,
+}
+
+const GIVE_BACK: &[&str] = &[
+    "leasehold.v1.TaskService/Heartbeat",
+    "leasehold.v1.TaskService/CompleteTask",
+    "leasehold.v1.TaskService/AbortTask",
+    "leasehold.v1.LeaseService/ReleaseLease",
+];
+
 const STAY_OPEN: &[&str] = &[
     "leasehold.v1.TaskService/WatchTask",
     "leasehold.v1.RevocationService/Revoke",
@@ -102,10 +119,18 @@ const STAY_OPEN: &[&str] = &[
     "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
 
-/// Whether the answer to a call stays open.
-#[must_use]
-pub fn stays_open(call: &str) -> bool {
-    STAY_OPEN.contains(&call)
+impl Lane {
+    /// The lane of a call.
+    #[must_use]
+    pub fn of(call: &str) -> Self {
+        if STAY_OPEN.contains(&call) {
+            Self::StaysOpen
+        } else if GIVE_BACK.contains(&call) {
+            Self::GivesBack
+        } else {
+            Self::Asks
+        }
+    }
 }
 
 /// Whether a call changes something for operators.

@@ -6,6 +6,7 @@ mod barrier;
 mod change_scope;
 mod decide;
 mod end_task;
+mod follow;
 mod issue;
 mod keep;
 mod liveness;
@@ -127,6 +128,7 @@ struct Inner {
     archive: archive::Archive,
     busy: aside::Busy,
     keep: keep::Keep,
+    reaping: sweep::Reaping,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -150,6 +152,7 @@ impl Broker {
                 archive: archive::Archive::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),
+                reaping: sweep::Reaping::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

@@ -55,7 +55,7 @@ pub use people::Person;
 pub use problem::Problem;
 pub use roles::Role;
 pub use source::Place;
-pub use store::Store;
+pub use store::{SharedStore, Store};
 pub use sweep::Sweep;
 pub use targets::Target;
 pub use tasks::Tasks;

@@ -381,7 +381,11 @@ impl Ledger {
         ceilings: Vec<Ceiling>,
     ) -> Result<(), LedgerError> {
         let outcome = in_time(self.store.commit_below(changes, guards, ceilings)).await;
-        let healthy = !matches!(outcome, Outcome::Failed(StoreError::Unusable(_)) | Outcome::Unknown(_));
+        let healthy = !matches!(
+            outcome,
+            Outcome::Failed(StoreError::Unusable(_) | StoreError::Fenced | StoreError::Held(_))
+                | Outcome::Unknown(_)
+        );
         self.healthy.store(healthy, Ordering::Relaxed);
         match outcome {
             Outcome::Committed => Ok(()),
@@ -390,6 +394,17 @@ impl Ledger {
             Outcome::Failed(error) => Err(LedgerError::Store(error)),
             Outcome::Unknown(error) => Err(LedgerError::Unknown(error)),
         }
+    }
+
+    /// Whether anybody watches.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.notices.receiver_count() > 0
+    }
+
+    /// Tells what another broker has made durable.
+    pub fn retell(&self, notice: Notice) {
+        self.tell(notice);
     }
 
     /// Nobody watching is no fault.

@@ -52,6 +52,11 @@ impl Registry {
         })
     }
 
+    /// Every config subject with the version that it has here.
+    pub fn versions(&self) -> impl Iterator<Item = (Subject, u64)> {
+        self.versions.iter().map(|(subject, version)| (subject.clone(), *version))
+    }
+
     /// The versions that a decision about this agent and this target rests on (RULES R-1).
     #[must_use]
     pub fn guards(&self, agent: &CallerId, target: &str) -> Vec<Guard> {

@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod process;
 mod refusals;
+mod shared;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -168,6 +169,7 @@ pub async fn start(config: &Path, start: Start) -> Result<Running, StartError> {
     let refusals = Arc::new(Refusals::default());
     let background = vec![
         tokio::spawn(sweep(broker.clone())),
+        tokio::spawn(follow(broker.clone())),
         tokio::spawn(refusals::write_down(broker.clone(), refusals.clone())),
     ];
     serve(broker, &config, start.limits, identity, listeners, refusals, background).await
@@ -175,6 +177,10 @@ pub async fn start(config: &Path, start: Start) -> Result<Running, StartError> {
 
 async fn sweep(broker: Broker) {
     broker.sweep().await;
+}
+
+async fn follow(broker: Broker) {
+    broker.follow().await;
 }
 
 fn spiffe_settings(config: &Config, trust: Trust) -> Result<SpiffeSettings, StartError> {
@@ -340,6 +346,7 @@ impl Running {
             // Awaited, so that whoever opens the store next finds it free; that it was aborted is no news.
             let _ = task.await;
         }
+        self.broker.ledger().store().leave().await;
     }
 }
 

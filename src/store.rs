@@ -4,12 +4,16 @@
 //! the same transaction (RULES R-1), and chains journal entries in the order in which it commits them.
 
 mod archive;
+mod aside;
+pub mod postgres;
+mod set;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
 
 use std::borrow::Cow;
 
+pub use aside::{Aside, AsideFilter, AsideKind, BadRow};
 use async_trait::async_trait;
 use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Rank;
@@ -21,7 +25,7 @@ use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::Task;
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 
 /// The number of the store's incarnation: one more after each restore (RULES R-12).
 pub const INCARNATION: &str = "incarnation";
@@ -44,7 +48,8 @@ pub enum Change {
     Bump(Subject),
     /// Remembers the digest of a config subject, so that the next start sees what changed.
     Digest(Subject, String),
-    /// Remembers a number by name: the clock's high-water mark, the incarnation.
+    /// Remembers a number by name: the clock's high-water mark, the incarnation. Where several brokers share a store,
+    /// the greatest that any of them remembered stays.
     Number(Cow<'static, str>, i64),
     /// Moves a row that cannot be read out of its table, bytes and all, or takes up a principal that no row explains.
     /// Fails, with the whole set, where the row is no longer the one that was read.
@@ -133,6 +138,9 @@ pub enum StoreError {
     /// A row cannot be read.
     #[error("a row cannot be read: {0}")]
     Unreadable(String),
+    /// Another broker took this one for dead: what it had not committed by then never will be.
+    #[error("another broker fenced this one, which was silent for too long: nothing of this is written")]
+    Fenced,
     /// Too much is waiting to be written.
     #[error("too much is waiting to be written")]
     Busy,
@@ -147,85 +155,30 @@ pub enum Ended {
     Task(TaskId),
 }
 
-/// What was set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AsideKind {
-    /// The row of a lease.
-    Lease,
-    /// The row of a task.
-    Task,
-    /// The row of a revocation.
-    Revocation,
-    /// A principal of this installation that no lease explains.
-    Orphan,
+/// What a store may be used for; it keeps the stamp that it was made with (RULES R-19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// Production.
+    Production,
+    /// Brokers that were started with `--dev-trust`.
+    Dev,
 }
 
-impl AsideKind {
-    /// Each of them.
-    pub const ALL: [Self; 4] = [Self::Lease, Self::Task, Self::Revocation, Self::Orphan];
-
-    /// Its word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+impl Stamp {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Lease => "lease",
-            Self::Task => "task",
-            Self::Revocation => "revocation",
-            Self::Orphan => "orphan",
+            Self::Production => "production",
+            Self::Dev => "dev",
         }
     }
-}
 
-/// A row that cannot be read, or that contradicts itself: what its plain columns say is enough to kill what it stands
-/// for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
-    /// What it is.
-    pub kind: AsideKind,
-    /// Its id; of an orphan, its name in the target.
-    pub id: String,
-    /// The task it belongs to; empty where it belongs to none.
-    pub task: String,
-    /// Where. Of a revocation: what it selects, while it freezes; otherwise empty where there is no target.
-    pub target: String,
-    /// The name in the target; empty where there is none.
-    pub principal: String,
-    /// What the target knows it by.
-    pub handle: Option<String>,
-    /// What it held.
-    pub bytes: Vec<u8>,
-    /// What is wrong.
-    pub error: String,
-}
-
-/// Something that was set aside, and how far killing what it stands for has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aside {
-    /// What it was.
-    pub row: BadRow,
-    /// When it was set aside.
-    pub at: Timestamp,
-    /// When to try next; `None` where nothing of it can be alive.
-    pub due: Option<Timestamp>,
-    /// Tries so far.
-    pub tries: u32,
-    /// What stood in the way last.
-    pub last_error: Option<String>,
-    /// When its target read back that it is gone.
-    pub gone_at: Option<Timestamp>,
-}
-
-/// Which of what was set aside; newest first.
-#[derive(Clone, Debug, Default)]
-pub struct AsideFilter {
-    /// Only what may still be alive in its target.
-    pub alive: bool,
-    /// Only what is due at this moment.
-    pub due: Option<Timestamp>,
-    /// Only on this target.
-    pub target: Option<String>,
-    /// Only of this task.
-    pub task: Option<TaskId>,
+    /// Why a store that was made with another stamp is not served.
+    pub(crate) const fn refusal(self) -> &'static str {
+        match self {
+            Self::Production => "it was made with --dev-trust, and such a store never serves production",
+            Self::Dev => "it serves production, and --dev-trust never opens such a store",
+        }
+    }
 }
 
 /// A lease that is due, readable or not. One bad row never stops the rest (law 9).
@@ -309,6 +262,17 @@ pub struct LaneCounts {
     pub stuck: u64,
 }
 
+/// What another broker has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Foreign {
+    /// This lease.
+    Lease(LeaseId),
+    /// This task.
+    Task(TaskId),
+    /// What no task is about: config, a barrier.
+    Other,
+}
+
 /// What holds tasks, leases, revocations and the journal.
 ///
 /// # Contract
@@ -342,7 +306,8 @@ pub trait Store: Send + Sync {
     /// The targets in which any lease may exist, by name.
     async fn live_targets(&self) -> Result<Vec<String>, StoreError>;
     /// Leases of this target and this lane ([`leasehold_law::lease::LeaseState::lane`]) that are due at `now`, the
-    /// longest overdue first.
+    /// longest overdue first. Where several brokers share a store, those that another one is working on are left out
+    /// for as long as its claim lasts.
     async fn due_leases(
         &self,
         target: &str,
@@ -350,9 +315,14 @@ pub trait Store: Send + Sync {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<DueLease>, StoreError>;
-    /// What targets know the principals by that were revoked at or after `since`, those that were set aside included:
-    /// (handle, target).
-    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError>;
+    /// Which of these handles in a target are of leases that were revoked at or after `since`, or of what was set
+    /// aside and is gone since.
+    async fn revoked_handles(
+        &self,
+        target: &str,
+        among: &[String],
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError>;
     /// Rows that some read met and could not read, at most `limit`; each until it is set aside or mended.
     async fn unreadable(&self, limit: usize) -> Result<Vec<BadRow>, StoreError>;
     /// What was set aside, newest first.
@@ -371,7 +341,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Task>, StoreError>;
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
-    /// Open tasks whose deadline has passed at `now`, and tasks that are ending.
+    /// Open tasks whose deadline has passed at `now`, and tasks that are ending; claims as for leases.
     async fn due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError>;
 
     /// One revocation.
@@ -402,4 +372,19 @@ pub trait Store: Send + Sync {
     async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError>;
     /// How many there are.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Waits until other brokers have changed something, and says what. A store of one broker never answers.
+    async fn foreign_changes(&self) -> Vec<Foreign> {
+        std::future::pending().await
+    }
+    /// Tells the other brokers which tasks this one has heard from, and how long ago: all of them, each time.
+    async fn tell_heard(&self, _tasks: &[(TaskId, Span)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// How long ago other brokers heard from these tasks; one that none of them has heard from is left out.
+    async fn heard_elsewhere(&self, _tasks: &[TaskId]) -> Result<Vec<(TaskId, Span)>, StoreError> {
+        Ok(Vec::new())
+    }
+    /// Writes what was handed in and lets go, so that the next broker of this name need not wait.
+    async fn leave(&self) {}
 }

@@ -203,6 +203,15 @@ impl VaultDoor {
         within(ASK_DEADLINE, target, gate.part.backend.lookup(name)).await
     }
 
+    /// The handles of sessions whose principal is gone.
+    ///
+    /// # Errors
+    /// As [`Backend::late_sessions`].
+    pub async fn late_sessions(&self, target: &str) -> Result<Vec<String>, BackendError> {
+        let gate = self.gate(target)?;
+        within(ASK_DEADLINE, target, gate.part.backend.late_sessions()).await
+    }
+
     /// Ends sessions that arrived after their principal was removed.
     ///
     /// # Errors

@@ -172,6 +172,7 @@ const MAY_SLEEP: &[(&str, &str)] = &[
     ("backends/postgres/tests/common", "looks again at a real server, with a bound"),
     ("backends/postgres/tests/attacks.rs", "looks again at a real server's locks and settings, with a bound"),
     ("backends/postgres/tests/conformance.rs", "lets a real server's own clock pass the end of a lease"),
+    ("tests/simulation", "lets time pass on a runtime whose clock is paused"),
     ("tests/suite/demo.rs", "looks again at what a real program has printed, with a bound"),
 ];
 

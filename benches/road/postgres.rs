@@ -10,12 +10,17 @@ use leasehold_proto::v1;
 use tokio_postgres::NoTls;
 
 use crate::table::{Latencies, Table, millis};
-use crate::world::{Client, Setup, World, lease_request, scope};
+use crate::world::{Client, Setup, World, lease_request, scope, seconds};
 
 const RUN: Duration = Duration::from_secs(6);
 const CONNECTIONS: usize = 8;
 const PAIR: &str = "orders.read@orders";
 const ENDS: usize = 40;
+/// How many leases one revocation takes, and its share of the bare statements.
+const STORM: u64 = 5_000;
+const STORM_SHARE: f64 = 0.60;
+/// As many connections as a target has for revocations.
+const REVOKERS: usize = 4;
 
 pub(crate) async fn run(table: &mut Table) {
     let Some(bin) = programs() else {
@@ -36,6 +41,7 @@ pub(crate) async fn run(table: &mut Table) {
         );
         if iterations == 1 {
             ends(&world, &cluster, table).await;
+            storm(&world, &cluster, table).await;
         }
         world.stop().await;
     }
@@ -139,7 +145,7 @@ fn setup(cluster: &Cluster, iterations: u32) -> Setup {
             .replace(&orders, &format!("targets = [\"orders\"]\n{recipe}"))
             .replace(&allowed, &format!("targets = [\"orders\"]\nallow = [\"agents:soc\"]\n{recipe}"))
     });
-    Setup { config, ..base }
+    Setup { config: config + "\n[quotas]\nagent = { live = 1000000 }\n", ..base }
 }
 
 async fn lease_rate(world: &World) -> f64 {
@@ -196,6 +202,86 @@ async fn ends(world: &World, cluster: &Cluster, table: &mut Table) {
             &format!("p99 under {limit} ms"),
             p99 < Duration::from_millis(limit),
         );
+    }
+}
+
+/// Every lease of an agent revoked at once, beside the bare statements that disable, cut and drop as many roles.
+async fn storm(world: &World, cluster: &Cluster, table: &mut Table) {
+    let bare = bare_revocations(cluster).await;
+    issue_many(world).await;
+    let began = Instant::now();
+    let revocation = revoke_agent(world).await;
+    let rate = STORM as f64 / began.elapsed().as_secs_f64();
+    let counts = revocation.counts.unwrap();
+    let counted = (u64::from(counts.total), u64::from(counts.confirmed));
+    assert_eq!(counted, (STORM, STORM), "all of them, and no more");
+    wait_until_gone(&superuser(cluster).await, "lh").await;
+    table.row(
+        format!("{STORM} PostgreSQL leases revoked by agent"),
+        format!("{rate:.0}/s beside {bare:.0}/s of the bare statements: {:.0} %", 100.0 * rate / bare),
+        &format!("{:.0} %", STORM_SHARE * 100.0),
+        rate >= STORM_SHARE * bare,
+    );
+}
+
+/// NOLOGIN, committed; then whatever sessions there are; then the role.
+async fn bare_revocations(cluster: &Cluster) -> f64 {
+    let root = superuser(cluster).await;
+    for n in 0..STORM {
+        root.batch_execute(&bare(n, &verifier(n, 1))).await.unwrap();
+    }
+    let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
+    let mut running = Vec::new();
+    for _ in 0..REVOKERS {
+        let (client, next) = (superuser(cluster).await, next.clone());
+        running.push(tokio::spawn(async move {
+            while let n @ ..STORM = next.fetch_add(1, Ordering::Relaxed) {
+                client.batch_execute(&format!("ALTER ROLE bare_{n} NOLOGIN")).await.unwrap();
+                let cut = format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bare_{n}'; \
+                     DROP ROLE bare_{n}"
+                );
+                client.batch_execute(&cut).await.unwrap();
+            }
+        }));
+    }
+    for connection in running {
+        connection.await.unwrap();
+    }
+    STORM as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn issue_many(world: &World) {
+    let left = Arc::new(AtomicU64::new(0));
+    let mut running = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (mut client, left) = (world.agent("triage").await, left.clone());
+        running.push(tokio::spawn(async move {
+            let task = client.open(&[PAIR]).await.unwrap();
+            while left.fetch_add(1, Ordering::Relaxed) < STORM {
+                client.leases.request_lease(lease_request(&task, PAIR)).await.unwrap();
+            }
+        }));
+    }
+    for caller in running {
+        caller.await.unwrap();
+    }
+}
+
+async fn revoke_agent(world: &World) -> v1::Revocation {
+    let agent = world.agent("triage").await.open(&[PAIR]).await.unwrap().agent;
+    let request = v1::RevokeRequest {
+        selector: Some(v1::Selector { kind: Some(v1::selector::Kind::Agent(agent)) }),
+        reason: "a storm".into(),
+        wait: seconds(120),
+        ..v1::RevokeRequest::default()
+    };
+    let mut progress = world.admin().await.revocations.revoke(request).await.unwrap().into_inner();
+    loop {
+        let told = progress.message().await.unwrap().unwrap();
+        if told.done {
+            return told.revocation.unwrap();
+        }
     }
 }
 

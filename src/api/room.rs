@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::authority;
+use crate::authority::Lane;
 use crate::broker::Refused;
 use crate::identity::Share;
 
@@ -23,6 +23,7 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Room {
     calls: Arc<Semaphore>,
+    returns: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -33,19 +34,22 @@ pub(super) struct Place {
 }
 
 impl Room {
-    /// Fewer calls than the store's queue has places, so that revoking always finds one.
+    /// With those that give back, fewer than the store's queue has places, so that revoking always finds one.
     const CALLS: usize = 2048;
+    /// Calls that keep alive or give back.
+    const RETURNS: usize = 1024;
     /// Answers that stay open cost a task and a few kilobytes each.
     const STREAMS: usize = 16_384;
 
     /// The room of one door.
     #[must_use]
     pub fn of_a_door() -> Self {
-        Self::with(Self::CALLS, Self::STREAMS)
+        Self::with(Self::CALLS, Self::RETURNS, Self::STREAMS)
     }
 
-    fn with(calls: usize, streams: usize) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls)), streams: Arc::new(Semaphore::new(streams)) }
+    fn with(calls: usize, returns: usize, streams: usize) -> Self {
+        let bound = |most| Arc::new(Semaphore::new(most));
+        Self { calls: bound(calls), returns: bound(returns), streams: bound(streams) }
     }
 
     /// A place for a call.
@@ -53,34 +57,28 @@ impl Room {
     /// # Errors
     /// RESOURCE_EXHAUSTED where there is none.
     pub(super) fn enter(&self, share: Option<&Share>, call: &str) -> Result<Place, Refused> {
-        let stays_open = authority::stays_open(call);
-        let own = match (share, stays_open) {
-            (None, _) => None,
-            (Some(share), false) => {
-                Some(share.call().ok_or_else(|| too_many("you have too many calls open"))?)
-            }
-            (Some(share), true) => {
-                Some(share.stream().ok_or_else(|| too_many("you have too many streams open"))?)
-            }
+        let (all, share, what) = match Lane::of(call) {
+            Lane::Asks => (&self.calls, share.map(Share::call), "you have too many calls open"),
+            Lane::GivesBack => (&self.returns, share.map(Share::giving_back), "you have too many calls open"),
+            Lane::StaysOpen => (&self.streams, share.map(Share::stream), "you have too many streams open"),
         };
-        let all = if stays_open { &self.streams } else { &self.calls };
-        let shared =
-            all.clone().try_acquire_owned().map_err(|_| too_many("the broker has too much to do"))?;
+        let own = match share {
+            Some(None) => return Err(Refused::overloaded(what)),
+            Some(Some(own)) => Some(own),
+            None => None,
+        };
+        let shared = all.clone().try_acquire_owned();
+        let shared = shared.map_err(|_| Refused::overloaded("the broker has too much to do"))?;
         Ok(Place { _own: own, _shared: shared })
     }
-}
-
-fn too_many(what: &str) -> Refused {
-    Refused::overloaded(what)
 }
 
 /// A request's body, which must have arrived within ten seconds: a place is not held by a request that never ends. One
 /// that goes both ways stays open.
 pub(super) fn arriving(body: Body, call: &str) -> Body {
-    if authority::stays_open(call) {
-        body
-    } else {
-        Body::new(Arriving { body, end: Box::pin(sleep(ARRIVAL)) })
+    match Lane::of(call) {
+        Lane::StaysOpen => body,
+        Lane::Asks | Lane::GivesBack => Body::new(Arriving { body, end: Box::pin(sleep(ARRIVAL)) }),
     }
 }
 
@@ -121,18 +119,18 @@ mod tests {
 
     const CALL: &str = "leasehold.v1.LeaseService/RequestLease";
     const STREAM: &str = "leasehold.v1.TaskService/WatchTask";
+    const RETURN: &str = "leasehold.v1.TaskService/Heartbeat";
 
     #[test]
-    fn a_place_is_given_back_and_streams_take_none_from_calls() {
-        let room = Room::with(1, 1);
-        let held = room.enter(None, STREAM).unwrap();
-        let call = room.enter(None, CALL).unwrap();
-        for call in [CALL, STREAM] {
+    fn a_place_is_given_back_and_no_lane_takes_from_another() {
+        let room = Room::with(1, 1, 1);
+        let held = [STREAM, CALL, RETURN].map(|call| room.enter(None, call).unwrap());
+        for call in [STREAM, CALL, RETURN] {
             let refused = room.enter(None, call).err().unwrap();
             assert_eq!(refused.reason, Reason::Quota);
             assert!(refused.retry_after.is_some());
         }
-        drop((held, call));
+        drop(held);
         assert!(room.enter(None, CALL).is_ok() && room.enter(None, STREAM).is_ok());
     }
 

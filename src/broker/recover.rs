@@ -54,8 +54,12 @@ impl Inner {
             Ok(Some(found)) if !found.disabled => {
                 let expires_at = read_back(self.clock.now(), found.remaining, expires_at, until);
                 let step = LeaseEvent::Renewed { expires_at };
-                if let Err(error) = self.ledger.step(&lease, step, &[]).await {
-                    tracing::warn!(lease = %lease.terms.id, %error, "a renewal is not settled yet");
+                match self.ledger.step(&lease, step, &[]).await {
+                    // Its end may have passed meanwhile.
+                    Ok(lease) => self.held.let_go(&lease.terms.id.to_string()),
+                    Err(error) => {
+                        tracing::warn!(lease = %lease.terms.id, %error, "a renewal is not settled yet");
+                    }
                 }
             }
             Ok(Some(_)) => self.condemn(lease, Cause::CrashRecovery, None).await,

@@ -427,11 +427,10 @@ impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy => Self::overloaded("too much is waiting to be written"),
-            StoreError::Unusable(_) => Self::journal(&error),
-            StoreError::Unreadable(_)
-            | StoreError::Newer { .. }
-            | StoreError::Foreign(_)
-            | StoreError::Held(_) => Self::internal(&error),
+            StoreError::Unusable(_) | StoreError::Fenced | StoreError::Held(_) => Self::journal(&error),
+            StoreError::Unreadable(_) | StoreError::Newer { .. } | StoreError::Foreign(_) => {
+                Self::internal(&error)
+            }
         }
     }
 }

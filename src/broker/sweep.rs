@@ -1,8 +1,9 @@
 //! The sweep: whatever is due is found by the index and set on its way, once a beat, for as long as the broker runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use leasehold_backend::{BackendError, Findable, Reaped};
 use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
@@ -11,6 +12,7 @@ use leasehold_law::time::{Span, Timestamp};
 
 use super::{Broker, Inner};
 use crate::store::DueLease;
+use crate::vault_door::MINT_WINDOW;
 
 /// How often it looks.
 const BEAT: Span = Span(250);
@@ -18,7 +20,7 @@ const BEAT: Span = Span(250);
 const BEATS_A_SECOND: u64 = 4;
 /// How many rows it works on at a time.
 const SLICE: usize = 512;
-/// How soon a target is asked again about a renewal whose answer never came.
+/// How soon a target is asked again about a renewal whose answer never came, or a natural end.
 const ASK_AGAIN: Span = Span::from_secs(2);
 /// How soon a row that could not be set aside is taken in again.
 pub(super) const BAD_ROW_AGAIN: Span = Span::from_mins(10);
@@ -47,7 +49,7 @@ impl Broker {
         inner.sweep_tasks().await;
         if count.is_multiple_of(BEATS_A_SECOND) {
             inner.end_silent().await;
-            inner.reap().await;
+            inner.reap();
             inner.tend_asides().await;
             inner.tend_targets();
             inner.tend_archive();
@@ -71,6 +73,11 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, until);
     }
 
+    /// Lets go of one that has moved.
+    pub(super) fn let_go(&self, lease: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+    }
+
     pub(super) fn is_held(&self, lease: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(lease)
     }
@@ -80,6 +87,29 @@ impl Held {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, until| *until > now);
         held.len()
+    }
+}
+
+/// The targets whose late sessions are being looked for.
+#[derive(Default)]
+pub(super) struct Reaping(Arc<Mutex<BTreeSet<String>>>);
+
+impl Reaping {
+    fn begin(&self, target: &str) -> Option<Turn> {
+        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned());
+        begun.then(|| Turn { target: target.to_owned(), all: Arc::clone(&self.0) })
+    }
+}
+
+/// A look that is under way; it is over when this is gone.
+struct Turn {
+    target: String,
+    all: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.target);
     }
 }
 
@@ -139,7 +169,7 @@ impl Inner {
             LeaseState::Minting { .. } => self.condemn(lease, Cause::CrashRecovery, None).await,
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.kill(lease),
-            LeaseState::Residual { .. } => self.lapse(lease).await,
+            LeaseState::Residual { .. } => self.hold_residual(lease),
             LeaseState::New
             | LeaseState::Refused { .. }
             | LeaseState::Revoked { .. }
@@ -154,8 +184,24 @@ impl Inner {
         self.owned.spawn(async move { inner.recover_renewal(lease).await });
     }
 
-    /// Its natural end has passed.
-    async fn lapse(&self, lease: Lease) {
+    fn hold_residual(self: &Arc<Self>, lease: Lease) {
+        self.held.put(lease.terms.id.to_string(), self.clock.now() + ASK_AGAIN);
+        let inner = self.clone();
+        self.owned.spawn(async move { inner.lapse(lease).await });
+    }
+
+    /// Its natural end has passed by the broker's clock, which may have stepped. Where the target can say, it is asked;
+    /// another counts from the moment at which its mint landed.
+    async fn lapse(self: &Arc<Self>, lease: Lease) {
+        let target = &lease.terms.pair.target;
+        match self.door.lookup(target, &lease.terms.principal).await {
+            Ok(Some(found)) if found.remaining.is_some_and(|left| left > Span::ZERO) => return,
+            Ok(None) if self.is_blind(target) && self.clock.now() < end_of(&lease) + MINT_WINDOW => return,
+            Err(error @ BackendError::Transient { .. }) => {
+                return tracing::warn!(lease = %lease.terms.id, %error, "a natural end cannot be read back yet");
+            }
+            Ok(Some(_) | None) | Err(_) => {}
+        }
         let step = LeaseEvent::Lapsed { at: self.clock.now() };
         match self.ledger.step(&lease, step, &[]).await {
             Ok(lease) => self.finish_task(lease.terms.task).await,
@@ -163,6 +209,11 @@ impl Inner {
                 tracing::warn!(lease = %lease.terms.id, %error, "a natural end is not on record yet");
             }
         }
+    }
+
+    /// Whether a target cannot say what it holds.
+    fn is_blind(&self, target: &str) -> bool {
+        self.door.capabilities(target).is_none_or(|can| can.findable == Findable::No)
     }
 
     async fn sweep_tasks(self: &Arc<Self>) {
@@ -193,30 +244,36 @@ impl Inner {
         }
     }
 
-    /// Ends sessions that arrived after their principal was removed, in every target by itself.
-    async fn reap(self: &Arc<Self>) {
-        let since = self.clock.now() - REAP_FOR;
-        let handles = match self.ledger.store().recent_handles(since).await {
-            Ok(handles) => handles,
-            Err(error) => return tracing::error!(%error, "the store does not say whose sessions may be late"),
-        };
-        let mut by_target: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (handle, target) in handles {
-            by_target.entry(target).or_default().push(handle);
-        }
-        for (target, handles) in by_target {
+    /// Ends sessions that arrived after their principal was removed, in every target by itself. A target that is still
+    /// being looked at is not asked again.
+    fn reap(self: &Arc<Self>) {
+        for target in self.door.targets() {
+            let Some(turn) = self.reaping.begin(target) else { continue };
             let inner = self.clone();
-            self.owned.spawn(async move {
-                inner.reap_target(&target, &handles).await;
-            });
+            self.owned.spawn(async move { inner.reap_target(&turn.target).await });
         }
     }
 
-    async fn reap_target(&self, target: &str, handles: &[String]) {
-        let reaped = match self.door.reap(target, handles).await {
-            Ok(reaped) => reaped,
-            Err(error) => return tracing::warn!(target, %error, "late sessions could not be looked for"),
+    /// What is late and was never ours is left alone.
+    async fn reap_target(&self, target: &str) {
+        let late = match self.door.late_sessions(target).await {
+            Ok(late) if late.is_empty() => return,
+            Ok(late) => late,
+            Err(error) => return tracing::debug!(target, %error, "late sessions could not be looked for"),
         };
+        let since = self.clock.now() - REAP_FOR;
+        let ours = match self.ledger.store().revoked_handles(target, &late, since).await {
+            Ok(ours) if ours.is_empty() => return,
+            Ok(ours) => ours,
+            Err(error) => return tracing::error!(%error, "the store does not say whose sessions are late"),
+        };
+        match self.door.reap(target, &ours).await {
+            Ok(reaped) => self.record_reaped(target, reaped).await,
+            Err(error) => tracing::warn!(target, %error, "late sessions could not be ended"),
+        }
+    }
+
+    async fn record_reaped(&self, target: &str, reaped: Vec<Reaped>) {
         for found in reaped.into_iter().filter(|found| found.sessions > 0) {
             let event =
                 Event::Reaped { target: target.to_owned(), handle: found.handle, sessions: found.sessions };
@@ -225,4 +282,8 @@ impl Inner {
             }
         }
     }
+}
+
+fn end_of(lease: &Lease) -> Timestamp {
+    lease.state.expires_at().unwrap_or(lease.terms.life_ends_at)
 }

@@ -61,6 +61,18 @@ impl Folder {
     }
 }
 
+const SQLITE: &str = "sqlite = \"/var/lib/leasehold/leases.db\"";
+
+#[test]
+fn a_shared_store_names_the_files_to_read_later() {
+    let shared = "postgres = { url_file = \"store.url\", sslrootcert = \"/etc/roots.pem\" }";
+    let folder = Folder::with(&EXAMPLE.replace(SQLITE, shared));
+    let Loaded { config, .. } = folder.load(Trust::Production).unwrap();
+    let url_file = folder.path("store.url");
+    let expect = SharedStore { url_file, sslrootcert: Some("/etc/roots.pem".into()), verify: true };
+    assert_eq!(config.store, Store::Postgres(expect));
+}
+
 #[test]
 fn the_example_of_the_design_loads() {
     let folder = Folder::with(EXAMPLE);
@@ -212,7 +224,19 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("unix:/run/spire/agent.sock", "/run/spire/agent.sock", "is not a unix socket"),
     ("spiffe://prod.example/leasehold", "prod.example/leasehold", "is not a workload or operator"),
     ("sqlite = \"/var/lib/leasehold/leases.db\"", "sqlite = \"\"", "`store.sqlite` is empty"),
-    ("sqlite = \"/var/lib", "postgres = { url_file = \"x\" }\nsqlite = \"/var/lib", "not served yet"),
+    (
+        "sqlite = \"/var/lib",
+        "postgres = { url_file = \"x\" }\nsqlite = \"/var/lib",
+        "one of `sqlite` and `postgres`",
+    ),
+    (SQLITE, "postgres = \"x\"", "`store.postgres` takes a table, not text"),
+    (SQLITE, "postgres = {}", "`store.postgres.url_file` is missing"),
+    (SQLITE, "postgres = { url_file = \"x\", url = \"y\" }", "unknown key `store.postgres.url`"),
+    (
+        SQLITE,
+        "postgres = { url_file = \"x\", tls = \"prefer\" }",
+        "`prefer` is no value of `store.postgres.tls`",
+    ),
     ("https://idp.example", "http://idp.example", "`http://idp.example` is not an issuer"),
     ("00u2ben", "00u1ana", "`ben` and `ana` are the same issuer and subject"),
     (

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Each {
     /// Open connections.
     pub connections: usize,
-    /// Calls at one time.
+    /// Calls at one time; as many again that keep alive or give back.
     pub calls: usize,
     /// Answers that stay open, such as watching a task.
     pub streams: usize,
@@ -34,6 +34,7 @@ impl Each {
 pub struct Share {
     connections: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    returns: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -46,7 +47,12 @@ impl fmt::Debug for Share {
 impl Share {
     fn new(each: Each) -> Self {
         let bound = |most| Arc::new(Semaphore::new(most));
-        Self { connections: bound(each.connections), calls: bound(each.calls), streams: bound(each.streams) }
+        Self {
+            connections: bound(each.connections),
+            calls: bound(each.calls),
+            returns: bound(each.calls),
+            streams: bound(each.streams),
+        }
     }
 
     pub(super) fn connection(&self) -> Option<OwnedSemaphorePermit> {
@@ -57,6 +63,12 @@ impl Share {
     #[must_use]
     pub fn call(&self) -> Option<OwnedSemaphorePermit> {
         self.calls.clone().try_acquire_owned().ok()
+    }
+
+    /// Room for one more call that keeps alive or gives back, likewise.
+    #[must_use]
+    pub fn giving_back(&self) -> Option<OwnedSemaphorePermit> {
+        self.returns.clone().try_acquire_owned().ok()
     }
 
     /// Room for one more answer that stays open, likewise.

@@ -1,6 +1,7 @@
 //! From a checked config to a broker: key, store, clock, targets, versions.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_backend::{Backend, Claim, Entropy};
@@ -10,14 +11,14 @@ use leasehold_law::scope::Pair;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
 
-use super::{Start, StartError, clock};
+use super::{Start, StartError, clock, shared};
 use crate::broker::{Broker, Keeping, Parts, Restored, TaskLimits};
 use crate::config::{Config, Problem, Store as StoreConfig, Trust, read_installation_key};
 use crate::entropy::SystemEntropy;
 use crate::ledger::{HIGH_WATER, Ledger};
 use crate::registry::Registry;
-use crate::store::sqlite::{Options, SqliteStore, Stamp, Writer};
-use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED, Store, StoreError};
+use crate::store::sqlite::{Options, SqliteStore, Writer};
+use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED, Stamp, Store, StoreError};
 use crate::vault_door::{TargetPart, VaultDoor};
 
 /// A broker that has not started, and what its start must look at.
@@ -29,7 +30,7 @@ pub(super) struct Assembled {
 
 pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, StartError> {
     let key = read_installation_key(&config.broker.installation_key, start.trust)?;
-    let store = open_store(config, start.trust).await?;
+    let store = open_store(config, start.trust, &key).await?;
     if !start.force {
         abandons_none(config, store.as_ref()).await?;
     }
@@ -56,8 +57,18 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     Ok(Assembled { broker, changed })
 }
 
-async fn open_store(config: &Config, trust: Trust) -> Result<Arc<dyn Store>, StartError> {
-    let options = store_options(config, trust);
+async fn open_store(
+    config: &Config,
+    trust: Trust,
+    key: &InstallationKey,
+) -> Result<Arc<dyn Store>, StartError> {
+    match &config.store {
+        StoreConfig::Sqlite(path) => open_sqlite(store_options(config, path, trust)).await,
+        StoreConfig::Postgres(shared) => shared::open(config, shared, stamp(trust), key).await,
+    }
+}
+
+async fn open_sqlite(options: Options) -> Result<Arc<dyn Store>, StartError> {
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
     Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
 }
@@ -71,18 +82,21 @@ async fn abandons_none(config: &Config, store: &dyn Store) -> Result<(), StartEr
     Err(StartError::Abandoned { target })
 }
 
-/// Where the store is, and whose.
-pub(super) fn store_options(config: &Config, trust: Trust) -> Options {
-    let StoreConfig::Sqlite(path) = &config.store;
+/// Where the one file is, and whose.
+pub(super) fn store_options(config: &Config, path: &Path, trust: Trust) -> Options {
     Options {
-        path: path.clone(),
+        path: path.to_owned(),
         chain: config.broker.name.clone(),
-        stamp: match trust {
-            Trust::Production => Stamp::Production,
-            Trust::Dev => Stamp::Dev,
-        },
+        stamp: stamp(trust),
         writer: Writer::Thread,
         cache_mib: CACHE_MIB,
+    }
+}
+
+const fn stamp(trust: Trust) -> Stamp {
+    match trust {
+        Trust::Production => Stamp::Production,
+        Trust::Dev => Stamp::Dev,
     }
 }
 

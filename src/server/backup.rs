@@ -1,12 +1,12 @@
 //! `leasehold backup` and `leasehold restore`: a store as a file, and a file as a store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assemble::store_options;
 use super::{StartError, kinds};
 use crate::clock::TimeSource;
-use crate::config::{Config, Trust};
+use crate::config::{Config, Store as StoreConfig, Trust};
 use crate::ledger::restored_entry;
 use crate::store::StoreError;
 use crate::store::sqlite::Options;
@@ -34,7 +34,7 @@ pub async fn backup(
     to: PathBuf,
     time: Arc<dyn TimeSource>,
 ) -> Result<Copied, StartError> {
-    let options = options(&config, trust)?;
+    let options = options(&config, trust, "pg_dump")?;
     blocking(move || copy(&options, &to, time.wall())).await
 }
 
@@ -49,16 +49,23 @@ pub async fn restore(
     how: Restore,
     time: Arc<dyn TimeSource>,
 ) -> Result<PutBack, StartError> {
-    let options = options(&config, trust)?;
+    let options = options(&config, trust, "pg_restore, or its point-in-time recovery")?;
     let now = time.wall();
     let put = PutBackOptions { replace: how.replace, incarnation: how.incarnation, now };
     let entry = move |copied: &Copied| restored_entry(&copied.head, copied.taken_at, now);
     blocking(move || put_back(&options, &how.from, put, entry)).await
 }
 
-fn options(config: &std::path::Path, trust: Trust) -> Result<Options, StartError> {
-    let loaded = Config::load(config, &kinds(), trust).map_err(StartError::Config)?;
-    Ok(store_options(&loaded.config, trust))
+/// Of the one file. A server that several brokers share is copied and put back by its own tools.
+fn options(config: &Path, trust: Trust, tool: &str) -> Result<Options, StartError> {
+    let config = Config::load(config, &kinds(), trust).map_err(StartError::Config)?.config;
+    match &config.store {
+        StoreConfig::Sqlite(path) => Ok(store_options(&config, path, trust)),
+        StoreConfig::Postgres(_) => Err(StoreError::Unusable(format!(
+            "it is in PostgreSQL: use {tool}, and see docs/store-postgres.md for what is compared afterwards"
+        ))
+        .into()),
+    }
 }
 
 async fn blocking<T: Send + 'static>(

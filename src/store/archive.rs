@@ -1,8 +1,19 @@
 //! Rows that have left their tables, told again from the journal: the journal is the state, and a row its projection.
 
+use leasehold_law::id::LeaseId;
 use leasehold_law::journal::{Body, Event};
 use leasehold_law::lease::Lease;
 use leasehold_law::task::{Task, TaskState};
+use leasehold_law::time::{Span, Timestamp};
+
+/// How much earlier and later than the moment in its id the first entry of a lease may lie.
+const EARLY: Span = Span::from_secs(1);
+const LATE: Span = Span::from_secs(30);
+
+/// Between when and when the first entry of a lease lies.
+pub(super) fn first_entry(id: LeaseId) -> (Timestamp, Timestamp) {
+    (id.made_at() - EARLY, id.made_at() + LATE)
+}
 
 /// The lease that these entries make, where nothing of it can be alive; entries about anything else are passed over.
 ///

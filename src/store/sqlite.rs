@@ -14,7 +14,6 @@ mod readers;
 mod records;
 mod rows;
 mod schema;
-mod set;
 mod sql;
 mod tasks;
 #[cfg(test)]
@@ -40,6 +39,8 @@ use leasehold_law::time::Timestamp;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+pub use super::Stamp;
+use super::set::Set;
 use super::{
     Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, Counts, Draft, DueLease, Ended,
     LaneCounts, LeaseFilter, Outcome, Store, StoreError, TaskFilter,
@@ -47,7 +48,6 @@ use super::{
 use batch::Batcher;
 use hot::Hot;
 use readers::Readers;
-use set::Set;
 use sql::unusable;
 use writer::Queue;
 
@@ -78,24 +78,6 @@ pub struct Options {
 impl Options {
     /// Holds the pages that a million leases keep busy.
     pub const DEFAULT_CACHE_MIB: u16 = 64;
-}
-
-/// What a store may be used for; it keeps the stamp that it was made with (RULES R-19).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stamp {
-    /// Production.
-    Production,
-    /// Brokers that were started with `--dev-trust`.
-    Dev,
-}
-
-impl Stamp {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Production => "production",
-            Self::Dev => "dev",
-        }
-    }
 }
 
 /// Who writes.
@@ -232,8 +214,14 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| leases::due(reader, &target, lane, now, limit)).await
     }
 
-    async fn recent_handles(&self, since: Timestamp) -> Result<Vec<(String, String)>, StoreError> {
-        self.readers.read(move |reader| leases::recent_handles(reader, since)).await
+    async fn revoked_handles(
+        &self,
+        target: &str,
+        among: &[String],
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError> {
+        let (target, among) = (target.to_owned(), among.to_vec());
+        self.readers.read(move |reader| leases::revoked_handles(reader, &target, &among, since)).await
     }
 
     async fn unreadable(&self, limit: usize) -> Result<Vec<BadRow>, StoreError> {

@@ -180,7 +180,11 @@ pub(crate) async fn a_request_is_answered_by_its_latest_attempt(store: AnyStore)
         terms.attempt = attempt;
         lease(terms)
     };
-    put(&*store, [(1, 1), (2, 3), (3, 2)].map(|(n, a)| lease_change(&attempt(n, a))).to_vec()).await;
+    // One lives at a time, and the last of them has not the latest id.
+    let dead = |n, a| samples::life(&next(&next(&attempt(n, a), &revoke(5)), &revoked(6)));
+    for changes in [dead(1, 1), dead(3, 2), vec![lease_change(&attempt(2, 3))]] {
+        put(&*store, changes).await;
+    }
     let request: RequestId = "same".parse().unwrap();
     let task_1 = task(1).terms.id;
     assert_eq!(store.lease_by_request(task_1, &request).await, Ok(Some(attempt(2, 3))));
@@ -338,7 +342,8 @@ pub(crate) async fn what_is_over_and_old_leaves_its_table_and_is_told_from_the_j
     let open = task(1);
     let ending = open.apply(&TaskEvent::EndStarted { cause: Cause::TaskCompleted, at: T0 }).unwrap();
     let ended = ending.apply(&TaskEvent::Ended { outcome: End::Clean, at: T0 }).unwrap();
-    let (minting, at) = (minting(1, 1), T0);
+    let minting = minting(1, 1);
+    let at = minting.terms.created_at;
     let steps = [
         LeaseEvent::Minted { handle: Some("oid-1".to_owned()), expires_at: T0.shifted(9) },
         revoke(5),
@@ -401,8 +406,11 @@ pub(crate) async fn what_is_set_aside_is_listed_until_it_is_gone(store: AnyStore
     put(&*store, vec![Change::Aside(Box::new(gone.clone()))]).await;
     assert_eq!(store.asides(&alive, 9).await, Ok(vec![]));
     assert_eq!(store.asides(&AsideFilter::default(), 9).await, Ok(vec![gone]));
-    let handles = vec![("oid-7".to_owned(), "orders-db".to_owned())];
-    assert_eq!(store.recent_handles(T0.shifted(5)).await, Ok(handles), "the reaper still looks for it");
+    let handles = vec!["oid-7".to_owned()];
+    let found = async |target, since| store.revoked_handles(target, &handles, T0.shifted(since)).await;
+    assert_eq!(found("orders-db", 5).await, Ok(handles.clone()), "the reaper still looks for it");
+    assert_eq!(found("orders-db", 6).await, Ok(vec![]));
+    assert_eq!(found("stock", 5).await, Ok(vec![]));
     let lost = BadRow { kind: AsideKind::Lease, id: "lease_x".to_owned(), ..elsewhere_row() };
     let lost = Aside { row: lost, at: T0, due: Some(T0), tries: 0, last_error: None, gone_at: None };
     let outcome =
@@ -429,13 +437,18 @@ pub(crate) async fn handles_are_found_after_their_death(store: AnyStore) {
     for lease in [&dead(1, 10), &dead(2, 20), &active(&minting(3, 1))] {
         put(&*store, samples::life(lease)).await;
     }
-    let check = async |since: i64, expect: &[&str]| {
-        let expect: Vec<_> = expect.iter().map(|h| ((*h).to_owned(), "orders-db".to_owned())).collect();
-        assert_eq!(store.recent_handles(T0.shifted(since)).await, Ok(expect));
+    let check = async |target: &str, among: &[&str], since: i64, expect: &[&str]| {
+        let owned = |handles: &[&str]| handles.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>();
+        let found = store.revoked_handles(target, &owned(among), T0.shifted(since)).await;
+        assert_eq!(found, Ok(owned(expect)));
     };
-    check(10, &["oid-1", "oid-2"]).await;
-    check(11, &["oid-2"]).await;
-    check(21, &[]).await;
+    let all = ["oid-1", "oid-2", "oid-3", "a stranger's"];
+    check("orders-db", &all, 10, &["oid-1", "oid-2"]).await;
+    check("orders-db", &all, 11, &["oid-2"]).await;
+    check("orders-db", &all, 21, &[]).await;
+    check("orders-db", &["oid-2"], 10, &["oid-2"]).await;
+    check("orders-db", &[], 10, &[]).await;
+    check("other-db", &all, 10, &[]).await;
 }
 
 pub(crate) async fn a_barrier_stands_until_it_is_lifted(store: AnyStore) {

@@ -7,8 +7,8 @@ use leasehold_proto::v1::Cause;
 use crate::crash::{Act, Crash, Crashes, Place, Then, crashes};
 use crate::proxy::Hold::{Answer, Question};
 
-const MINT: &str = " IN ROLE ";
-const RENEWAL: &str = " VALID UNTIL ";
+const MINT: &str = "SCRAM-SHA-256$";
+const RENEWAL: &str = "SELECT pg_temp.renew(";
 const DISABLE: &str = " NOLOGIN";
 const DROP: &str = "DROP ROLE ";
 

@@ -38,6 +38,7 @@ mod restart;
 mod restore;
 mod scopes;
 mod selectors;
+mod shared;
 mod site;
 mod stopping;
 mod targets;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use http::uri::PathAndQuery;
-use leasehold::authority::{TABLE, stays_open};
+use leasehold::authority::{Lane, TABLE};
 use leasehold::dev::ca::Shape;
 use leasehold_proto::v1;
 use prost::Message;
@@ -256,7 +256,7 @@ fn every_call_of_the_protos_has_its_row() {
             let name = format!("{}.{}", file.package(), service.name());
             for method in &service.method {
                 let call = format!("{name}/{}", method.name());
-                assert_eq!(stays_open(&call), method.server_streaming(), "{call}");
+                assert_eq!(Lane::of(&call) == Lane::StaysOpen, method.server_streaming(), "{call}");
                 calls.insert(call);
             }
         }

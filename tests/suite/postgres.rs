@@ -13,7 +13,7 @@ use crate::proxy::{Hold, Wire};
 use crate::site::{ADMIN, ADMIN_PASSWORD, GROUP, Site, login, login_config, works};
 use crate::world::{Client, PATIENCE, eventually, reason, scope, seconds};
 
-const MINT: &str = " IN ROLE ";
+const MINT: &str = "SCRAM-SHA-256$";
 
 /// A broker that serves, and an agent's task with a lease that is in use.
 struct Scene {

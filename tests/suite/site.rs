@@ -1,6 +1,7 @@
 //! A real PostgreSQL, with a broker's login that has no more than `setup` gives.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use leasehold::clock::Clock;
@@ -90,12 +91,26 @@ impl Site {
         self.files.path().join("password")
     }
 
-    /// A superuser's session: the proof is never the broker's word.
-    pub(crate) async fn root(&self) -> Client {
+    /// A database for a store, and the URL by which brokers reach it.
+    pub(crate) async fn store(&self) -> (String, String) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("store_{}", NEXT.fetch_add(1, Ordering::SeqCst));
+        self.root().await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let (user, password) = (throwaway::SUPERUSER, throwaway::SUPERUSER_PASSWORD);
+        (name.clone(), format!("postgres://{user}:{password}@127.0.0.1:{}/{name}\n", self.port()))
+    }
+
+    /// A superuser's session in any database.
+    pub(crate) async fn root_in(&self, dbname: &str) -> Client {
         let (client, connection) =
-            tokio_postgres::connect(&self.cluster.superuser_dsn("postgres"), NoTls).await.unwrap();
+            tokio_postgres::connect(&self.cluster.superuser_dsn(dbname), NoTls).await.unwrap();
         tokio::spawn(connection);
         client
+    }
+
+    /// A superuser's session: the proof is never the broker's word.
+    pub(crate) async fn root(&self) -> Client {
+        self.root_in("postgres").await
     }
 
     /// The roles that a broker minted here, by the mark that its recipe leaves on them.

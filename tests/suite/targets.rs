@@ -5,7 +5,7 @@ use leasehold_memory::{Call, Fault, Rule};
 use leasehold_proto::v1;
 use tonic::Code;
 
-use crate::world::{Client, Setup, World, detail, login, millis, reason, refused, seconds};
+use crate::world::{Client, Setup, World, detail, eventually, login, millis, reason, refused, seconds};
 
 async fn status(admin: &mut Client) -> v1::StatusResponse {
     admin.admin.status(v1::StatusRequest {}).await.unwrap().into_inner()
@@ -81,7 +81,7 @@ async fn a_revocation_that_fails_is_stuck_and_tried_until_it_is_done() {
     let mut waits = Vec::new();
     for tries in 1..=5 {
         let mut seen = agent.clone();
-        crate::world::eventually("it was tried again", || {
+        eventually("it was tried again", || {
             let (mut seen, lease) = (seen.clone(), lease.clone());
             async move { seen.look(&lease).await.attempts >= tries }
         })
@@ -130,6 +130,42 @@ async fn what_cannot_be_killed_is_residual_until_its_natural_end() {
         let over = agent.until_lease(&lease.id, v1::LeaseState::Lapsed).await;
         assert_eq!(over.cause(), v1::Cause::TaskCompleted);
     }
+}
+
+#[tokio::test]
+async fn a_mint_that_never_landed_ends_where_nothing_can_be_killed() {
+    for grade in [Grade::Coarse, Grade::None] {
+        let world = World::with(Setup::default().grade(grade)).await;
+        let mut agent = world.agent("triage").await;
+        let task = agent.open(&["orders.read@orders"]).await.unwrap();
+        world.orders.faults.add(Rule::once(Call::Issue, Fault::down()));
+        assert_eq!(refused(agent.lease(&task, "orders.read@orders").await).1, "TARGET_DOWN");
+        let listed = agent.leases.list_leases(v1::ListLeasesRequest::default()).await.unwrap().into_inner();
+        let lease = listed.leases[0].id.clone();
+        assert_eq!(agent.look(&lease).await.state(), v1::LeaseState::Revoking, "it may still land");
+        world.pass(11);
+        agent.until_lease(&lease, v1::LeaseState::Revoked).await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_calls_nothing_dead_that_lives() {
+    const HOUR: i64 = 3_600_000;
+    let world = World::with(Setup::default().grade(Grade::None)).await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let granted = agent.lease(&task, "orders.read@orders").await.unwrap();
+    let (user, password) = login(&granted);
+    let lease = granted.lease.unwrap().id;
+    agent.complete(&task).await.unwrap();
+    world.time.step_wall(HOUR);
+    world.orders.set_clock_offset(-HOUR);
+    eventually("the target is asked", || async { world.orders.calls(Call::Lookup) > 0 }).await;
+    assert_eq!(agent.look(&lease).await.state(), v1::LeaseState::Residual);
+    assert!(world.orders.accepts(&user, &password), "by its own clock it has ten minutes left");
+    world.pass(601);
+    agent.until_lease(&lease, v1::LeaseState::Lapsed).await;
+    assert!(!world.orders.accepts(&user, &password));
 }
 
 #[tokio::test]

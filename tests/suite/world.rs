@@ -345,6 +345,16 @@ impl World {
         self.spiffe(name, self.running().admin_tcp[0]).await
     }
 
+    /// A client on the agents' door of one of several brokers.
+    pub(crate) async fn agent_at(&self, name: &str, broker: &Running) -> Client {
+        self.spiffe(name, broker.agents).await
+    }
+
+    /// A client on the admin door of one of several brokers, by SVID.
+    pub(crate) async fn operator_at(&self, name: &str, broker: &Running) -> Client {
+        self.spiffe(name, broker.admin_tcp[0]).await
+    }
+
     async fn spiffe(&self, name: &str, address: std::net::SocketAddr) -> Client {
         let channel = connect_spiffe(&self.endpoint(name), &address.to_string(), None, PATIENCE).await;
         Client::new(channel.unwrap_or_else(|error| panic!("{name} cannot connect: {error}")))

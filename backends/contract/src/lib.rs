@@ -59,8 +59,16 @@ pub trait Backend: Send + Sync {
     /// order. What fails in one never stops another, and what was reached is kept. Absent is no error.
     async fn revoke(&self, orders: &[RevokeOrder]) -> Vec<RevokeReport>;
 
-    /// Ends sessions that arrived after their principal was removed. Called every second with the handles that were
-    /// removed in the last hour, and those that are being removed.
+    /// The handles of sessions whose principal is no longer there, whoever made it: normally none. Asked every second,
+    /// so it costs what there are sessions, and not what there are principals. Empty where no session can outlive its
+    /// principal.
+    ///
+    /// # Errors
+    /// Where the target does not answer.
+    async fn late_sessions(&self) -> Result<Vec<String>, BackendError>;
+
+    /// Ends the sessions of these handles, unless a handle's principal may log in. Called for those of
+    /// [`Backend::late_sessions`] that were the broker's own.
     ///
     /// # Errors
     /// Where the target does not answer.

@@ -17,7 +17,7 @@ use leasehold_law::time::{Span, Timestamp};
 
 use crate::fault::{Call, Fault};
 use crate::recipe;
-use crate::target::{MemoryTarget, Mint, Minted};
+use crate::target::{Late, MemoryTarget, Mint, Minted, Move};
 
 /// The kind of the credentials.
 pub(crate) const KIND: &str = "memory";
@@ -63,7 +63,7 @@ impl MemoryBackend {
     pub(crate) async fn mint(&self, mint: Mint) -> Result<Minted, BackendError> {
         let fault = self.fault(Call::Issue, Some(&mint.name));
         if let Some(Fault::Late(_)) = &fault {
-            self.target.delay(mint.clone());
+            self.target.delay(Late::Mint(mint.clone()));
         }
         play(fault, || self.target.mint(&mint)).await
     }
@@ -77,8 +77,12 @@ impl MemoryBackend {
         if !self.target.settings().0.renewal {
             return Err(refused("this target cannot move an end"));
         }
-        let renew = |target: &MemoryTarget| target.renew(name, ttl, by);
-        self.call(Call::Renew, Some(name), renew).await.map(|ttl| Renewed { ttl })
+        let renewal = Move { name: name.to_owned(), ttl, by };
+        let fault = self.fault(Call::Renew, Some(name));
+        if let Some(Fault::Late(_)) = &fault {
+            self.target.delay(Late::Move(renewal.clone()));
+        }
+        play(fault, || self.target.renew(&renewal)).await.map(|ttl| Renewed { ttl })
     }
 
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Found>, BackendError> {
@@ -216,6 +220,10 @@ impl Backend for MemoryBackend {
             reports.push(self.kill(order.principal.as_str(), order.handle.as_deref()).await);
         }
         reports
+    }
+
+    async fn late_sessions(&self) -> Result<Vec<String>, BackendError> {
+        self.call(Call::Reap, None, |target| Ok(target.late())).await
     }
 
     async fn reap(&self, handles: &[String]) -> Result<Vec<Reaped>, BackendError> {

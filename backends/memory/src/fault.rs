@@ -40,7 +40,7 @@ pub enum Fault {
     Hold(Gate),
     /// It is done, and its answer waits at the gate.
     HoldAnswer(Gate),
-    /// A mint that is answered with this error and lies in the target until [`crate::MemoryTarget::land`].
+    /// A mint or renewal that is answered with this error and lies in the target until [`crate::MemoryTarget::land`].
     Late(BackendError),
     /// A revocation that comes so far and no further, with this to say of the sessions.
     StopAt(Reached, Sessions),

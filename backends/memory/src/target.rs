@@ -55,6 +55,23 @@ pub(crate) struct Mint {
     pub(crate) by: Timestamp,
 }
 
+/// What a renewal needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    pub(crate) name: String,
+    pub(crate) ttl: Span,
+    pub(crate) by: Timestamp,
+}
+
+/// What lies in the target for a while before it is done.
+#[derive(Clone, Debug)]
+pub(crate) enum Late {
+    /// A mint.
+    Mint(Mint),
+    /// A renewal.
+    Move(Move),
+}
+
 /// What a mint gave.
 #[derive(Debug)]
 pub(crate) struct Minted {
@@ -66,7 +83,7 @@ pub(crate) struct Minted {
 struct State {
     accounts: BTreeMap<String, Account>,
     sessions: BTreeMap<SessionId, Session>,
-    late: Vec<Mint>,
+    late: Vec<Late>,
     last: u64,
     offset: i64,
     claim: Option<Claim>,
@@ -132,13 +149,13 @@ impl MemoryTarget {
         self.state().calls.get(&call).copied().unwrap_or(0)
     }
 
-    /// Carries out the mints that were late, in order; how many landed.
+    /// Carries out the mints and renewals that were late, in order; how many landed.
     ///
     /// # Errors
     /// Why the first one that did not land did not; the others are carried out nevertheless.
     pub fn land(&self) -> Result<usize, BackendError> {
         let late = std::mem::take(&mut self.state().late);
-        let outcomes: Vec<_> = late.iter().map(|mint| self.mint(mint)).collect();
+        let outcomes: Vec<_> = late.iter().map(|late| self.carry_out(late)).collect();
         outcomes.into_iter().try_fold(0, |landed, outcome| outcome.map(|_| landed + 1))
     }
 
@@ -216,8 +233,15 @@ impl MemoryTarget {
         *self.state().calls.entry(call).or_default() += 1;
     }
 
-    pub(crate) fn delay(&self, mint: Mint) {
-        self.state().late.push(mint);
+    pub(crate) fn delay(&self, late: Late) {
+        self.state().late.push(late);
+    }
+
+    fn carry_out(&self, late: &Late) -> Result<(), BackendError> {
+        match late {
+            Late::Mint(mint) => self.mint(mint).map(drop),
+            Late::Move(renewal) => self.renew(renewal).map(drop),
+        }
     }
 
     pub(crate) fn mint(&self, mint: &Mint) -> Result<Minted, BackendError> {
@@ -242,17 +266,18 @@ impl MemoryTarget {
         Ok(Minted { handle, secret })
     }
 
-    pub(crate) fn renew(&self, name: &str, ttl: Span, by: Timestamp) -> Result<Span, BackendError> {
+    pub(crate) fn renew(&self, renewal: &Move) -> Result<Span, BackendError> {
+        let Move { name, ttl, by } = renewal;
         let mut state = self.state();
         let now = self.now_in(&state);
-        if now >= by {
+        if now >= *by {
             return Err(BackendError::TooLate);
         }
         let account = state.accounts.get_mut(name).ok_or(BackendError::Absent)?;
         if account.disabled.is_some() {
             return Err(BackendError::Conflict(format!("`{name}` is disabled")));
         }
-        account.ends = now + ttl;
+        account.ends = now + *ttl;
         Ok(account.ends.since(now))
     }
 
@@ -276,6 +301,15 @@ impl MemoryTarget {
     /// Sessions that are seen under a handle, whether or not its name is still there.
     pub(crate) fn seen(&self, handle: &str) -> u32 {
         self.state().seen(handle)
+    }
+
+    /// The handles of sessions that are seen and whose principal is gone.
+    pub(crate) fn late(&self) -> Vec<String> {
+        let state = self.state();
+        let alive: BTreeSet<&str> = state.accounts.values().map(|account| account.handle.as_str()).collect();
+        let seen = state.sessions.values().filter(|session| session.visible);
+        let late = seen.map(|session| session.handle.as_str()).filter(|handle| !alive.contains(handle));
+        late.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
     }
 
     /// Whether a handle belongs to nobody who may log in.

@@ -1,31 +1,30 @@
 //! Connections to one server: bounded pools, and a deadline on every wait.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use leasehold_backend::{BackendError, Problem};
 use leasehold_law::time::Timestamp;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage};
-use tokio_postgres_rustls::MakeRustlsConnect;
-use zeroize::Zeroizing;
 
 use crate::config::{Route, Settings, Tls};
+use crate::dial::{Dial, PasswordFile, connector, tls_of};
 use crate::error::Failure;
+use crate::session;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// Longer than the server's own, so that the server's answer is heard where there is one.
 const ANSWER: Duration = Duration::from_secs(8);
-/// Connections for everything but mints, so that mints cannot hold up a revocation.
+/// Connections for revocations, so that mints cannot hold them up.
+const REVOKES: usize = 4;
+/// Connections for everything else, so that a storm of revocations does not hide how the server is.
 const OTHERS: usize = 4;
 
 /// What every session sets, whatever the server, the database or the role set: deadlines, the catalog before anybody's
@@ -35,12 +34,18 @@ const SESSION: &str = "-c statement_timeout=6000 -c lock_timeout=2000 -c idle_in
     -c default_transaction_isolation=read\\ committed -c standard_conforming_strings=on -c timezone=UTC \
     -c datestyle=ISO -c client_min_messages=error -c jit=off";
 
+/// What sessions for mints set besides: their plans are made once, perhaps while a catalog is small, and stay right when
+/// it has grown by thousands of leases.
+const BY_INDEX: &str = "-c enable_seqscan=off";
+
 /// One server, as one login.
 #[derive(Debug)]
 pub(crate) struct Server {
     label: String,
     user: String,
+    database: String,
     mints: Pool,
+    revokes: Pool,
     others: Pool,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -48,8 +53,10 @@ pub(crate) struct Server {
 /// What a connection is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Minting.
+    /// Minting and renewing.
     Mints,
+    /// Revoking.
+    Revokes,
     /// Everything else.
     Others,
 }
@@ -62,17 +69,20 @@ impl Server {
     pub(crate) fn open(target: &str, settings: &Settings) -> Result<Self, Vec<Problem>> {
         let tls = tls_of(settings).map_err(|problem| vec![problem])?;
         let mut config = config_of(&settings.connect, settings.tls);
-        config.user(&settings.user).options(SESSION).application_name("leasehold");
-        if let Some(password) = password_of(settings).map_err(|problem| vec![problem])? {
-            config.password(password.as_slice());
-        }
-        let pool = |size| pool_of(config.clone(), tls.clone(), size);
+        config.user(&settings.user).application_name("leasehold");
+        let password = PasswordFile::open(settings).map_err(|problem| vec![problem])?;
+        let dial = |first| Dial { tls: tls.clone(), password: password.clone(), first };
+        let pool =
+            |size, options: &str, first| pool_of(config.clone().options(options).clone(), dial(first), size);
         let problem = |error| vec![Problem::new("/pool", format!("cannot be made: {error}"))];
         Ok(Self {
             label: format!("{target} at {}", place(&settings.connect)),
             user: settings.user.clone(),
-            mints: pool(settings.pool).map_err(problem)?,
-            others: pool(OTHERS).map_err(problem)?,
+            database: settings.connect.dbname.clone(),
+            mints: pool(settings.pool, &format!("{SESSION} {BY_INDEX}"), Some(session::functions()))
+                .map_err(problem)?,
+            revokes: pool(REVOKES, SESSION, None).map_err(problem)?,
+            others: pool(OTHERS, SESSION, None).map_err(problem)?,
             tls,
         })
     }
@@ -89,14 +99,19 @@ impl Server {
     pub(crate) async fn conn(&self, lane: Lane) -> Result<Conn<'_>, BackendError> {
         let pool = match lane {
             Lane::Mints => &self.mints,
+            Lane::Revokes => &self.revokes,
             Lane::Others => &self.others,
         };
         let object = pool.get().await.map_err(|error| self.refused(error.into()))?;
         Ok(Conn { server: self, object: Some(object) })
     }
 
-    /// Says whose login it was that the server refused.
+    /// Says whose login it was that the server refused, or which privilege its session lacks.
     fn refused(&self, failure: Failure) -> BackendError {
+        if failure.is(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            let fix = session::grant(&self.database, &self.user);
+            return BackendError::Refused { what: failure.text(), fix: Some(fix) };
+        }
         if !is_refusal(&failure) {
             return failure.sorted(&self.label);
         }
@@ -119,7 +134,7 @@ impl Server {
     ) -> Result<(), Failure> {
         let mut config = config_of(route, tls);
         config.user(user).password(password);
-        let connector = self.tls.as_ref().map(|tls| MakeRustlsConnect::new(ClientConfig::clone(tls)));
+        let connector = self.tls.as_ref().map(connector);
         let answered = match connector.filter(|_| tls == Tls::VerifyFull) {
             Some(connector) => timeout(CONNECT, config.connect(connector)).await.map(|done| done.map(drop)),
             None => timeout(CONNECT, config.connect(NoTls)).await.map(|done| done.map(drop)),
@@ -170,6 +185,16 @@ impl Conn<'_> {
         self.within(async |object| object.query_typed(query, params).await).await
     }
 
+    /// Calls a function that its session made. The statement is prepared once a session, for the same reason.
+    pub(crate) async fn call(&mut self, query: &str, params: &[Param<'_>]) -> Result<Row, Failure> {
+        let (values, types): (Vec<_>, Vec<_>) = params.iter().cloned().unzip();
+        let ask = async |object: &Object| {
+            let statement = object.prepare_typed_cached(query, &types).await?;
+            object.query_one(&statement, &values).await
+        };
+        self.within(ask).await
+    }
+
     /// Runs a query that gives one row.
     pub(crate) async fn row(&mut self, query: &str, params: &[Param<'_>]) -> Result<Row, Failure> {
         let mut rows = self.rows(query, params).await?;
@@ -215,19 +240,9 @@ pub(crate) fn time_column(row: &Row, name: &str) -> Result<Timestamp, Failure> {
     column(row, name).map(Timestamp)
 }
 
-fn pool_of(
-    config: Config,
-    tls: Option<Arc<ClientConfig>>,
-    size: usize,
-) -> Result<Pool, deadpool_postgres::BuildError> {
+fn pool_of(config: Config, dial: Dial, size: usize) -> Result<Pool, deadpool_postgres::BuildError> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = match tls {
-        Some(tls) => {
-            Manager::from_config(config, MakeRustlsConnect::new(ClientConfig::clone(&tls)), recycling)
-        }
-        None => Manager::from_config(config, NoTls, recycling),
-    };
-    Pool::builder(manager)
+    Pool::builder(Manager::from_connect(config, dial, recycling))
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(ACQUIRE))
@@ -254,38 +269,4 @@ fn config_of(route: &Route, tls: Tls) -> Config {
 
 fn place(route: &Route) -> String {
     format!("{}:{}/{}", route.host, route.port, route.dbname)
-}
-
-fn password_of(settings: &Settings) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
-    let Some(path) = &settings.password_file else { return Ok(None) };
-    let problem = |what: String| Problem::new("/admin/password_file", what);
-    let bytes = std::fs::read(path).map_err(|error| problem(unreadable(path, &error)))?;
-    let mut bytes = Zeroizing::new(bytes);
-    while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        bytes.pop();
-    }
-    if bytes.is_empty() { Err(problem(format!("`{}` is empty", path.display()))) } else { Ok(Some(bytes)) }
-}
-
-fn tls_of(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, Problem> {
-    let Some(path) = &settings.roots else { return Ok(None) };
-    let problem = |what: String| Problem::new("/connect/sslrootcert", what);
-    let pem = std::fs::read(path).map_err(|error| problem(unreadable(path, &error)))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let added = certificate.map_err(|error| error.to_string());
-        let added = added.and_then(|der| roots.add(der).map_err(|error| error.to_string()));
-        added.map_err(|error| problem(format!("`{}` holds something else: {error}", path.display())))?;
-    }
-    if roots.is_empty() {
-        return Err(problem(format!("`{}` holds no certificate", path.display())));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| problem(error.to_string()))?;
-    Ok(Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> String {
-    format!("`{}` cannot be read: {error}", path.display())
 }

@@ -4,13 +4,13 @@ use deadpool_postgres::{PoolError, TimeoutType};
 use leasehold_backend::BackendError;
 use tokio_postgres::error::SqlState;
 
-/// Raised by our own blocks: the moment before which it had to land has passed.
+/// Raised by our own functions: the moment before which it had to land has passed.
 pub(crate) const TOO_LATE: &str = "LH001";
-/// Raised by our own blocks: a group reaches too much power.
+/// Raised by our own functions: a group reaches too much power.
 pub(crate) const TOO_POWERFUL: &str = "LH002";
-/// Raised by our own blocks: there is no such role.
+/// Raised by our own functions: there is no such role.
 pub(crate) const ABSENT: &str = "LH003";
-/// Raised by our own blocks: the role is disabled.
+/// Raised by our own functions: the role is disabled.
 pub(crate) const DISABLED: &str = "LH004";
 
 /// Why a statement or a connection failed.
@@ -47,6 +47,10 @@ impl Failure {
             TOO_LATE => BackendError::TooLate,
             ABSENT => BackendError::Absent,
             TOO_POWERFUL => BackendError::Refused { what: self.what, fix: None },
+            "55P03" => BackendError::Refused {
+                what: format!("a lock is held by another session: {}", self.text()),
+                fix: None,
+            },
             "42710" | DISABLED => BackendError::Conflict(self.what),
             _ if comes_back(code) => BackendError::Transient { target: target.to_owned(), what: self.text() },
             _ => BackendError::Refused { what: self.text(), fix: None },
@@ -120,7 +124,7 @@ mod tests {
         check(Some("08006"), "Transient");
         check(Some("40P01"), "Transient");
         check(Some("53300"), "Transient");
-        check(Some("55P03"), "Transient");
+        check(Some("55P03"), "Refused");
         check(Some("57014"), "Transient");
         check(Some("57P01"), "Transient");
         check(Some("XX000"), "Transient");

@@ -14,6 +14,7 @@ use crate::power;
 use crate::privilege::Rights;
 use crate::quote::ident;
 use crate::recipe;
+use crate::session;
 use crate::setup;
 
 /// Everything about the broker's own login that is asked for.
@@ -56,6 +57,7 @@ async fn read(conn: &mut Conn<'_>, settings: &Settings, groups: &[String]) -> Re
     let rights = Rights::read(conn).await?;
     let mut warnings = login.warnings(settings, &rights);
     warnings.extend(wide_groups(conn, &rights, groups).await?);
+    warnings.extend(owning_groups(conn, groups).await?);
     Ok(Health {
         version: format!("PostgreSQL {}", login.version),
         target_now: login.now,
@@ -125,8 +127,15 @@ impl Login {
         if !self.superuser && !self.createrole {
             lacks("making and dropping roles", format!("ALTER ROLE {user} CREATEROLE;"));
         }
+        if !rights.may_mint {
+            let fix = session::grant(&settings.connect.dbname, &rights.user);
+            lacks("minting in one step, by a function of its session", fix);
+        }
         if !self.plpgsql {
-            lacks("minting in one step, in a block", format!("GRANT USAGE ON LANGUAGE plpgsql TO {user};"));
+            lacks(
+                "minting in one step, by a function",
+                format!("GRANT USAGE ON LANGUAGE plpgsql TO {user};"),
+            );
         }
         missing
     }
@@ -207,6 +216,22 @@ const WIDE_BEFORE_16: &str = "SELECT g.rolname::text AS name FROM pg_auth_member
     JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member \
     WHERE u.rolname = current_user AND g.rolname::text = ANY($1) ORDER BY 1";
 
+/// Groups that own something, by pg_shdepend's index on who is referred to.
+const OWNERS: &str = "SELECT g.rolname::text AS name FROM pg_roles g WHERE g.rolname::text = ANY($1) \
+    AND EXISTS (SELECT FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = g.oid \
+      AND s.deptype = 'o') ORDER BY 1";
+
+/// Whoever is a member of an owner may change what it owns, and what is changed stays.
+async fn owning_groups(conn: &mut Conn<'_>, groups: &[String]) -> Result<Vec<String>, Failure> {
+    let mut warnings = Vec::new();
+    for row in conn.rows(OWNERS, &[(&groups, Type::TEXT_ARRAY)]).await? {
+        let name: String = column(&row, "name")?;
+        let told = "owns objects, which a lease may change, and what it changes outlives it";
+        warnings.push(format!("the group `{name}` {told}"));
+    }
+    Ok(warnings)
+}
+
 /// Groups whose rights the broker has itself, and groups that no lease may have.
 async fn wide_groups(
     conn: &mut Conn<'_>,
@@ -219,7 +244,7 @@ async fn wide_groups(
         let name: String = column(&row, "name")?;
         warnings.push(format!("the broker itself has the rights of `{name}`, which it only needs to give"));
     }
-    let told = conn.row(&power::query(groups), &[]).await?;
+    let told = conn.row(&power::told("$1::text[]"), &[(&groups, Type::TEXT_ARRAY)]).await?;
     let told: Option<String> = told.try_get(0)?;
     warnings.extend(told.map(|told| format!("no lease is minted: {told}")));
     Ok(warnings)

@@ -8,17 +8,18 @@ use leasehold_law::secret::Secret;
 use leasehold_law::time::{Span, Timestamp};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use crate::Postgres;
-use crate::client::{Conn, Lane};
+use crate::client::{Conn, Lane, Param, column};
 use crate::config::Settings;
-use crate::error::{Failure, TOO_LATE, TOO_POWERFUL};
+use crate::error::Failure;
 use crate::health;
 use crate::lock;
-use crate::power;
-use crate::quote::{block, ident, idents, literal};
 use crate::recipe::{self, RoleRecipe};
+use crate::renew::millis;
 use crate::scram::{self, Verifier};
+use crate::session::MINT;
 
 /// The kind of credential.
 pub(crate) const KIND: &str = "postgres";
@@ -44,21 +45,21 @@ pub(crate) async fn issue(backend: &Postgres, order: &IssueOrder) -> Result<Issu
 }
 
 /// One role that is to be made.
-pub(crate) struct Mint<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) recipe: &'a RoleRecipe,
-    pub(crate) verifier: &'a str,
-    pub(crate) ttl: Span,
-    pub(crate) mint_by: Timestamp,
-    pub(crate) accept_superuser: bool,
+struct Mint<'a> {
+    name: &'a str,
+    recipe: &'a RoleRecipe,
+    verifier: &'a str,
+    ttl: Span,
+    mint_by: Timestamp,
+    accept_superuser: bool,
 }
 
 async fn land(backend: &Postgres, mint: &Mint<'_>) -> Result<String, BackendError> {
     let late = || Failure::silent("the mint took longer than `mint_window`").sorted(backend.server.label());
     let landed = timeout(backend.settings.mint_window.as_duration(), async {
         let mut conn = backend.server.conn(Lane::Mints).await?;
-        match conn.run_for_value(&mint.sql()).await {
-            Ok(oid) => oid.ok_or_else(|| Failure::silent("no oid came back").sorted(conn.label())),
+        match mint.run(&mut conn).await {
+            Ok(oid) => Ok(oid.to_string()),
             Err(failure) => Err(explain(&mut conn, backend, mint.recipe, failure).await),
         }
     });
@@ -66,68 +67,31 @@ async fn land(backend: &Postgres, mint: &Mint<'_>) -> Result<String, BackendErro
 }
 
 impl Mint<'_> {
-    /// The whole mint. The clock is looked at under the lock, and the end is computed from the server's clock.
-    pub(crate) fn sql(&self) -> String {
-        let body = format!(
-            "DECLARE {declare} BEGIN {lock} {in_time} {no_superuser} {powerless} {create} {comment} {settings} END",
-            lock = lock::perform(self.name),
-            in_time = in_time(self.mint_by),
-            no_superuser = self.no_superuser(),
-            declare = power::DECLARE,
-            powerless = power::refuse(&self.recipe.member_of),
-            create = self.create(),
-            comment = format_args!("COMMENT ON ROLE {} IS {};", ident(self.name), literal(&label(self.name))),
-            settings = self.settings(),
-        );
-        format!("{}; SELECT oid FROM pg_roles WHERE rolname = {}", block(&body), literal(self.name))
-    }
-
-    fn create(&self) -> String {
-        let limit =
-            self.recipe.connection_limit.map(|n| format!("CONNECTION LIMIT {n} ")).unwrap_or_default();
-        let groups = idents(self.recipe.member_of.iter().map(String::as_str));
-        let head = format!(
-            "CREATE ROLE {} LOGIN {limit}PASSWORD {} IN ROLE {groups} VALID UNTIL ",
-            ident(self.name),
-            literal(self.verifier),
-        );
-        execute_until(&head, self.ttl)
-    }
-
-    fn settings(&self) -> String {
-        let set = |(name, value): &(String, String)| {
-            let name = name.split('.').map(ident).collect::<Vec<_>>().join(".");
-            format!("ALTER ROLE {} SET {name} = {value};", ident(self.name))
-        };
-        self.recipe.settings.iter().map(set).collect()
-    }
-
-    fn no_superuser(&self) -> String {
-        if self.accept_superuser {
-            return String::new();
-        }
-        let told = "'the broker logs in as a superuser, and the target has no `accept_superuser`'";
-        format!("IF current_setting('is_superuser') = 'on' THEN {} END IF;", raise(TOO_POWERFUL, told))
+    /// One message; gives the role's OID.
+    async fn run(&self, conn: &mut Conn<'_>) -> Result<u32, Failure> {
+        let (settings, values): (Vec<_>, Vec<_>) =
+            self.recipe.settings.iter().map(|(name, value)| (name, value)).unzip();
+        let limit = self.recipe.connection_limit.and_then(|n| i32::try_from(n).ok()).unwrap_or(NO_LIMIT);
+        let (key, ttl, label) = (lock::key(self.name), millis(self.ttl), label(self.name));
+        let params: [Param<'_>; 11] = [
+            (&key, Type::INT8),
+            (&self.mint_by.0, Type::INT8),
+            (&self.name, Type::TEXT),
+            (&self.verifier, Type::TEXT),
+            (&self.recipe.member_of, Type::TEXT_ARRAY),
+            (&limit, Type::INT4),
+            (&ttl, Type::INT8),
+            (&label, Type::TEXT),
+            (&settings, Type::TEXT_ARRAY),
+            (&values, Type::TEXT_ARRAY),
+            (&self.accept_superuser, Type::BOOL),
+        ];
+        column(&conn.call(MINT, &params).await?, "oid")
     }
 }
 
-/// Fails a block past a moment by the server's clock.
-pub(crate) fn in_time(by: Timestamp) -> String {
-    let (secs, millis) = (by.0.div_euclid(1000), by.0.rem_euclid(1000));
-    let told = raise(TOO_LATE, "'too late'");
-    format!("IF clock_timestamp() >= to_timestamp({secs}.{millis:03}) THEN {told} END IF;")
-}
-
-/// Runs a statement of a block that ends in a moment `ttl` from now by the server's clock.
-pub(crate) fn execute_until(head: &str, ttl: Span) -> String {
-    let until = format!("clock_timestamp() + interval '{} milliseconds'", ttl.0);
-    format!("EXECUTE {} || quote_literal({until});", literal(head))
-}
-
-/// Fails a block with a code of ours. `told` is an SQL expression.
-pub(crate) fn raise(code: &str, told: &str) -> String {
-    format!("RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = {told};")
-}
+/// What PostgreSQL takes for any number of sessions.
+const NO_LIMIT: i32 = -1;
 
 /// The comment on a role. Every login can read it.
 pub(crate) fn label(name: &str) -> String {

@@ -6,6 +6,7 @@
 mod case;
 mod client;
 mod config;
+mod dial;
 mod error;
 mod fields;
 mod health;
@@ -21,6 +22,7 @@ mod recipe;
 mod renew;
 mod revoke;
 mod scram;
+mod session;
 mod sessions;
 mod setup;
 #[cfg(feature = "throwaway")]
@@ -108,6 +110,10 @@ impl Backend for Postgres {
 
     async fn revoke(&self, orders: &[RevokeOrder]) -> Vec<RevokeReport> {
         revoke::revoke(self, orders).await
+    }
+
+    async fn late_sessions(&self) -> Result<Vec<String>, BackendError> {
+        reap::late(self).await
     }
 
     async fn reap(&self, handles: &[String]) -> Result<Vec<Reaped>, BackendError> {

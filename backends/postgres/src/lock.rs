@@ -1,13 +1,17 @@
 //! One advisory lock for each principal, so that a mint and the read-back of its revocation cannot pass each other
 //! (RULES R-4).
 
+use std::pin::pin;
+use std::time::Duration;
+
 use ring::digest;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::client::Conn;
+use crate::client::{Conn, Lane, Server};
 use crate::error::Failure;
-use crate::quote;
+use crate::sessions;
 
 const CONTEXT: &[u8] = b"leasehold.postgres.lock.v1\0";
 
@@ -20,17 +24,12 @@ pub(crate) fn key(name: &str) -> i64 {
     digest.as_ref().iter().take(8).fold(0_i64, |key, byte| (key << 8) | i64::from(*byte))
 }
 
-/// Takes one lock, as a statement of a block.
-pub(crate) fn perform(name: &str) -> String {
-    format!("PERFORM pg_advisory_xact_lock('{}');", key(name))
-}
-
 /// Takes locks until the end of the transaction, in one order for everybody.
 pub(crate) fn take<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut keys: Vec<_> = names.into_iter().map(key).collect();
     keys.sort_unstable();
-    let takes: String = keys.iter().map(|key| format!("PERFORM pg_advisory_xact_lock('{key}'); ")).collect();
-    quote::block(&format!("BEGIN {takes}END"))
+    let keys: Vec<_> = keys.iter().map(i64::to_string).collect();
+    format!("SELECT pg_advisory_xact_lock(key) FROM unnest('{{{}}}'::int8[]) AS key", keys.join(","))
 }
 
 /// Whether a lock could not be had in time.
@@ -44,6 +43,35 @@ pub(crate) async fn evict(conn: &mut Conn<'_>, names: &[&str]) -> Result<(), Fai
     let keys: Vec<i64> = names.iter().map(|name| key(name)).collect();
     conn.rows(EVICT, &[(&keys, Type::INT8_ARRAY)]).await.map(drop)
 }
+
+/// Has a statement done while a second connection ends whoever keeps its locks: strangers on the advisory lock, and
+/// sessions of these roles, which lock their own row by a change that they never commit. The statement waits in the
+/// server's queue meanwhile, so that it is next, however soon they come back.
+pub(crate) async fn against_holders<T>(
+    server: &Server,
+    names: &[&str],
+    oids: &[u32],
+    statement: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut waiting = pin!(statement);
+    if let Ok(outcome) = timeout(HELD, &mut waiting).await {
+        return outcome;
+    }
+    let Ok(mut second) = server.conn(Lane::Others).await else { return waiting.await };
+    loop {
+        let evicted = evict(&mut second, names).await;
+        let ended = sessions::end_once(&mut second, oids).await;
+        if [evicted.err(), ended.err()].into_iter().flatten().any(|failure| failure.is_silent()) {
+            return waiting.await;
+        }
+        if let Ok(outcome) = timeout(HELD, &mut waiting).await {
+            return outcome;
+        }
+    }
+}
+
+/// How long a statement may wait for a lock before whoever holds it is ended.
+const HELD: Duration = Duration::from_millis(30);
 
 const EVICT: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
     WHERE l.locktype = 'advisory' AND l.objsubid = 1 \

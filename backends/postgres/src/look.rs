@@ -8,7 +8,9 @@ use tokio_postgres::types::Type;
 use crate::Postgres;
 use crate::client::{Lane, column};
 use crate::error::Failure;
-use crate::quote::{block, ident, like_prefix, literal};
+use crate::lock;
+use crate::quote::{ident, like_prefix, literal};
+use crate::setup;
 
 /// The role whose comment says whose the target is.
 const OWNER: &str = "lh_owner";
@@ -83,14 +85,13 @@ pub(crate) async fn owner(backend: &Postgres) -> Result<Option<Claim>, BackendEr
 /// Claims the target, by the comment on a role that cannot log in.
 pub(crate) async fn claim(backend: &Postgres, claim: &Claim) -> Result<(), BackendError> {
     let text = serde_json::to_string(claim).map_err(|error| BackendError::BadRecipe(error.to_string()))?;
-    let body = format!(
-        "BEGIN {lock} IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name}) THEN CREATE ROLE {role} NOLOGIN; \
-         END IF; COMMENT ON ROLE {role} IS {text}; END",
-        lock = crate::lock::perform(OWNER),
-        name = literal(OWNER),
+    let statements = format!(
+        "{lock}; {create} COMMENT ON ROLE {role} IS {text}",
+        lock = lock::take([OWNER]),
+        create = setup::create_role(OWNER),
         role = ident(OWNER),
         text = literal(&text),
     );
     let mut conn = backend.server.conn(Lane::Others).await?;
-    conn.run(&block(&body)).await.map_err(|failure| failure.sorted(conn.label()))
+    conn.run(&statements).await.map_err(|failure| failure.sorted(conn.label()))
 }

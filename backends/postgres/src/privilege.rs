@@ -17,11 +17,14 @@ pub(crate) struct Rights {
     pub(crate) version: i32,
     /// The login's own name, as the server has it.
     pub(crate) user: String,
+    /// Whether its sessions may make the functions that mint.
+    pub(crate) may_mint: bool,
     may_signal: bool,
     may_see: bool,
 }
 
 const QUERY: &str = "SELECT current_setting('server_version_num')::int4 AS version, current_user::text AS user, \
+    has_database_privilege(current_database(), 'TEMPORARY') AS may_mint, \
     pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS may_signal, \
     pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS may_see";
 
@@ -32,6 +35,7 @@ impl Rights {
         Ok(Self {
             version: column(&row, "version")?,
             user: column(&row, "user")?,
+            may_mint: column(&row, "may_mint")?,
             may_signal: column(&row, "may_signal")?,
             may_see: column(&row, "may_see")?,
         })

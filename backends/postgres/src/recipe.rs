@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::config::role_problem;
 use crate::fields::Fields;
-use crate::quote;
 
 const MAX_GROUPS: usize = 32;
 /// Settings that would change whose rights a session has.
@@ -20,7 +19,7 @@ pub(crate) struct RoleRecipe {
     pub(crate) member_of: Vec<String>,
     /// Most sessions at a time.
     pub(crate) connection_limit: Option<u32>,
-    /// Settings of its sessions, as SQL values. Hints: the holder may change them.
+    /// Settings of its sessions. Hints: the holder may change them.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -79,8 +78,8 @@ fn setting_problem(name: &str) -> Option<String> {
 
 fn setting_value(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) if !text.contains('\0') => Some(quote::literal(text)),
-        Value::Number(number) if number.is_i64() => Some(quote::literal(&number.to_string())),
+        Value::String(text) if !text.contains('\0') => Some(text.clone()),
+        Value::Number(number) if number.is_i64() => Some(number.to_string()),
         Value::Bool(on) => Some(if *on { "on" } else { "off" }.to_owned()),
         Value::String(_) | Value::Number(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
@@ -104,7 +103,7 @@ mod tests {
             "connection_limit": 5,
             "settings": { "statement_timeout": "5s", "work_mem": 64, "jit": false },
         }));
-        let settings = [("jit", "off"), ("statement_timeout", "'5s'"), ("work_mem", "'64'")]
+        let settings = [("jit", "off"), ("statement_timeout", "5s"), ("work_mem", "64")]
             .map(|(k, v)| (k.into(), v.into()));
         let expect = RoleRecipe {
             member_of: vec!["reader".into(), "odd \"one\"".into()],

@@ -1,12 +1,10 @@
 //! Revoking, in the order that attacks taught (RULES R-7): membership, login, sessions, logins that are half-way, a
 //! read-back, what the role owns, the role, and a read-back under the lock that mints take.
 
-use std::pin::pin;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use leasehold_backend::{BackendError, RevokeOrder, RevokeReport};
 use leasehold_law::lease::Reached;
-use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -36,7 +34,7 @@ pub(crate) async fn revoke(backend: &Postgres, orders: &[RevokeOrder]) -> Vec<Re
 }
 
 async fn drive(backend: &Postgres, cases: &mut [Case<'_>]) -> Result<(), BackendError> {
-    let mut conn = backend.server.conn(Lane::Others).await?;
+    let mut conn = backend.server.conn(Lane::Revokes).await?;
     let walk = Walk { backend, conn: &mut conn };
     walk.all(cases).await.map_err(|failure| failure.sorted(backend.server.label()))
 }
@@ -107,20 +105,11 @@ impl Walk<'_, '_> {
     /// that comes between it and the cut must see it.
     async fn disable(&mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
         let member = |case: &Case<'_>| case.role.as_ref().is_some_and(|role| !role.groups.is_empty());
-        let leave = |case: &Case<'_>| match &case.role {
-            Some(role) => format!(
-                "REVOKE {} FROM {}",
-                idents(role.groups.iter().map(String::as_str)),
-                ident(&role.name)
-            ),
-            None => String::new(),
-        };
-        self.each(picked(cases, member), leave, |case, outcome| {
+        self.each(picked(cases, member), leave_sql, |case, outcome| {
             case.note(outcome, "its memberships could not be revoked");
         })
         .await?;
-        let no_login = |case: &Case<'_>| format!("ALTER ROLE {} NOLOGIN", ident(case.role_name()));
-        self.each(picked(cases, |case| case.role.is_some()), no_login, |case, outcome| {
+        self.each(picked(cases, |case| case.role.is_some()), disable_sql, |case, outcome| {
             case.disabled = case.note(outcome, "its login could not be refused");
             if case.disabled {
                 case.report.reached = Reached::Disabled;
@@ -170,7 +159,7 @@ impl Walk<'_, '_> {
     /// Drops a role that owns something. Where that cannot be, it stays, without a login and without a session.
     async fn remove_owner(&mut self, case: &mut Case<'_>, rights: &Rights) -> Result<(), Failure> {
         let settled = owned::settle(self.conn, &self.backend.settings, rights, case.role_name()).await;
-        let dropped = self.conn.run(&drop_sql(case)).await;
+        let dropped = self.conn.run(&drop_sql(&[&mut *case])).await;
         let Err(failure) = dropped else { return Ok(()) };
         if failure.is_silent() {
             return Err(failure);
@@ -222,56 +211,40 @@ impl Walk<'_, '_> {
             .map_err(|error| Failure::silent(format!("an unreadable read-back: {error}")))
     }
 
-    /// Runs a statement for each case: many in one transaction, and one by one where that fails, so that one that
+    /// Runs statements for these cases: many in one transaction, and one by one where that fails, so that one that
     /// cannot be done stops no other.
     async fn each(
         &mut self,
         mut cases: Vec<&mut Case<'_>>,
-        statement: impl Fn(&Case<'_>) -> String,
+        statements: impl Fn(&[&mut Case<'_>]) -> String,
         mut settle: impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
         cases.sort_by_key(|case| lock::key(case.name()));
         for chunk in cases.chunks_mut(CHUNK) {
-            let all: Vec<_> = chunk.iter().map(|case| statement(case)).collect();
-            let together = self.conn.run(&all.join("; ")).await;
-            match together {
+            match self.conn.run(&statements(chunk)).await {
                 Ok(()) => chunk.iter_mut().for_each(|case| settle(case, Ok(()))),
                 Err(failure) if failure.is_silent() => return Err(failure),
                 Err(failure) => match chunk {
                     [case] if !lock::is_held(&failure) => settle(case, Err(failure)),
-                    _ => self.one_by_one(chunk, &statement, &mut settle).await?,
+                    _ => self.one_by_one(chunk, &statements, &mut settle).await?,
                 },
             }
         }
         Ok(())
     }
 
-    /// Runs a statement while a second connection ends whoever keeps its locks: the role's own sessions, which lock
-    /// their row by a password change that they never commit, and strangers on the advisory lock. The statement waits
-    /// in the server's queue meanwhile, so that it is next, however soon they come back.
-    async fn against_holders(&mut self, case: &Case<'_>, statement: &str) -> Result<(), Failure> {
-        let oids: Vec<u32> = case.oids().collect();
-        let Ok(mut second) = self.backend.server.conn(Lane::Others).await else {
-            return self.conn.run(statement).await;
-        };
-        let mut waiting = pin!(self.conn.run(statement));
-        loop {
-            if let Ok(outcome) = timeout(HELD, &mut waiting).await {
-                return outcome;
-            }
-            tolerate(lock::evict(&mut second, &[case.name()]).await)?;
-            tolerate(sessions::end_once(&mut second, &oids).await.map(drop))?;
-        }
-    }
-
     async fn one_by_one(
         &mut self,
         cases: &mut [&mut Case<'_>],
-        statement: &impl Fn(&Case<'_>) -> String,
+        statements: &impl Fn(&[&mut Case<'_>]) -> String,
         settle: &mut impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
-        for case in cases {
-            match self.against_holders(case, &statement(case)).await {
+        for case in cases.chunks_mut(1) {
+            let sql = statements(case);
+            let Some(case) = case.first_mut() else { continue };
+            let oids: Vec<u32> = case.oids().collect();
+            let (server, run) = (&self.backend.server, self.conn.run(&sql));
+            match lock::against_holders(server, &[case.name()], &oids, run).await {
                 Err(failure) if failure.is_silent() => return Err(failure),
                 other => settle(case, other),
             }
@@ -279,9 +252,6 @@ impl Walk<'_, '_> {
         Ok(())
     }
 }
-
-/// How long a statement may wait for a lock before whoever holds it is ended.
-const HELD: Duration = Duration::from_millis(30);
 
 /// By name; or by OID where somebody renamed a role that our label is on.
 const FIND: &str = "SELECT o.index, r.oid, r.name, \
@@ -299,8 +269,26 @@ fn tolerate(outcome: Result<(), Failure>) -> Result<(), Failure> {
     outcome.or_else(|failure| if failure.is_silent() { Err(failure) } else { Ok(()) })
 }
 
-fn drop_sql(case: &Case<'_>) -> String {
-    format!("{}; DROP ROLE {}", lock::take([case.name()]), ident(case.role_name()))
+/// One statement for all that are in the same groups: on 16 and newer each reads every member of its groups.
+fn leave_sql(cases: &[&mut Case<'_>]) -> String {
+    let mut members: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
+    for role in cases.iter().filter_map(|case| case.role.as_ref()) {
+        members.entry(&role.groups).or_default().push(&role.name);
+    }
+    let leave = |(groups, roles): (&[String], Vec<&str>)| {
+        format!("REVOKE {} FROM {}", idents(groups.iter().map(String::as_str)), idents(roles))
+    };
+    members.into_iter().map(leave).collect::<Vec<_>>().join("; ")
+}
+
+fn disable_sql(cases: &[&mut Case<'_>]) -> String {
+    let disable = |case: &&mut Case<'_>| format!("ALTER ROLE {} NOLOGIN", ident(case.role_name()));
+    cases.iter().map(disable).collect::<Vec<_>>().join("; ")
+}
+
+fn drop_sql(cases: &[&mut Case<'_>]) -> String {
+    let locks = lock::take(cases.iter().map(|case| case.name()));
+    format!("{locks}; DROP ROLE {}", idents(cases.iter().map(|case| case.role_name())))
 }
 
 fn picked<'c, 'o>(cases: &'c mut [Case<'o>], pick: impl Fn(&Case<'o>) -> bool) -> Vec<&'c mut Case<'o>> {

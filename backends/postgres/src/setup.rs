@@ -8,6 +8,7 @@ use crate::config::{OnOwned, Settings};
 use crate::health::groups_of;
 use crate::privilege::Rights;
 use crate::quote::{ident, literal};
+use crate::session;
 
 /// What CREATEROLE is up to PostgreSQL 15.
 pub(crate) const NEARLY_ROOT: &str = "up to PostgreSQL 15 a login with CREATEROLE can give itself almost any role, \
@@ -32,6 +33,10 @@ fn statements(settings: &Settings, rights: &Rights, groups: &[String]) -> Vec<St
     if rights.has_grant_options() {
         let why = "sees logins that are half-way, without which no revocation can be proven";
         list.push(statement(why, format!("GRANT pg_read_all_stats TO {user};")));
+    }
+    if !rights.may_mint {
+        let why = "makes the functions that mint, in the temporary schema of each of its sessions";
+        list.push(statement(why, session::grant(&settings.connect.dbname, &rights.user)));
     }
     for group in groups {
         list.push(statement(&format!("makes sure that `{group}` is there"), create_role(group)));
@@ -64,7 +69,7 @@ fn statement(why: &str, text: String) -> Statement {
 }
 
 /// Makes a role that cannot log in, unless it is there.
-fn create_role(name: &str) -> String {
+pub(crate) fn create_role(name: &str) -> String {
     let create = format!(
         "BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {} NOLOGIN; END IF; END",
         literal(name),

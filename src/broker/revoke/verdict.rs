@@ -21,26 +21,30 @@ pub(super) fn of(
     now: Timestamp,
     again: Option<Timestamp>,
 ) -> LeaseEvent {
-    if is_dead(progress, report) {
+    if is_dead(lease, progress, report) {
         let proof = if never_minted(lease, progress, report) { Proof::NeverMinted } else { Proof::ReadBack };
         return LeaseEvent::Revoked { proof, at: now, handle: report.handle.clone() };
     }
-    if let Some(until) = beyond_reach(lease, report) {
+    if let Some(until) = beyond_reach(lease, progress, report) {
         return LeaseEvent::LeftResidual { until, reached: report.reached };
     }
     tried(lease, progress, report, now, again)
 }
 
-/// Gone, no session left, and nothing under that name can land any more (law 7).
-fn is_dead(progress: &Progress, report: &RevokeReport) -> bool {
+/// Gone, no session left, or never there; and nothing under that name can land any more (law 7).
+fn is_dead(lease: &Lease, progress: &Progress, report: &RevokeReport) -> bool {
     let gone = report.reached == Reached::Removed && report.sessions == Sessions::None;
-    let nothing_lands = match (progress.not_before, report.target_now) {
+    let dead = gone || never_minted(lease, progress, report);
+    dead && nothing_lands(progress, report) && report.error.is_none()
+}
+
+fn nothing_lands(progress: &Progress, report: &RevokeReport) -> bool {
+    match (progress.not_before, report.target_now) {
         (None, _) => true,
         (Some(_), _) if !report.absent => true,
         (Some(mint_by), Some(target_now)) => target_now > mint_by,
         (Some(_), None) => false,
-    };
-    gone && nothing_lands && report.error.is_none()
+    }
 }
 
 fn never_minted(lease: &Lease, progress: &Progress, report: &RevokeReport) -> bool {
@@ -48,14 +52,14 @@ fn never_minted(lease: &Lease, progress: &Progress, report: &RevokeReport) -> bo
 }
 
 /// The natural end of what its target cannot kill, once the broker did what can be done.
-fn beyond_reach(lease: &Lease, report: &RevokeReport) -> Option<Timestamp> {
+fn beyond_reach(lease: &Lease, progress: &Progress, report: &RevokeReport) -> Option<Timestamp> {
     let done = match lease.terms.grade {
         Grade::Exact => false,
-        Grade::Coarse => report.reached >= Reached::Disabled && report.error.is_none(),
-        Grade::None => report.error.is_none(),
+        Grade::Coarse => report.reached >= Reached::Disabled || report.absent,
+        Grade::None => true,
     };
     let LeaseState::Revoking { expires_at, .. } = &lease.state else { return None };
-    done.then_some(*expires_at)
+    (done && nothing_lands(progress, report) && report.error.is_none()).then_some(*expires_at)
 }
 
 fn tried(

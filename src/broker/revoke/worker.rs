@@ -1,6 +1,6 @@
 //! The calls that kill: each takes a batch to its target and writes down how far it came.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use leasehold_backend::{RevokeOrder, RevokeReport};
@@ -63,7 +63,7 @@ impl Inner {
         if again.is_some() {
             return;
         }
-        let tasks: HashSet<TaskId> = call.leases().iter().map(|one| one.lease.terms.task).collect();
+        let tasks: BTreeSet<TaskId> = call.leases().iter().map(|one| one.lease.terms.task).collect();
         call.finish();
         for task in tasks {
             self.finish_task(task).await;

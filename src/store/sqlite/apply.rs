@@ -5,9 +5,9 @@ use leasehold_law::subject::Subject;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ceilings::LiveCounts;
-use super::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
-use super::sql::{lane_number, signed, unusable};
+use super::sql::{lane_number, signed, unusable, version_query};
 use super::{Ceiling, Draft, Outcome, StoreError, archive, aside};
+use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 
 /// Why a set is not written.
 pub(super) struct Rejected {
@@ -95,7 +95,7 @@ fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), F
 }
 
 fn compare(conn: &Connection, check: &Check) -> Result<(), Failure> {
-    let (sql, key) = check.place.query();
+    let (sql, key) = version_query(&check.place);
     let found: Option<i64> = conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
     if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Failure::Stale(check.subject.clone())) }
 }

@@ -13,10 +13,6 @@ use super::sql::{rows, unusable};
 use super::{Ended, StoreError};
 use crate::store::archive as told;
 
-/// How much earlier and later than the moment in its id the first entry of a lease may lie.
-const EARLY: Span = Span::from_secs(1);
-const LATE: Span = Span::from_secs(30);
-
 /// Leases first: a task leaves after its last one, and the keys of its requests live as long as it is open.
 pub(super) fn ended(reader: &Reader<'_>, before: Timestamp, limit: usize) -> Result<Vec<Ended>, StoreError> {
     const LEASES: &str = "SELECT id FROM leases WHERE id < ?1 AND due IS NULL
@@ -63,8 +59,8 @@ pub(super) fn remove(conn: &Connection, ended: &Ended) -> Result<(), Failure> {
 /// A lease that has left its table. Entries are found by their task, and that by the moment in the lease's id.
 pub(super) fn lease(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
     const TASK: &str = "SELECT task FROM journal WHERE at BETWEEN ? AND ? AND lease = ? LIMIT 1";
-    let (made, text_id) = (id.made_at(), id.to_string());
-    let around = params![(made - EARLY).0, (made + LATE).0, text_id];
+    let ((first, last), text_id) = (told::first_entry(id), id.to_string());
+    let around = params![first.0, last.0, text_id];
     let mut statement = reader.conn.prepare_cached(TASK).map_err(unusable)?;
     let task = statement.query_row(around, |row| text(row, 0)).optional().map_err(unusable)?;
     let Some(task) = task else { return Ok(None) };

@@ -7,9 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::apply::Failure;
 use super::leases;
 use super::readers::Reader;
-use super::rows::{bytes, table, text};
+use super::rows::{bytes, text};
 use super::sql::{Terms, rows, unusable};
 use super::{Aside, AsideFilter, AsideKind, BadRow, StoreError};
+use crate::store::aside::{bare, table};
 
 /// Moves a row out of its table, if it is still the one that was read. An orphan has no row to move.
 pub(super) fn take(conn: &Connection, aside: &Aside) -> Result<(), Failure> {
@@ -73,10 +74,9 @@ pub(super) fn list(
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Aside> {
     let word = text(row, 0)?;
-    let known = AsideKind::ALL.into_iter().find(|kind| kind.name() == word);
     Ok(Aside {
         row: BadRow {
-            kind: known.unwrap_or(AsideKind::Lease),
+            kind: AsideKind::of(&word),
             id: text(row, 1)?,
             task: text(row, 2)?,
             target: text(row, 3)?,
@@ -138,18 +138,4 @@ fn body_of(
     let mut statement = reader.conn.prepare_cached(&sql).map_err(unusable)?;
     let read = |row: &Row<'_>| Ok((text(row, 0)?, bytes(row, 1)?));
     statement.query_row([id], read).optional().map_err(unusable)
-}
-
-fn bare(kind: AsideKind, id: &str, bytes: Vec<u8>, error: String) -> BadRow {
-    let nothing = String::new;
-    BadRow {
-        kind,
-        id: id.to_owned(),
-        task: nothing(),
-        target: nothing(),
-        principal: nothing(),
-        handle: None,
-        bytes,
-        error,
-    }
 }

@@ -12,9 +12,9 @@ use super::apply::{self, Rejected, run};
 use super::ceilings::LiveCounts;
 use super::hot::Hot;
 use super::journal;
-use super::set::Set;
 use super::sql::unusable;
 use super::{Outcome, StoreError};
+use crate::store::set::Set;
 
 /// So many sets make a checkpoint worth its flush once there is time for it.
 const WORTH_A_CHECKPOINT: usize = 256;

@@ -11,9 +11,9 @@ use leasehold_law::lease::LeaseState;
 use rusqlite::Connection;
 
 use super::apply::Failure;
-use super::set::{LeaseRow, Set, Write};
 use super::sql::unsigned;
 use super::{Ceiling, Counted};
+use crate::store::set::{LeaseRow, Set, Write};
 
 /// How many live leases those have who were asked about.
 #[derive(Default)]

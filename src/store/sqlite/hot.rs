@@ -13,7 +13,7 @@ use leasehold_law::subject::Subject;
 use leasehold_law::task::Task;
 
 use super::Ended;
-use super::set::{Set, Write};
+use crate::store::set::{Set, Write};
 
 /// So many rows of a kind are kept at least once so many were written; at most twice as many. A row is about two KiB.
 const KEPT: usize = 2048;

@@ -13,6 +13,7 @@ use super::readers::Reader;
 use super::rows::{bytes, newest, one, text};
 use super::sql::{Terms, lane_number, rows, unusable};
 use super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
+use crate::store::aside::sound_lease;
 
 const LIVE: &str = "due IS NOT NULL";
 
@@ -128,22 +129,8 @@ fn plain(row: &Row<'_>) -> rusqlite::Result<BadRow> {
 
 /// The lease, where its body can be read and says what the plain columns say.
 fn sound(row: &Row<'_>, plain: &BadRow) -> Result<Lease, String> {
-    let lease: Lease = serde_json::from_slice(&plain.bytes).map_err(|error| error.to_string())?;
-    let (terms, state) = (&lease.terms, &lease.state);
-    let due: Option<i64> = row.get(6).map_err(|error| error.to_string())?;
-    let pairs = [
-        ("id", terms.id.to_string() == plain.id),
-        ("task", terms.task.to_string() == plain.task),
-        ("target", terms.pair.target == plain.target),
-        ("principal", terms.principal.as_str() == plain.principal),
-        ("handle", state.handle() == plain.handle.as_deref()),
-        ("state", text(row, 5).is_ok_and(|word| word == state.name())),
-        ("due", state.due().map(|at| at.0) == due),
-    ];
-    match pairs.iter().find(|(_, same)| !same) {
-        Some((column, _)) => Err(format!("its {column} is not what its body says")),
-        None => Ok(lease),
-    }
+    let due = row.get(6).map_err(|error| error.to_string())?;
+    sound_lease(plain, &text(row, 5).map_err(|error| error.to_string())?, due)
 }
 
 /// A row that some read could not read, as it is now; `None` where it is gone or can be read.
@@ -157,15 +144,22 @@ pub(super) fn bad(reader: &Reader<'_>, id: &str) -> Result<Option<BadRow>, Store
     Ok(statement.query_row([id], read).optional().map_err(unusable)?.flatten())
 }
 
-/// Handles with their target.
-pub(super) fn recent_handles(
+/// Which of these handles were revoked since; each is one look into the indexes of what is gone.
+pub(super) fn revoked_handles(
     reader: &Reader<'_>,
+    target: &str,
+    among: &[String],
     since: Timestamp,
-) -> Result<Vec<(String, String)>, StoreError> {
-    const SQL: &str = "SELECT handle, target FROM leases WHERE revoked_at >= ?1 AND handle IS NOT NULL
-        UNION SELECT handle, target FROM set_aside WHERE gone_at >= ?1 AND handle IS NOT NULL
-        ORDER BY target, handle";
+) -> Result<Vec<String>, StoreError> {
+    const SQL: &str =
+        "SELECT EXISTS (SELECT 1 FROM leases WHERE handle = ?1 AND target = ?2 AND revoked_at >= ?3
+        UNION ALL SELECT 1 FROM set_aside WHERE handle = ?1 AND target = ?2 AND gone_at >= ?3)";
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
-    let found = statement.query_map([since.0], |row| Ok((row.get(0)?, row.get(1)?))).map_err(unusable)?;
-    found.collect::<Result<_, _>>().map_err(unusable)
+    let mut found = Vec::new();
+    for handle in among {
+        if statement.query_row(params![handle, target, since.0], |row| row.get(0)).map_err(unusable)? {
+            found.push(handle.clone());
+        }
+    }
+    Ok(found)
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::readers::Reader;
 use super::rows::{newest, one, text};
-use super::sql::{Place, Terms, lane_of, rows, unsigned, unusable};
+use super::sql::{Place, Terms, lane_of, rows, unsigned, unusable, version_query};
 use super::{AsideKind, Counts, LaneCounts, StoreError};
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
@@ -51,7 +51,7 @@ pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<
 
 fn version(reader: &Reader<'_>, subject: &Subject) -> Result<u64, StoreError> {
     let place = Place::of(subject)?;
-    let (sql, key) = place.query();
+    let (sql, key) = version_query(&place);
     let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
     let found: Option<i64> = statement.query_row([key], |row| row.get(0)).optional().map_err(unusable)?;
     Ok(found.map_or(0, unsigned))

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use super::readers::Reader;
 use super::sql::{Terms, unusable};
 use super::{AsideKind, StoreError};
+use crate::store::aside::table;
 
 /// The one row of a query for id and body; a body that cannot be read is an error here.
 pub(super) fn one<T: DeserializeOwned>(
@@ -63,14 +64,4 @@ pub(super) fn newest<T: DeserializeOwned>(
 ) -> Result<Vec<T>, StoreError> {
     let sql = format!("SELECT id, body FROM {}{terms} ORDER BY id DESC", table(kind));
     many(reader, kind, &sql, params_from_iter(terms.values()), limit)
-}
-
-/// The table of these rows. An orphan has none.
-pub(super) const fn table(kind: AsideKind) -> &'static str {
-    match kind {
-        AsideKind::Lease => "leases",
-        AsideKind::Task => "tasks",
-        AsideKind::Revocation => "revocations",
-        AsideKind::Orphan => "set_aside",
-    }
 }

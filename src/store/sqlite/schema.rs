@@ -4,14 +4,15 @@ use leasehold_law::journal::ChainId;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::sql::unusable;
-use super::{Options, Stamp, StoreError};
+use super::{Options, StoreError};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_rows_and_journal.sql"),
     include_str!("migrations/0002_lanes.sql"),
-    include_str!("migrations/0003_set_aside.sql"),
+    include_str!("migrations/0003_revoked_handles.sql"),
+    include_str!("migrations/0004_set_aside.sql"),
 ];
 
 /// Checks whose store it is, brings its schema up to date, and gives the chain that its journal continues.
@@ -78,11 +79,7 @@ fn check_identity(tx: &Connection, options: &Options) -> Result<(), StoreError> 
     if stamp == options.stamp.name() {
         return Ok(());
     }
-    let why = match options.stamp {
-        Stamp::Production => "it was made with --dev-trust, and such a store never serves production",
-        Stamp::Dev => "it serves production, and --dev-trust never opens such a store",
-    };
-    Err(StoreError::Foreign(why.to_owned()))
+    Err(StoreError::Foreign(options.stamp.refusal().to_owned()))
 }
 
 fn incarnation(tx: &Connection) -> Result<u32, StoreError> {

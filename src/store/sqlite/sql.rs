@@ -2,44 +2,10 @@
 
 use std::fmt;
 
-use leasehold_law::cause::Rank;
-use leasehold_law::subject::Subject;
 use rusqlite::types::Value;
 
 use super::StoreError;
-
-/// SQLite's numbers have 63 bits and a sign; no count of ours comes near.
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// How many rows at most.
-pub(super) fn rows(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-/// A count or a version that was stored.
-pub(super) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// A lane as it is stored.
-pub(super) const fn lane_number(lane: Rank) -> i64 {
-    match lane {
-        Rank::Routine => 0,
-        Rank::TaskEnd => 1,
-        Rank::Security => 2,
-    }
-}
-
-/// A lane that was stored; a number of no lane counts as the most urgent.
-pub(super) const fn lane_of(number: i64) -> Rank {
-    match number {
-        0 => Rank::Routine,
-        1 => Rank::TaskEnd,
-        _ => Rank::Security,
-    }
-}
+pub(super) use crate::store::set::{Place, lane_number, lane_of, rows, signed, unsigned};
 
 /// What SQLite says went wrong; its messages name tables and columns, never values.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
@@ -58,41 +24,12 @@ fn is_about_a_value(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// A value of ours as JSON text.
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Unusable(error.to_string()))
-}
-
-/// Where the version of a subject is kept.
-#[derive(Debug)]
-pub(super) enum Place {
-    /// In the task's own row.
-    Task(String),
-    /// In the lease's own row.
-    Lease(String),
-    /// In the table of subjects, by its JSON.
-    Subject(String),
-}
-
-impl Place {
-    /// Where this subject's version is kept.
-    pub(super) fn of(subject: &Subject) -> Result<Self, StoreError> {
-        Ok(match subject {
-            Subject::Task(id) => Self::Task(id.to_string()),
-            Subject::Lease(id) => Self::Lease(id.to_string()),
-            Subject::Agent(_) | Subject::Target(_) | Subject::Policy | Subject::Freezes => {
-                Self::Subject(json(subject)?)
-            }
-        })
-    }
-
-    /// The query for the version and its one parameter.
-    pub(super) fn query(&self) -> (&'static str, &str) {
-        match self {
-            Self::Task(id) => ("SELECT version FROM tasks WHERE id = ?", id),
-            Self::Lease(id) => ("SELECT version FROM leases WHERE id = ?", id),
-            Self::Subject(key) => ("SELECT version FROM subjects WHERE subject = ?", key),
-        }
+/// The query for the version of what lies here, and its one parameter.
+pub(super) fn version_query(place: &Place) -> (&'static str, &str) {
+    match place {
+        Place::Task(id) => ("SELECT version FROM tasks WHERE id = ?", id),
+        Place::Lease(id) => ("SELECT version FROM leases WHERE id = ?", id),
+        Place::Subject(key) => ("SELECT version FROM subjects WHERE subject = ?", key),
     }
 }
 

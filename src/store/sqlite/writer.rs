@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::batch::Batcher;
-use super::set::Set;
 use super::{Outcome, StoreError};
+use crate::store::set::Set;
 
 /// So many sets may wait; a batch takes a few milliseconds.
 const QUEUE: usize = 4096;

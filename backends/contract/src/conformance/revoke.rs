@@ -132,7 +132,9 @@ pub async fn a_session_that_was_just_logging_in_is_reaped(bench: &Bench<'_>) -> 
     let Some(session) = late.arrive().await else { return Ok(()) };
     let handles: Vec<_> = leased.issued.handle.or(report.handle).into_iter().collect();
     for _ in 0..TRIES {
-        bench.backend.reap(&handles).await?;
+        let mut late = bench.backend.late_sessions().await?;
+        late.retain(|handle| handles.contains(handle));
+        bench.backend.reap(&late).await?;
         if !session.works().await {
             return Ok(());
         }
@@ -154,6 +156,8 @@ pub async fn what_an_agent_made_falls_into_no_powerful_hands(bench: &Bench<'_>) 
 pub async fn reaping_leaves_strangers_alone(bench: &Bench<'_>) -> Outcome {
     let leased = bench.issue().await?;
     let session = open(bench, &leased).await?;
+    let late = bench.backend.late_sessions().await?;
+    ensure!(!late.iter().any(|handle| Some(handle) == leased.issued.handle.as_ref()), "it lives: {late:?}");
     bench.backend.reap(&[]).await?;
     if bench.backend.reap(&["no handle".to_owned()]).await.is_ok_and(|reaped| !reaped.is_empty()) {
         return Err(Failure::new("something was reaped under no handle"));

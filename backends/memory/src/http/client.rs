@@ -129,6 +129,10 @@ impl Backend for HttpBackend {
         reports
     }
 
+    async fn late_sessions(&self) -> Result<Vec<String>, BackendError> {
+        self.ask(&Ask::LateSessions).await
+    }
+
     async fn reap(&self, handles: &[String]) -> Result<Vec<Reaped>, BackendError> {
         self.ask(&Ask::Reap { handles: handles.to_vec() }).await
     }

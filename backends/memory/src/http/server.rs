@@ -138,6 +138,7 @@ impl Service {
             Ask::Renew { name, ttl, by } => value(backend.move_end(&name, ttl, by).await),
             Ask::Find { name } => value(backend.find(&name).await),
             Ask::Revoke { name, handle } => value(Ok(backend.kill(&name, handle.as_deref()).await)),
+            Ask::LateSessions => value(backend.late_sessions().await),
             Ask::Reap { handles } => value(backend.reap(&handles).await),
             Ask::Owner => value(backend.owner().await),
             Ask::Claim(claim) => value(backend.claim(&claim).await),

@@ -20,6 +20,7 @@ pub(super) enum Ask {
     Renew { name: String, ttl: Span, by: Timestamp },
     Find { name: String },
     Revoke { name: String, handle: Option<String> },
+    LateSessions,
     Reap { handles: Vec<String> },
     Owner,
     Claim(Claim),

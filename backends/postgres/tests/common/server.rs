@@ -79,7 +79,7 @@ impl Harness for Server {
     }
 
     async fn late_mint(&self, order: IssueOrder) -> Option<Box<dyn LateMint>> {
-        let wire = Wire::lay(self.site.cluster.port(), "CREATE ROLE").await;
+        let wire = Wire::lay(self.site.cluster.port(), "SCRAM-SHA-256$").await;
         let connect = json!({ "host": "127.0.0.1", "port": wire.port, "dbname": "postgres" });
         let backend = open(&self.site.with("connect", connect));
         let mint = tokio::spawn(async move { backend.issue(&order).await });

@@ -1,15 +1,15 @@
-//! A set of changes, made ready in the caller's task, so that the writer only writes.
+//! A set of changes, made ready in the caller's task, so that a writer only writes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use leasehold_law::cause::Rank;
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Timestamp;
 
-use super::sql::{Place, json, signed};
 use super::{Aside, Ceiling, Change, Draft, Ended, StoreError};
 
 /// What is written whole or not at all.
@@ -192,4 +192,66 @@ impl RevocationRow {
             body: json(revocation)?,
         })
     }
+}
+
+/// Where the version of a subject is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Place {
+    /// In the task's own row.
+    Task(String),
+    /// In the lease's own row.
+    Lease(String),
+    /// In the table of subjects, by its JSON.
+    Subject(String),
+}
+
+impl Place {
+    /// Where this subject's version is kept.
+    pub(super) fn of(subject: &Subject) -> Result<Self, StoreError> {
+        Ok(match subject {
+            Subject::Task(id) => Self::Task(id.to_string()),
+            Subject::Lease(id) => Self::Lease(id.to_string()),
+            Subject::Agent(_) | Subject::Target(_) | Subject::Policy | Subject::Freezes => {
+                Self::Subject(json(subject)?)
+            }
+        })
+    }
+}
+
+/// SQL's numbers have 63 bits and a sign; no count of ours comes near.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// How many rows at most.
+pub(super) fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// A count or a version that was stored.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A lane as it is stored.
+pub(super) const fn lane_number(lane: Rank) -> i64 {
+    match lane {
+        Rank::Routine => 0,
+        Rank::TaskEnd => 1,
+        Rank::Security => 2,
+    }
+}
+
+/// A lane that was stored; a number of no lane counts as the most urgent.
+pub(super) const fn lane_of(number: i64) -> Rank {
+    match number {
+        0 => Rank::Routine,
+        1 => Rank::TaskEnd,
+        _ => Rank::Security,
+    }
+}
+
+/// A value of ours as JSON text.
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Unusable(error.to_string()))
 }

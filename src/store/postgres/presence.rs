@@ -1,0 +1,139 @@
+//! Who is there: each broker holds its name, says every second that it lives, and fences who has fallen silent.
+//!
+//! A fence is a number that grows. Each connection that writes takes the next one of its broker, and every transaction
+//! compares it under a lock: whoever was paused, cut off or replaced meanwhile writes nothing more. Taking the next
+//! one waits for the transaction that holds the lock, so that what comes after sees how that one ended.
+
+use std::slice;
+use std::time::Duration;
+
+use leasehold_law::journal::ChainId;
+
+use super::fault::Fault;
+use super::link::Link;
+use super::{StoreError, column};
+
+/// How often a broker says that it lives.
+pub(super) const PULSE: Duration = Duration::from_secs(1);
+/// How often a start looks again whether a name has become free, and how many times: longer than [`GONE`].
+const LOOK: Duration = Duration::from_millis(250);
+const LOOKS: usize = 24;
+
+/// Compares the fence, under a lock that a takeover and the next connection wait for.
+pub(super) const FENCE: &str = "SELECT 1 FROM brokers WHERE name = $1 AND fence = $2 FOR SHARE";
+
+/// The name is free if nobody holds it, this process does, its holder has been silent for 30 s, or the holder's
+/// connection is gone and did not come back within 3 s.
+const TAKE: &str = "UPDATE brokers SET fence = fence + 1, holder = $2, chain = $3, seen_at = clock_timestamp(), \
+    pid = pg_backend_pid(), \
+    backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) \
+    WHERE name = $1 AND (holder IS NULL OR holder = $2 OR seen_at < clock_timestamp() - interval '30 s' \
+        OR (seen_at < clock_timestamp() - interval '3 s' AND NOT EXISTS (SELECT FROM pg_stat_activity a \
+            WHERE a.pid = brokers.pid AND a.backend_start = brokers.backend_start))) \
+    RETURNING fence";
+
+const ADD: &str = "INSERT INTO brokers (name, chain, fence, seen_at) VALUES ($1, $2, 0, clock_timestamp()) \
+    ON CONFLICT (name) DO NOTHING";
+
+const HOLDER: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity a \
+    WHERE a.pid = brokers.pid AND a.backend_start = brokers.backend_start) FROM brokers WHERE name = $1";
+
+const BEAT: &str = "UPDATE brokers SET seen_at = clock_timestamp() WHERE name = $1 AND holder = $2";
+
+/// Rows that a transaction in flight holds are passed over: their broker may be alive, and the next look comes soon.
+const FALLEN: &str = "WITH fallen AS (SELECT name FROM brokers WHERE name <> $1 AND holder IS NOT NULL \
+        AND (seen_at < clock_timestamp() - interval '30 s' \
+            OR (seen_at < clock_timestamp() - interval '5 s' AND NOT EXISTS (SELECT FROM pg_stat_activity a \
+                WHERE a.pid = brokers.pid AND a.backend_start = brokers.backend_start))) \
+        FOR UPDATE SKIP LOCKED) \
+    UPDATE brokers SET fence = fence + 1, holder = NULL FROM fallen WHERE brokers.name = fallen.name \
+    RETURNING brokers.name";
+
+/// What a fallen broker was working on.
+const UNCLAIM: [&str; 2] = [
+    "UPDATE leases SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = ANY($1) AND due IS NOT NULL",
+    "UPDATE tasks SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = ANY($1) AND due IS NOT NULL",
+];
+
+const LEAVE: &str = "UPDATE brokers SET holder = NULL WHERE name = $1 AND holder = $2";
+
+/// This broker among the others.
+#[derive(Clone, Debug)]
+pub(super) struct Presence {
+    /// Its name.
+    pub(super) name: String,
+    /// This process: another one with the same name is somebody else.
+    pub(super) holder: String,
+    /// Its chain.
+    pub(super) chain: ChainId,
+}
+
+impl Presence {
+    /// Takes the name with the next fence. A name that was just let go by a process that ended is waited for.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] while another process has the name.
+    pub(super) async fn enter(&self, link: &Link) -> Result<i64, StoreError> {
+        for _ in 0..LOOKS {
+            match self.take(link).await {
+                Err(StoreError::Held(name)) if self.is_held(link).await? => {
+                    return Err(StoreError::Held(name));
+                }
+                Err(StoreError::Held(_)) => tokio::time::sleep(LOOK).await,
+                other => return other,
+            }
+        }
+        self.take(link).await
+    }
+
+    /// Takes the next fence.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] while another process has the name.
+    pub(super) async fn take(&self, link: &Link) -> Result<i64, StoreError> {
+        let chain = self.chain.as_str();
+        link.rows(ADD, &[&self.name, &chain]).await?;
+        match link.row(TAKE, &[&self.name, &self.holder, &chain]).await? {
+            Some(row) => column(&row, 0),
+            None => Err(StoreError::Held(format!(
+                "under the name `{}`: stop that process, or give this one a `broker.name` of its own",
+                self.name
+            ))),
+        }
+    }
+
+    /// Whether the connection of the process that has the name is open.
+    async fn is_held(&self, link: &Link) -> Result<bool, StoreError> {
+        let row = link.row(HOLDER, &[&self.name]).await?;
+        row.map_or(Ok(false), |row| column(&row, 0))
+    }
+
+    /// Says that this broker lives.
+    pub(super) async fn beat(&self, link: &Link) -> Result<(), Fault> {
+        link.rows(BEAT, &[&self.name, &self.holder]).await.map(drop)
+    }
+
+    /// Fences brokers that have been silent for 30 s by the database's clock, or for 5 s without a connection that
+    /// writes, and lets go of what they were working on. Gives their names.
+    pub(super) async fn take_over(&self, link: &Link) -> Result<Vec<String>, StoreError> {
+        let rows = link.rows(FALLEN, &[&self.name]).await?;
+        let fallen: Vec<String> = rows.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
+        if !fallen.is_empty() {
+            unclaim(link, &fallen).await?;
+        }
+        Ok(fallen)
+    }
+
+    /// Lets go of the name, and of what this broker was working on.
+    pub(super) async fn leave(&self, link: &Link) -> Result<(), Fault> {
+        link.rows(LEAVE, &[&self.name, &self.holder]).await?;
+        unclaim(link, slice::from_ref(&self.name)).await
+    }
+}
+
+async fn unclaim(link: &Link, names: &[String]) -> Result<(), Fault> {
+    for sql in UNCLAIM {
+        link.rows(sql, &[&names]).await?;
+    }
+    Ok(())
+}

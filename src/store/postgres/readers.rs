@@ -1,0 +1,173 @@
+//! Reads: a few connections, apart from the writer, each of which takes questions before it has answered others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio_postgres::Row;
+
+use super::super::AsideKind;
+use super::super::set::rows;
+use super::StoreError;
+use super::address::Address;
+use super::column;
+use super::fault::Fault;
+use super::link::{Link, Param};
+
+/// So many connections.
+const READERS: usize = 4;
+/// So many bad rows are told apart; beyond that they count no higher.
+const MAX_BAD_ROWS: usize = 10_000;
+
+/// Rows that some read could not read, with what was wrong.
+type Bad = BTreeMap<(AsideKind, String), String>;
+
+/// A connection, and which of the writer's moves it has seen.
+type Slot = AsyncMutex<Option<(usize, Arc<Link>)>>;
+
+/// The connections that read.
+pub(super) struct Readers {
+    address: Arc<Address>,
+    links: Vec<Slot>,
+    turn: AtomicUsize,
+    /// How often the writer has connected anew.
+    moves: AtomicUsize,
+    bad: Mutex<Bad>,
+}
+
+impl Readers {
+    pub(super) fn new(address: Arc<Address>) -> Self {
+        let links = (0..READERS).map(|_| AsyncMutex::default()).collect();
+        Self {
+            address,
+            links,
+            turn: AtomicUsize::default(),
+            moves: AtomicUsize::default(),
+            bad: Mutex::default(),
+        }
+    }
+
+    /// Connections that are open may lead to a server that is no longer the primary.
+    pub(super) fn forget(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks. A connection that turns out to be gone is replaced once, since a question may be put twice.
+    ///
+    /// # Errors
+    /// Where the server does not answer, or refuses.
+    pub(super) async fn rows(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        match self.ask(sql, params).await {
+            Err(fault) if fault.ends_connection() => Ok(self.ask(sql, params).await?),
+            other => Ok(other?),
+        }
+    }
+
+    async fn ask(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
+        let place = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
+        let Some(slot) = self.links.get(place) else {
+            return Err(Fault::Silent("there are no readers".to_owned()));
+        };
+        let link = self.link(slot).await?;
+        let answer = link.rows(sql, params).await;
+        if matches!(&answer, Err(fault) if fault.ends_connection()) {
+            let mut held = slot.lock().await;
+            held.take_if(|(_, held)| Arc::ptr_eq(held, &link));
+        }
+        answer
+    }
+
+    async fn link(&self, slot: &Slot) -> Result<Arc<Link>, Fault> {
+        let mut held = slot.lock().await;
+        let moves = self.moves.load(Ordering::Relaxed);
+        if let Some((_, link)) = held.as_ref().filter(|(seen, link)| *seen == moves && !link.is_closed()) {
+            return Ok(link.clone());
+        }
+        let link = Arc::new(Link::open(&self.address, None).await?);
+        *held = Some((moves, link.clone()));
+        Ok(link)
+    }
+
+    /// The one row of a query for id and body; a body that cannot be read is an error here.
+    pub(super) async fn one<T: DeserializeOwned>(
+        &self,
+        kind: AsideKind,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Option<T>, StoreError> {
+        let Some(row) = self.rows(sql, params).await?.pop() else { return Ok(None) };
+        let id: &str = column(&row, 0)?;
+        match self.parse(kind, id, column(&row, 1)?) {
+            Some(value) => Ok(Some(value)),
+            None => Err(StoreError::Unreadable(format!("the {} `{id}`", kind.name()))),
+        }
+    }
+
+    /// The rows of a query for ids and bodies, whose last parameter is how many: the first `limit` that can be read. A
+    /// page that is shorter is the last.
+    pub(super) async fn many<T: DeserializeOwned>(
+        &self,
+        kind: AsideKind,
+        sql: &str,
+        params: &[Param<'_>],
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
+        loop {
+            let known = self.bad_count();
+            let asked = limit.saturating_add(usize::try_from(known).unwrap_or(usize::MAX));
+            let count = rows(asked);
+            let params: Vec<Param<'_>> = params.iter().copied().chain([&count as Param<'_>]).collect();
+            let found = self.rows(sql, &params).await?;
+            let mut read = Vec::new();
+            for row in &found {
+                read.extend(self.parse::<T>(kind, column(row, 0)?, column(row, 1)?));
+            }
+            // Bad rows that were not known took the places of good ones.
+            if read.len() >= limit || found.len() < asked || self.bad_count() == known {
+                read.truncate(limit);
+                return Ok(read);
+            }
+        }
+    }
+
+    /// What a body says; `None` for one that cannot be read, which is counted and set aside, so that it never hides
+    /// the rows beside it (law 9).
+    pub(super) fn parse<T: DeserializeOwned>(&self, kind: AsideKind, id: &str, body: &str) -> Option<T> {
+        match serde_json::from_str(body) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.note_bad(kind, id, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Remembers a bad row, once, until it is set aside.
+    pub(super) fn note_bad(&self, kind: AsideKind, id: &str, error: &str) {
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (kind, id.to_owned());
+        if bad.len() < MAX_BAD_ROWS && !bad.contains_key(&key) {
+            tracing::error!(row = id, error, "a {} cannot be read and is set aside", kind.name());
+            bad.insert(key, error.to_owned());
+        }
+    }
+
+    /// The bad rows that were met and are not set aside yet.
+    pub(super) fn bad_rows(&self) -> Vec<(AsideKind, String, String)> {
+        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        bad.iter().map(|((kind, id), error)| (*kind, id.clone(), error.clone())).collect()
+    }
+
+    /// How many they are.
+    pub(super) fn bad_count(&self) -> u64 {
+        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        u64::try_from(bad.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Forgets a bad row that is there no more.
+    pub(super) fn forget_bad(&self, kind: AsideKind, id: &str) {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, id.to_owned()));
+    }
+}

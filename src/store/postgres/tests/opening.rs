@@ -1,0 +1,79 @@
+//! Whose a store is, and who may have which name in it.
+
+use super::super::{Options, PostgresStore, Stamp};
+use super::world::Base;
+use crate::store::suite::samples::draft;
+use crate::store::suite::{put, verify_export};
+use crate::store::{Change, Store, StoreError};
+
+#[tokio::test]
+async fn a_name_is_held_by_one_process() {
+    let base = Base::new().await;
+    let first = base.open("broker-1").await;
+    let error = base.open_error(&base.options("broker-1")).await;
+    assert!(matches!(&error, StoreError::Held(whose) if whose.contains("`broker-1`")), "{error}");
+    let other = base.open("broker-2").await;
+    put(&first, vec![Change::Append(draft(1))]).await;
+    first.leave().await;
+    let next = base.open("broker-1").await;
+    put(&next, vec![Change::Append(draft(2))]).await;
+    put(&other, vec![Change::Append(draft(1))]).await;
+    assert_eq!((verify_export(&next).await, verify_export(&other).await), (2, 1));
+}
+
+/// As after a kill: nobody has let go, and the connections are gone.
+#[tokio::test]
+async fn a_process_that_was_killed_leaves_its_name_in_seconds() {
+    let base = Base::new().await;
+    let killed = base.open("broker-1").await;
+    killed.herald.abort();
+    base.sql("SELECT pg_terminate_backend(pid) FROM leasehold.brokers").await;
+    base.open("broker-1").await;
+    drop(killed);
+}
+
+/// RULES R-19.
+#[tokio::test]
+async fn a_store_serves_the_installation_and_purpose_it_was_made_for() {
+    let base = Base::new().await;
+    base.open("broker-1").await.leave().await;
+    let options = base.options("broker-1");
+    let told = async |options: Options| {
+        let error = base.open_error(&options).await;
+        assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+        error.to_string()
+    };
+    let dev = told(Options { stamp: Stamp::Dev, ..options.clone() }).await;
+    assert!(dev.contains("--dev-trust never opens"), "{dev}");
+    let other = told(Options { installation: "other".to_owned(), ..options.clone() }).await;
+    assert!(other.contains("`inst`") && other.contains("`other`"), "{other}");
+    PostgresStore::open(&options).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_from_the_future_is_left_alone() {
+    let base = Base::new().await;
+    base.open("broker-1").await.leave().await;
+    base.sql("INSERT INTO leasehold.schema_version VALUES (99)").await;
+    let error = base.open_error(&base.options("broker-1")).await;
+    assert_eq!(error, StoreError::Newer { found: 99, known: 1 });
+}
+
+#[tokio::test]
+async fn brokers_that_start_together_make_one_store() {
+    let base = Base::new().await;
+    let opened = futures::join!(base.open("broker-1"), base.open("broker-2"), base.open("broker-3"));
+    put(&opened.0, vec![Change::Append(draft(1))]).await;
+    assert_eq!(base.count("SELECT count(*) FROM leasehold.brokers").await, 3);
+    assert_eq!(base.count("SELECT count(*) FROM leasehold.schema_version").await, 1);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_without_it() {
+    let base = Base::new().await;
+    let options = base.options("broker-1");
+    let url = std::fs::read_to_string(&options.url_file).unwrap();
+    std::fs::write(&options.url_file, url.replace("throwaway", "hunter2")).unwrap();
+    let told = format!("{:?}", base.open_error(&options).await);
+    assert!(told.contains("authentication failed") && !told.contains("hunter2"), "{told}");
+}

@@ -1,0 +1,159 @@
+//! The broker's host: starts it on what the last life left, and starts it again when it dies or is told to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::broker::{Broker, Keeping, Parts, TaskLimits};
+use leasehold::clock::Clock;
+use leasehold::ledger::{HIGH_WATER, Ledger};
+use leasehold::registry::Registry;
+use leasehold::store::sqlite::{Options, SqliteStore, Writer};
+use leasehold::store::{Stamp, Store};
+use leasehold::vault_door::{TargetPart, VaultDoor};
+use leasehold_backend::Claim;
+use leasehold_law::principal::InstallationKey;
+use leasehold_law::subject::Subject;
+use leasehold_law::time::{Span, Timestamp};
+use zeroize::Zeroizing;
+
+use crate::disk::SimStore;
+use crate::ground::{Ground, VERSIONS, ground, quotas};
+use crate::life::{Life, pause};
+use crate::target::SimBackend;
+use crate::time::Bits;
+use crate::world::World;
+
+/// How long a broker that is told to stop may go on with what is under way; as in src/server.rs.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Keeps a broker running for as long as the world lasts.
+pub(crate) async fn run(world: Arc<World>) {
+    for number in 1.. {
+        let life = Life::begin(&world);
+        let booted = tokio::select! {
+            biased;
+            () = life.over() => Err("it died".to_owned()),
+            booted = boot(&world, &life, number) => booted,
+        };
+        match booted {
+            Ok(broker) => serve(&world, &life, broker, number).await,
+            Err(error) => world.history.note(format!("life {number} does not begin: {error}")),
+        }
+        life.end();
+        world.disk.close();
+        pause(world.dice.millis(50, 6000)).await;
+    }
+}
+
+/// Serves until it dies, or is told to stop.
+async fn serve(world: &Arc<World>, life: &Life, broker: Broker, number: u64) {
+    world.history.note(format!("life {number} serves"));
+    let sweeping = broker.clone();
+    let sweep = tokio::spawn(async move { sweeping.sweep().await });
+    world.serve(Some((broker.clone(), life.clone())));
+    tokio::select! {
+        biased;
+        () = life.over() => {}
+        () = planned_stop(world) => {
+            world.history.note(format!("life {number} is told to stop"));
+            broker.drain();
+            tokio::select! {
+                biased;
+                () = life.over() => {}
+                drained = tokio::time::timeout(DRAIN, broker.drained()) => {
+                    world.history.note(format!("life {number} stops, all done: {}", drained.is_ok()));
+                }
+            }
+        }
+    }
+    world.serve(None);
+    sweep.abort();
+}
+
+/// Some brokers are told to stop, while the weather lasts.
+async fn planned_stop(world: &World) {
+    if world.dice.chance(400) {
+        pause(world.dice.millis(5000, 60_000)).await;
+        if !world.weather.is_calm() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, String> {
+    let options = Options {
+        path: world.dir.path().join("leases.db"),
+        chain: "sim".to_owned(),
+        stamp: Stamp::Dev,
+        writer: Writer::Inline,
+        cache_mib: 1,
+    };
+    world.disk.put(SqliteStore::open(&options).map_err(|error| error.to_string())?);
+    let store: Arc<dyn Store> = Arc::new(SimStore { world: world.clone(), life: life.clone() });
+    let high_water = store.number(HIGH_WATER).await.map_err(|error| error.to_string())?;
+    let clock = Arc::new(Clock::new(world.time.clone(), high_water.map(Timestamp)));
+    let ledger = Ledger::new(store.clone(), clock.clone());
+    let version = if world.dice.chance(800) { 0 } else { world.dice.roll(VERSIONS as u64) };
+    let ground = ground(usize::try_from(version).unwrap());
+    let changed = note_config(ground, &ledger).await?;
+    let key = InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]));
+    let claim = Claim { installation: key.installation(), incarnation: 1 };
+    let broker = Broker::new(Parts {
+        entropy: Bits::of_broker(world.seed.wrapping_mul(1000) + number, clock.clone()),
+        door: VaultDoor::new(targets(world, life, ground), clock.clone()),
+        registry: registry(ground, store.as_ref()).await?,
+        tasks: TaskLimits {
+            grace: Span::from_secs(30),
+            default_deadline: Span::from_secs(60),
+            max_deadline: Span::from_mins(10),
+        },
+        quotas: quotas(),
+        keeping: Keeping {
+            claim,
+            restored: None,
+            sweep_every: Span::from_mins(1),
+            retention: Span::from_mins(24 * 60),
+        },
+        name: "sim".to_owned(),
+        clock,
+        ledger,
+        key,
+    });
+    broker.recover(&changed).await.map_err(|error| error.to_string())?;
+    Ok(broker)
+}
+
+/// The config subjects that differ from the last life: each gets its next version, as in src/server/assemble.rs.
+async fn note_config(ground: &Ground, ledger: &Ledger) -> Result<Vec<Subject>, String> {
+    let known = ledger.store().digests().await.map_err(|error| error.to_string())?;
+    let known: BTreeMap<Subject, String> = known.into_iter().collect();
+    let differs = |(subject, digest): &(&Subject, &String)| known.get(*subject) != Some(*digest);
+    let changed: Vec<_> =
+        ground.digests.iter().filter(differs).map(|(s, d)| (s.clone(), d.clone())).collect();
+    let subjects = changed.iter().map(|(subject, _)| subject.clone()).collect();
+    if !changed.is_empty() {
+        ledger.record_config(changed).await.map_err(|error| error.to_string())?;
+    }
+    Ok(subjects)
+}
+
+async fn registry(ground: &Ground, store: &dyn Store) -> Result<Registry, String> {
+    let subjects: Vec<_> = ground.digests.keys().cloned().collect();
+    let versions = store.versions(&subjects).await.map_err(|error| error.to_string())?;
+    let versions = subjects.into_iter().zip(versions).collect();
+    Ok(Registry::new(ground.catalog.clone(), ground.engine.clone(), versions))
+}
+
+fn targets(world: &Arc<World>, life: &Life, ground: &Ground) -> BTreeMap<String, TargetPart> {
+    let mut parts = BTreeMap::new();
+    for site in &world.sites {
+        let backend = SimBackend { world: world.clone(), life: life.clone(), site: site.clone() };
+        let of_site = ground.catalog.grants.values().filter(|grant| grant.pair.target == site.name);
+        let grants = of_site.map(|grant| (grant.pair.clone(), grant.recipe.clone())).collect();
+        let part = TargetPart { kind: "memory".to_owned(), backend: Arc::new(backend), grants };
+        parts.insert(site.name.to_owned(), part);
+    }
+    parts
+}

@@ -1,0 +1,181 @@
+//! Operators at work, who revoke and lift, and the sky above all: outages, full disks, clocks that step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::broker::RevokeCommand;
+use leasehold_law::caller::CallerId;
+use leasehold_law::id::RevocationId;
+use leasehold_law::lease::{Lease, LeaseState};
+use leasehold_law::revocation::Selector;
+use leasehold_law::time::Span;
+
+use crate::ground::agents;
+use crate::life::pause;
+use crate::world::World;
+
+/// How far the wall clock may be behind for an operator to take it as right.
+const FORGIVEN: Span = Span::from_secs(20);
+
+fn operator() -> CallerId {
+    CallerId::LocalUser(0)
+}
+
+/// Revokes now and then, and lifts what it froze.
+pub(crate) async fn live(world: Arc<World>) {
+    loop {
+        pause(world.dice.millis(2000, 20_000)).await;
+        if world.dice.chance(500) {
+            a_mint(&world).await;
+        }
+        if world.weather.is_calm() {
+            return;
+        }
+        match world.dice.roll(5) {
+            0..=2 => revoke(&world).await,
+            3 => lift_one(&world).await,
+            _ => confirm_clock(&world).await,
+        }
+    }
+}
+
+/// The worst moment to revoke: something is being minted.
+async fn a_mint(world: &World) {
+    for _ in 0..100 {
+        if minting(world).is_some() {
+            return;
+        }
+        pause(Duration::from_millis(20)).await;
+    }
+}
+
+fn minting(world: &World) -> Option<Lease> {
+    let rows = world.record.rows();
+    rows.live().find(|lease| matches!(lease.state, LeaseState::Minting { .. })).cloned()
+}
+
+async fn revoke(world: &Arc<World>) {
+    let Some(selector) = select(world) else { return };
+    let freeze = world.dice.chance(500).then(|| world.dice.chance(500));
+    let command = RevokeCommand { selector, freeze, reason: "the simulation".to_owned(), by: operator() };
+    world.history.note(format!("operator revokes {}, freeze {freeze:?}", command.selector));
+    let revoke = async |broker: leasehold::broker::Broker| broker.revoke(command).await;
+    match world.call("revoke", revoke).await {
+        Some(Ok(revocation)) => world.record.told_revoked(&revocation),
+        Some(Err(refused)) => world.history.note(format!("revoke: {refused}")),
+        None => {}
+    }
+}
+
+fn select(world: &World) -> Option<Selector> {
+    if let Some(lease) = minting(world) {
+        return Some(match world.dice.roll(3) {
+            0 => Selector::Lease(lease.terms.id),
+            1 => Selector::Task(lease.terms.task),
+            _ => Selector::Agent(lease.terms.agent),
+        });
+    }
+    let rows = world.record.rows();
+    let leases: Vec<_> = rows.live().map(|lease| lease.terms.id).collect();
+    let tasks: Vec<_> = rows.tasks.keys().copied().collect();
+    match world.dice.roll(4) {
+        0 | 1 => world.dice.pick(&leases).copied().map(Selector::Lease),
+        2 => world.dice.pick(&tasks).copied().map(Selector::Task),
+        _ => world.dice.pick(&agents()).cloned().map(Selector::Agent),
+    }
+}
+
+fn standing(world: &World) -> Vec<RevocationId> {
+    let rows = world.record.rows();
+    rows.revocations.values().filter(|r| r.is_freezing()).map(|r| r.id).collect()
+}
+
+async fn lift_one(world: &World) {
+    if let Some(id) = world.dice.pick(&standing(world)).copied() {
+        lift(world, id).await;
+    }
+}
+
+async fn lift(world: &World, id: RevocationId) {
+    let lift = async |broker: leasehold::broker::Broker| broker.lift(id, operator(), "over".to_owned()).await;
+    if let Some(Err(refused)) = world.call("lift", lift).await {
+        world.history.note(format!("lift {id}: {refused}"));
+    }
+}
+
+/// Takes the wall clock as right where it is a little behind: each such step lets leases live longer by as much. Where
+/// it is far behind, an operator would set it right.
+async fn confirm_clock(world: &World) {
+    let Some((broker, _)) = world.serving() else { return };
+    let reading = broker.clock().read();
+    if reading.behind <= FORGIVEN {
+        drop(world.call("confirm", async |b| b.confirm_clock("uid:0", "looked").await).await);
+    } else {
+        world.time.set_right(reading.now);
+    }
+}
+
+/// What freezes is lifted, and the clocks agree: the calm begins.
+pub(crate) async fn settle(world: &World) {
+    for _ in 0..20 {
+        if let Some((broker, _)) = world.serving() {
+            world.time.set_right(broker.now());
+            for id in standing(world) {
+                lift(world, id).await;
+            }
+            if standing(world).is_empty() {
+                return;
+            }
+        }
+        pause(Duration::from_secs(1)).await;
+    }
+    world.history.wrong("what freezes cannot be lifted in calm weather");
+}
+
+/// What happens to everybody at once.
+pub(crate) async fn sky(world: Arc<World>) {
+    loop {
+        pause(world.dice.millis(2000, 9000)).await;
+        if world.weather.is_calm() {
+            return;
+        }
+        if world.dice.chance(world.weather.rates().sky) {
+            match world.dice.roll(4) {
+                0 | 1 => drop(tokio::spawn(outage(world.clone()))),
+                2 => drop(tokio::spawn(full_disk(world.clone()))),
+                _ => drop(tokio::spawn(step_clock(world.clone()))),
+            }
+        }
+    }
+}
+
+async fn outage(world: Arc<World>) {
+    let Some(site) = world.dice.pick(&world.sites).cloned() else { return };
+    world.history.note(format!("{} is down", site.name));
+    site.set_down(true);
+    pause(world.dice.millis(1000, 35_000)).await;
+    site.set_down(false);
+    world.history.note(format!("{} is up", site.name));
+}
+
+async fn full_disk(world: Arc<World>) {
+    world.history.note("the disk is full");
+    world.weather.fill_disk(true);
+    pause(world.dice.millis(500, 12_000)).await;
+    world.weather.fill_disk(false);
+    world.history.note("the disk has room");
+}
+
+/// Mostly a little, either way; sometimes by half an hour. Somebody looks at it soon.
+async fn step_clock(world: Arc<World>) {
+    let size = match world.dice.roll(4) {
+        0 => 1_800_000,
+        1 => 60_000,
+        _ => 8000,
+    };
+    let millis = i64::try_from(world.dice.roll(size * 2)).unwrap() - i64::try_from(size).unwrap();
+    world.history.note(format!("the wall clock steps by {millis} ms"));
+    world.time.step(millis);
+    pause(world.dice.millis(500, 12_000)).await;
+    confirm_clock(&world).await;
+}
