@@ -1,10 +1,11 @@
 //! What the streams say: bounded, so that a client that never reads costs a fixed amount and is let go.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::time::Duration;
 
-use leasehold_law::id::TaskId;
-use leasehold_law::lease::LeaseState;
+use leasehold_law::id::{LeaseId, TaskId};
+use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Span;
 use leasehold_proto::v1::WatchTaskResponse;
@@ -54,6 +55,29 @@ struct Watch {
 struct Warned {
     silent: bool,
     deadline: bool,
+    /// Leases that are dying, and the client knows.
+    dying: HashSet<LeaseId>,
+}
+
+impl Warned {
+    /// Whether a client learns from this that it must stop using a lease. What happens on another broker may be over
+    /// before it is seen here, so that the end itself says so where nothing before it did.
+    fn of_the_end(&mut self, lease: &Lease) -> bool {
+        match lease.state {
+            LeaseState::Revoking { .. } => {
+                self.dying.insert(lease.terms.id);
+                true
+            }
+            LeaseState::Revoked { .. } | LeaseState::Residual { .. } | LeaseState::Lapsed { .. } => {
+                !self.dying.remove(&lease.terms.id)
+            }
+            LeaseState::New
+            | LeaseState::Refused { .. }
+            | LeaseState::Minting { .. }
+            | LeaseState::Active { .. }
+            | LeaseState::Renewing { .. } => false,
+        }
+    }
 }
 
 /// The client is gone, or has been let go.
@@ -96,12 +120,12 @@ impl Watch {
         match notice {
             Notice::Lease(lease) if lease.terms.task == self.task.terms.id => {
                 let view = Some(write::lease(&lease));
-                let dying = matches!(lease.state, LeaseState::Revoking { .. });
-                self.say(match dying {
-                    true => Event::LeaseRevoked(response::LeaseRevoked { lease: view }),
-                    false => Event::LeaseChanged(response::LeaseChanged { lease: view }),
-                })
-                .await
+                let event = if self.warned.of_the_end(&lease) {
+                    Event::LeaseRevoked(response::LeaseRevoked { lease: view })
+                } else {
+                    Event::LeaseChanged(response::LeaseChanged { lease: view })
+                };
+                self.say(event).await
             }
             Notice::Task(task) if task.terms.id == self.task.terms.id => {
                 self.task_changed((*task).clone()).await

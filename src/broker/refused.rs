@@ -356,7 +356,7 @@ impl Refused {
             .retry_after(Span::from_secs(5))
     }
 
-    /// Leases are being revoked, but neither that nor a freeze is on record.
+    /// Leases are being revoked, but a crash would forget it, and no freeze is in force.
     #[must_use]
     pub fn unrecorded(revocation: &Revocation, error: &LedgerError) -> Self {
         let count = revocation.leases.len();
@@ -364,7 +364,9 @@ impl Refused {
             Reason::Journal,
             format!("{count} leases are being revoked, and nothing of it is on record"),
         )
-        .why(format!("no freeze is in force: {error}"))
+        .why(format!(
+            "they are being killed, but a crash would forget them, and no freeze is in force: {error}"
+        ))
         .next("mend the journal, then revoke again")
         .detail("leases", count)
     }

@@ -75,8 +75,8 @@ impl Broker {
     /// operator whose call is cut off has revoked nevertheless. Returns once every lease is condemned.
     ///
     /// # Errors
-    /// Where there is nothing that it could take. A failing journal does not stop it (RULES R-24); where it kept the
-    /// freeze from being in force, that is the answer.
+    /// Where there is nothing that it could take. A failing journal does not stop it (RULES R-24), and is
+    /// the answer: what is not on record is not promised, since a crash would forget what could not be killed yet.
     pub async fn revoke(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
         self.inner.require_selected(&command.selector).await?;
         let (answer, answered) = oneshot::channel();
@@ -97,11 +97,7 @@ impl Broker {
             // between the list and the barrier is listed now.
             if let Err(error) = inner.ledger.record_revocation(&revocation).await {
                 tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
-                return if revocation.freeze {
-                    Err(Refused::unrecorded(&revocation, &error))
-                } else {
-                    Ok(revocation)
-                };
+                return Err(Refused::unrecorded(&revocation, &error));
             }
             inner.take(&mut revocation).await?;
         }

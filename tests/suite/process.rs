@@ -103,7 +103,7 @@ async fn a_signal_drains() {
     rig.start(&[]).await;
     let mut agent = rig.agent().await;
     let task = agent.open(&[PAIR]).await.unwrap();
-    wire.hold(Hold::Answer(" IN ROLE "));
+    wire.hold(Hold::Answer("SCRAM-SHA-256$"));
     let minting = tokio::spawn(async move { agent.lease(&task, PAIR).await });
     wire.holds().await;
     let asked = Instant::now();

@@ -182,7 +182,7 @@ impl Ground for Postgres {
     }
 
     fn wire(&self) -> (&StallingProxy, &'static str) {
-        (&self.wire, "CREATE ROLE")
+        (&self.wire, "SCRAM-SHA-256$")
     }
 
     async fn leased(&self) -> Seen<Vec<Role>> {
