@@ -14,7 +14,7 @@ use crate::world::{Client, Setup, World, eventually, login, reason};
 
 const READ: &str = "orders.read@orders";
 
-async fn sweep(admin: &Client, target: &str, dry_run: bool, at_most: u64) -> v1::Sweep {
+pub(crate) async fn sweep(admin: &Client, target: &str, dry_run: bool, at_most: u64) -> v1::Sweep {
     let request = v1::SweepTargetRequest { target: target.into(), dry_run, at_most };
     admin.targets.clone().sweep_target(request).await.unwrap().into_inner().sweep.unwrap()
 }

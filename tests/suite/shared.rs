@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use leasehold::server::{Running, StartError};
+use leasehold::config::Trust;
+use leasehold::server::{Restore, Running, StartError, backup, restore};
 use leasehold_proto::v1;
 use leasehold_proto::v1::watch_task_response::Event;
 use rustix::process::Signal;
@@ -10,6 +11,7 @@ use tokio_postgres::Client as Session;
 use tonic::Code;
 
 use crate::child::{PAIR, Rig};
+use crate::orphans::sweep;
 use crate::site::Site;
 use crate::world::{
     PATIENCE, Setup, World, by_heartbeat, eventually, lease_request, open_request, refused, seconds,
@@ -101,6 +103,64 @@ async fn a_watch_on_one_broker_sees_a_revoke_on_the_other() {
     let frozen = refused(a.lease(&task, "orders.read@orders").await);
     assert_eq!(frozen.1, "FROZEN", "the barrier stands before every broker");
     a.until_lease(&lease.id, v1::LeaseState::Revoked).await;
+    pair.a.stop().await;
+    pair.b.stop().await;
+}
+
+/// RULES R-11: each sees the whole target, so that each keeps to the bound; revoking twice harms nobody.
+#[tokio::test]
+async fn brokers_that_sweep_at_once_revoke_an_orphan_and_nothing_else() {
+    let pair = Pair::new().await;
+    let mut a = pair.world.agent_at("triage", &pair.a).await;
+    let task = a.open(&["orders.read@orders"]).await.unwrap();
+    let lost = a.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    let kept = a.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    pair.root.execute("DELETE FROM leasehold.leases WHERE id = $1", &[&lost.id]).await.unwrap();
+    pair.world.pass(61);
+    let (first, second) =
+        (pair.world.operator_at("admin", &pair.a).await, pair.world.operator_at("admin", &pair.b).await);
+    futures::join!(sweep(&first, "orders", false, 0), sweep(&second, "orders", false, 0));
+    let there = |name: &str| pair.world.orders.accounts().contains_key(name);
+    eventually("the orphan is gone", || async { !there(&lost.principal) }).await;
+    let alive = "SELECT count(*) FROM leasehold.set_aside WHERE gone_at IS NULL";
+    eventually("its death is on record", || async { pair.count(alive).await == 0 }).await;
+    assert_eq!(pair.count("SELECT count(*) FROM leasehold.set_aside").await, 1);
+    assert!(there(&kept.principal));
+    assert_eq!(a.look(&kept.id).await.state(), v1::LeaseState::Active);
+    pair.a.stop().await;
+    pair.b.stop().await;
+}
+
+/// Law 9, over brokers.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_killed_by_one_of_the_brokers() {
+    let pair = Pair::new().await;
+    let mut a = pair.world.agent_at("triage", &pair.a).await;
+    let task = a.open(&["orders.read@orders"]).await.unwrap();
+    let lease = a.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    let spoil = "UPDATE leasehold.leases SET body = '{' WHERE id = $1";
+    pair.root.execute(spoil, &[&lease.id]).await.unwrap();
+    pair.world.pass(3600);
+    let there = || pair.world.orders.accounts().contains_key(&lease.principal);
+    eventually("its principal is gone", || async { !there() }).await;
+    let gone = "SELECT count(*) FROM leasehold.set_aside WHERE kind = 'lease' AND bytes = '{' AND gone_at IS NOT NULL";
+    eventually("its bytes are kept", || async { pair.count(gone).await == 1 }).await;
+    assert_eq!(pair.count("SELECT count(*) FROM leasehold.leases").await, 0);
+    pair.a.stop().await;
+    pair.b.stop().await;
+}
+
+/// A server that brokers share is copied by its own tools.
+#[tokio::test]
+async fn backup_and_restore_refuse_a_shared_store_and_say_what_to_use() {
+    let pair = Pair::new().await;
+    let (config, time) = (pair.world.path("leasehold.toml"), pair.world.time.clone());
+    let refused = backup(config.clone(), Trust::Dev, pair.world.path("copy.db"), time.clone()).await;
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("PostgreSQL: use pg_dump"), "{told}");
+    let how = Restore { from: pair.world.path("copy.db"), replace: true, incarnation: None };
+    let told = restore(config, Trust::Dev, how, time).await.unwrap_err().to_string();
+    assert!(told.contains("PostgreSQL: use pg_restore"), "{told}");
     pair.a.stop().await;
     pair.b.stop().await;
 }

@@ -18,4 +18,4 @@ CREATE TABLE set_aside (
 ) STRICT;
 
 CREATE INDEX set_aside_due ON set_aside (due) WHERE due IS NOT NULL;
-CREATE INDEX set_aside_gone ON set_aside (gone_at) WHERE gone_at IS NOT NULL;
+CREATE INDEX set_aside_gone ON set_aside (handle) WHERE gone_at IS NOT NULL;
