@@ -59,14 +59,15 @@ impl Readers {
     /// # Errors
     /// Where the server does not answer, or refuses.
     pub(super) async fn rows(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        match self.ask(sql, params).await {
-            Err(fault) if fault.ends_connection() => Ok(self.ask(sql, params).await?),
+        // The same one again, which is a new connection by then: the next may be gone as well.
+        let place = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
+        match self.ask(place, sql, params).await {
+            Err(fault) if fault.ends_connection() => Ok(self.ask(place, sql, params).await?),
             other => Ok(other?),
         }
     }
 
-    async fn ask(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
-        let place = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
+    async fn ask(&self, place: usize, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
         let Some(slot) = self.links.get(place) else {
             return Err(Fault::Silent("there are no readers".to_owned()));
         };
