@@ -273,14 +273,21 @@ async fn revoke_agent(world: &World) -> v1::Revocation {
     let request = v1::RevokeRequest {
         selector: Some(v1::Selector { kind: Some(v1::selector::Kind::Agent(agent)) }),
         reason: "a storm".into(),
-        wait: seconds(120),
+        wait: seconds(30),
         ..v1::RevokeRequest::default()
     };
-    let mut progress = world.admin().await.revocations.revoke(request).await.unwrap().into_inner();
+    let mut client = world.admin().await;
+    let mut progress = client.revocations.revoke(request).await.unwrap().into_inner();
+    let mut id = String::new();
     loop {
-        let told = progress.message().await.unwrap().unwrap();
-        if told.done {
-            return told.revocation.unwrap();
+        match progress.message().await.unwrap() {
+            Some(told) if told.done => return told.revocation.unwrap(),
+            Some(told) => id = told.revocation.unwrap().id,
+            // The stream ends with its wait; a watch goes on until all is confirmed.
+            None => {
+                let watch = v1::WatchRevocationRequest { revocation: id.clone() };
+                progress = client.revocations.watch_revocation(watch).await.unwrap().into_inner();
+            }
         }
     }
 }

@@ -73,8 +73,9 @@ impl Broker {
     /// # Errors
     /// Where the task is not the caller's. A journal that takes nothing does not stop the end.
     pub async fn note_abort(&self, asker: &Asker, id: TaskId, reason: &str) -> Result<(), Refused> {
-        self.own_task(asker, id).await?;
-        if reason.is_empty() {
+        let task = self.own_task(asker, id).await?;
+        // Once a task: saying it again and again would fill the disk outside every quota.
+        if reason.is_empty() || task.state != TaskState::Open {
             return Ok(());
         }
         let details = std::collections::BTreeMap::from([

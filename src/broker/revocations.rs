@@ -18,6 +18,8 @@ use crate::fault::{self, Point};
 
 /// How many revocations are looked at after a start: no more can have been under way when the last run ended.
 const UNDER_WAY: usize = 512;
+/// How long a revocation may have taken from its beginning until it was on record.
+const RECORDED_WITHIN: Span = Span::from_secs(10);
 /// How many leases a dry run names; it counts all.
 const SHOWN: usize = 1000;
 
@@ -219,7 +221,7 @@ impl Inner {
             if page.is_empty() {
                 break;
             }
-            page.retain(|lease| lease.terms.created_at <= revocation.at && is_untouched(lease));
+            page.retain(|lease| is_meant(&revocation, lease) && is_untouched(lease));
             taken += page.len();
             revocation.leases.extend(page.iter().map(|lease| lease.terms.id).filter(|id| listed.insert(*id)));
             self.remember(&revocation).await;
@@ -230,6 +232,12 @@ impl Inner {
         self.remember(&revocation).await;
         Ok(taken)
     }
+}
+
+/// Whether a revocation that was cut short was to take this lease. Behind a barrier that stands nothing younger is legal;
+/// without one, what was minted until the revocation was on record, by a clock that may be a little ahead, is taken too.
+fn is_meant(revocation: &Revocation, lease: &Lease) -> bool {
+    revocation.is_freezing() || lease.terms.created_at <= revocation.at + RECORDED_WITHIN
 }
 
 /// Live, and nobody has begun to kill it.

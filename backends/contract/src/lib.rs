@@ -14,6 +14,10 @@ use async_trait::async_trait;
 use leasehold_law::policy::{IssueOrder, RenewOrder};
 use leasehold_law::principal::PrincipalName;
 
+/// The most calls of [`Backend::revoke`] that a broker makes to one target at a time, the one that is kept for security
+/// among them: a backend that pools connections has as many for revocations, or a storm of expiries holds up incidents.
+pub const REVOKE_CALLS: usize = 5;
+
 pub use capability::{Capabilities, Findable};
 pub use error::BackendError;
 pub use kind::{BackendKind, Entropy, KindError, Problem};

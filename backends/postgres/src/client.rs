@@ -22,8 +22,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// Longer than the server's own, so that the server's answer is heard where there is one.
 const ANSWER: Duration = Duration::from_secs(8);
-/// Connections for revocations, so that mints cannot hold them up.
-const REVOKES: usize = 4;
+/// Connections for revocations, one a call, so that neither mints nor each other hold them up.
+const REVOKES: usize = leasehold_backend::REVOKE_CALLS;
 /// Connections for everything else, so that a storm of revocations does not hide how the server is.
 const OTHERS: usize = 4;
 

@@ -12,7 +12,7 @@ use super::queue::{Queue, Waiting};
 /// How many leases go to a target in one call.
 const BATCH: usize = 64;
 /// How many calls a target gets at a time, beside the one that is kept for security.
-const CALLS: usize = 4;
+const CALLS: usize = leasehold_backend::REVOKE_CALLS - 1;
 /// How many leases wait for one target; what does not fit is found again by the sweep, since its row is due.
 const QUEUE: usize = 10_000;
 /// How many leases the sweep lets wait: more than a target kills in a beat, and far fewer than there may be.

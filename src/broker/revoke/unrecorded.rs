@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use leasehold_law::cause::Cause;
 use leasehold_law::id::LeaseId;
 use leasehold_law::lease::Lease;
-use leasehold_law::time::Span;
+use leasehold_law::time::{Span, Timestamp};
 
 use crate::broker::Inner;
 use crate::ledger::LedgerError;
@@ -19,8 +19,17 @@ pub(super) const RECORD_AGAIN: Span = Span::from_secs(5);
 /// Condemned while the journal took nothing, and not on record yet.
 #[derive(Default)]
 pub(super) struct Unrecorded {
-    condemned: Mutex<BTreeMap<LeaseId, (Cause, Option<String>)>>,
+    condemned: Mutex<BTreeMap<LeaseId, Owed>>,
+    killed_at: Mutex<Timestamp>,
     mending: AtomicBool,
+}
+
+/// A lease that is owed a record.
+#[derive(Clone)]
+struct Owed {
+    lease: Lease,
+    cause: Cause,
+    handle: Option<String>,
 }
 
 impl Unrecorded {
@@ -30,18 +39,28 @@ impl Unrecorded {
     }
 
     /// Remembers one, for the cause of the highest rank. Whether that is news.
-    fn put(&self, id: LeaseId, cause: Cause, handle: Option<String>) -> bool {
+    fn put(&self, owed: Owed) -> bool {
         let mut condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = condemned.get(&id).map(|(cause, _)| cause.rank());
-        if known.is_some_and(|known| known >= cause.rank()) {
+        let known = condemned.get(&owed.lease.terms.id).map(|known| known.cause.rank());
+        if known.is_some_and(|known| known >= owed.cause.rank()) {
             return false;
         }
-        condemned.insert(id, (cause, handle));
+        condemned.insert(owed.lease.terms.id, owed);
         true
     }
 
-    fn take(&self) -> BTreeMap<LeaseId, (Cause, Option<String>)> {
+    fn take(&self) -> BTreeMap<LeaseId, Owed> {
         std::mem::take(&mut *self.condemned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Those that are to be killed again: no row says that they are due, so that nothing else would.
+    fn again(&self, now: Timestamp) -> Vec<Owed> {
+        let mut killed_at = self.killed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.since(*killed_at) < RECORD_AGAIN {
+            return Vec::new();
+        }
+        *killed_at = now;
+        self.condemned.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
@@ -53,10 +72,11 @@ impl Inner {
         cause: Cause,
         handle: Option<String>,
     ) {
-        if self.revoker.unrecorded.put(lease.terms.id, cause, handle) {
+        let owed = Owed { lease: lease.clone(), cause, handle };
+        if self.revoker.unrecorded.put(owed) {
             self.held.put(lease.terms.id.to_string(), self.clock.now() + RECORD_AGAIN);
-            self.kill_as(lease, cause.rank());
         }
+        self.kill_as(lease, cause.rank());
     }
 
     /// As [`Inner::kill_unrecorded`] for many, where this is why the journal did not take their condemnation.
@@ -81,20 +101,30 @@ impl Inner {
         }
         let inner = self.clone();
         self.owned.spawn(async move {
-            if inner.ledger.healthy().await.is_ok() {
-                inner.record_late().await;
+            match inner.ledger.healthy().await {
+                Ok(()) => inner.record_late().await,
+                Err(_) => inner.kill_again(),
             }
             inner.revoker.unrecorded.mending.store(false, Ordering::Relaxed);
         });
     }
 
+    /// A try may have been answered and yet not have killed: sessions that arrived late, a mint that had not landed.
+    fn kill_again(self: &Arc<Self>) {
+        for Owed { lease, cause, .. } in self.revoker.unrecorded.again(self.clock.now()) {
+            self.kill_as(lease, cause.rank());
+        }
+    }
+
     async fn record_late(self: &Arc<Self>) {
-        for (id, (cause, handle)) in self.revoker.unrecorded.take() {
+        for (id, owed) in self.revoker.unrecorded.take() {
             match self.ledger.store().lease(id).await {
-                Ok(Some(lease)) if lease.state.is_live() => self.condemn(lease, cause, handle).await,
+                Ok(Some(lease)) if lease.state.is_live() => {
+                    self.condemn(lease, owed.cause, owed.handle).await;
+                }
                 Ok(Some(_) | None) => {}
                 Err(_) => {
-                    self.revoker.unrecorded.put(id, cause, handle);
+                    self.revoker.unrecorded.put(owed);
                 }
             }
         }
@@ -103,20 +133,36 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use leasehold_law::time::Timestamp;
-
     use super::*;
+    use crate::store::suite::samples::minting;
+
+    fn owed(cause: Cause, handle: Option<&str>) -> Owed {
+        Owed { lease: minting(1, 1), cause, handle: handle.map(str::to_owned) }
+    }
 
     #[test]
     fn the_strongest_cause_is_owed_a_record() {
         let unrecorded = Unrecorded::default();
-        let id = LeaseId::derive(Timestamp(1), 1);
-        assert!(unrecorded.put(id, Cause::Expired, None));
-        assert!(!unrecorded.put(id, Cause::Released, None), "it is being killed already");
-        assert!(unrecorded.put(id, Cause::Operator, Some("oid".to_owned())));
-        assert!(!unrecorded.put(id, Cause::Expired, None));
+        assert!(unrecorded.put(owed(Cause::Expired, None)));
+        assert!(!unrecorded.put(owed(Cause::Released, None)), "it is being killed already");
+        assert!(unrecorded.put(owed(Cause::Operator, Some("oid"))));
+        assert!(!unrecorded.put(owed(Cause::Expired, None)));
         assert_eq!(unrecorded.len(), 1);
-        assert_eq!(unrecorded.take(), BTreeMap::from([(id, (Cause::Operator, Some("oid".to_owned())))]));
+        let taken = unrecorded.take().into_values().next().unwrap();
+        assert_eq!((taken.cause, taken.handle.as_deref()), (Cause::Operator, Some("oid")));
         assert_eq!(unrecorded.len(), 0);
+    }
+
+    /// No row says that they are due while the journal takes nothing.
+    #[test]
+    fn what_is_owed_a_record_is_killed_again_and_not_at_every_look() {
+        let unrecorded = Unrecorded::default();
+        let now = Timestamp(1_795_000_000_000);
+        assert!(unrecorded.put(owed(Cause::Operator, None)));
+        let again = |later: Span| unrecorded.again(now + later).len();
+        assert_eq!(
+            [again(Span::ZERO), again(Span(1)), again(RECORD_AGAIN), again(RECORD_AGAIN)],
+            [1, 0, 1, 0]
+        );
     }
 }

@@ -21,10 +21,11 @@ const INSERT_LEASES: &str = "INSERT INTO leases (id, task, agent, target, princi
         $16::int8[], $17::text[]) AS u (id, task, agent, target, principal, handle, state, due, request_id, attempt, version, created_at, \
         stuck, revoked_at, body, lane, intent)";
 
+/// A try that failed lets go of its lease: another broker may reach the target where this one does not.
 const UPDATE_LEASES: &str = "UPDATE leases SET handle = u.handle, state = u.state, due = u.due, version = u.version, \
         stuck = u.stuck, revoked_at = u.revoked_at, body = u.body, lane = u.lane, \
-        claimed_by = CASE WHEN u.state = 'revoking' THEN $10::text END, \
-        claimed_until = CASE WHEN u.state = 'revoking' THEN clock_timestamp() + interval '30 s' END \
+        claimed_by = CASE WHEN u.state = 'revoking' AND NOT u.stuck THEN $10::text END, \
+        claimed_until = CASE WHEN u.state = 'revoking' AND NOT u.stuck THEN clock_timestamp() + interval '30 s' END \
     FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::bool[], $7::int8[], $8::text[], \
         $9::int8[]) AS u (id, handle, state, due, version, stuck, revoked_at, body, lane) WHERE leases.id = u.id";
 

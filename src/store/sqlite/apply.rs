@@ -62,11 +62,16 @@ pub(super) fn set(
     may_write(conn, live, set).map_err(|failure| failure.rejects(false))?;
     let mut head = head.clone();
     for (count, one) in set.writes.iter().enumerate() {
-        let partly = count > 0 || matches!(one, Write::SetAside(_) | Write::Archive(_));
+        let partly = count > 0 || is_several(one);
         write(conn, &mut head, one).map_err(|failure| failure.rejects(partly))?;
     }
     live.learn(set);
     Ok(head)
+}
+
+/// Whether one write is several statements, of which some may have been carried out when another fails.
+const fn is_several(write: &Write) -> bool {
+    matches!(write, Write::Task(_) | Write::SetAside(_) | Write::Archive(_))
 }
 
 fn may_write(conn: &Connection, live: &mut LiveCounts, set: &Set) -> Result<(), Failure> {
