@@ -15,7 +15,8 @@ use super::{StoreError, column};
 
 /// How often a broker says that it lives.
 pub(super) const PULSE: Duration = Duration::from_secs(1);
-/// How often a start looks again whether a name has become free, and how many times: longer than [`GONE`].
+/// How often a start looks again whether a name has become free, and how many times: longer than the three seconds
+/// after which the name of a process without a connection is free.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOKS: usize = 24;
 
