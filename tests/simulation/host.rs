@@ -84,7 +84,7 @@ async fn planned_stop(world: &World) {
 
 async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, String> {
     let options = Options {
-        path: world.dir.path().join("leases.db"),
+        path: world.dir.join("leases.db"),
         chain: "sim".to_owned(),
         stamp: Stamp::Dev,
         writer: Writer::Inline,

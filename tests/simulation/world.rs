@@ -1,5 +1,6 @@
 //! One world: a broker that dies and comes back, targets that live on, agents, operators, and the weather.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     pub(crate) record: Record,
     pub(crate) disk: Disk,
-    pub(crate) dir: TempDir,
+    /// Where the broker keeps its store; whoever lives through the world removes it.
+    pub(crate) dir: PathBuf,
     pub(crate) sites: Vec<Arc<Site>>,
     /// Agents fall silent for good.
     pub(crate) silence: CancellationToken,
@@ -50,7 +52,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(seed: u64, skip: Option<Skip>) -> Arc<Self> {
+    fn new(seed: u64, skip: Option<Skip>, dir: PathBuf) -> Arc<Self> {
         let time = SimTime::begin();
         let dice = Dice::of(seed);
         let site = |(name, grade): &(&'static str, _)| Site::new(name, *grade, &dice, time.clone());
@@ -61,7 +63,7 @@ impl World {
             weather: Weather::roll(&dice),
             record: Record::default(),
             disk: Disk::default(),
-            dir: in_memory(),
+            dir,
             sites: TARGETS.iter().map(site).collect(),
             silence: CancellationToken::new(),
             serving: Mutex::default(),
@@ -109,13 +111,14 @@ impl World {
 
 /// A folder whose files cost no disk, where the host has one.
 fn in_memory() -> TempDir {
-    let builder = tempfile::Builder::new();
-    builder.tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    TempDir::with_prefix_in("leasehold-simulation-", "/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Lives through one world, and tells its history.
 pub(crate) async fn live(seed: u64, skip: Option<Skip>) -> Told {
-    let world = World::new(seed, skip);
+    // Held here and not by the world: whatever still holds the world at its end, its files are gone.
+    let dir = in_memory();
+    let world = World::new(seed, skip, dir.path().to_owned());
     world.history.note(format!("seed {seed}: {:?}", world.weather.rates()));
     let host = tokio::spawn(host::run(world.clone()));
     for n in 0..AT_WORK {
@@ -126,5 +129,6 @@ pub(crate) async fn live(seed: u64, skip: Option<Skip>) -> Told {
     pause(world.dice.millis(25_000, 70_000)).await;
     quiet::come(&world).await;
     host.abort();
+    world.serve(None);
     world.history.tell()
 }
