@@ -5,6 +5,7 @@ mod aside;
 mod barrier;
 mod change_scope;
 mod decide;
+mod drill;
 mod end_task;
 mod follow;
 mod issue;
@@ -48,6 +49,7 @@ use crate::vault_door::VaultDoor;
 
 pub use change_scope::ScopeChange;
 pub use decide::Asker;
+pub use drill::{DrillStatus, Drilling};
 pub use end_task::Ended;
 pub use issue::{Delivery, Minted};
 pub use keep::{Keeping, Owner, Restored};
@@ -128,6 +130,7 @@ struct Inner {
     archive: archive::Archive,
     busy: aside::Busy,
     keep: keep::Keep,
+    drills: drill::Drills,
     reaping: sweep::Reaping,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
@@ -152,6 +155,7 @@ impl Broker {
                 archive: archive::Archive::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),
+                drills: drill::Drills::default(),
                 reaping: sweep::Reaping::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use leasehold_law::drill::Drill;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{IllegalTransition, Lease, LeaseEvent, LeaseTerms};
 use leasehold_law::policy::{DecisionRecord, IssueOrder, RenewOrder};
@@ -24,7 +25,7 @@ use tokio::sync::broadcast;
 use crate::clock::Clock;
 use crate::store::{Ceiling, Change, Outcome, Store, StoreError};
 pub use aside::restored_entry;
-use entry::{about_lease, about_nothing, about_task};
+use entry::{about_drill, about_lease, about_nothing, about_task};
 
 /// Proof that something is durable. Only the ledger makes one.
 #[derive(Debug)]
@@ -333,6 +334,15 @@ impl Ledger {
     /// Where it cannot be written.
     pub async fn note(&self, subject: &str, event: Event) -> Result<(), LedgerError> {
         let draft = about_nothing(subject, None, event, self.clock.now())?;
+        self.commit(vec![Change::Append(draft)], Vec::new()).await
+    }
+
+    /// A drill that is over.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn record_drill(&self, drill: &Drill) -> Result<(), LedgerError> {
+        let draft = about_drill(drill, self.clock.now())?;
         self.commit(vec![Change::Append(draft)], Vec::new()).await
     }
 

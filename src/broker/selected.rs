@@ -87,6 +87,7 @@ impl Registry {
         match selector {
             Selector::Owner(Owner::Person(name)) => catalog.people.contains(name),
             Selector::Owner(Owner::Group(name)) => catalog.groups.contains_key(name),
+            Selector::Owner(Owner::Broker) => !catalog.drills.is_empty(),
             Selector::Target(name) => catalog.targets.contains_key(name),
             Selector::Intent(name) => catalog.intents.contains_key(name),
             Selector::Lease(_)

@@ -8,6 +8,7 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
 
+use super::drill::DrillStatus;
 use super::keep::Owner;
 use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
@@ -65,6 +66,8 @@ pub struct TargetStatus {
     pub reconciled: bool,
     /// How the last sweep for orphans went.
     pub swept: Option<SweepReport>,
+    /// How its drills went.
+    pub drill: DrillStatus,
     /// Of these, those that are being revoked or are due to be, by lane.
     pub due: BTreeMap<Rank, u64>,
     /// Whether revocations reach it.
@@ -134,6 +137,7 @@ impl Broker {
                 owner: inner.keep.owner(name),
                 reconciled: inner.keep.is_reconciled(name),
                 swept: inner.keep.swept(name),
+                drill: inner.drill_status(name),
                 live: 0,
                 stuck: 0,
                 due: BTreeMap::new(),
@@ -222,11 +226,36 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
         let lacks = target.seen.missing.iter();
         needs.extend(lacks.map(|missing| format!("{} lacks {}: {}", target.name, missing.what, missing.fix)));
         needs.extend(keeping_needs(target));
+        needs.extend(drill_need(target));
     }
     needs
 }
 
+/// A drill that failed is an alarm until a later one has passed; a schedule that is not kept is one, too.
+fn drill_need(target: &TargetStatus) -> Option<String> {
+    let (name, drill) = (&target.name, &target.drill);
+    if let Some((last, failure)) = drill.last.as_ref().and_then(|last| Some((last, last.failure.as_ref()?))) {
+        let alive = if failure.alive { "A REVOKED CREDENTIAL IS ALIVE in it: " } else { "" };
+        return Some(format!(
+            "{name}: {alive}the drill of {} failed to {}: {}: leasehold drill run --target {name}",
+            last.at,
+            failure.step.name(),
+            failure.why
+        ));
+    }
+    let why = drill.not_drilled.as_ref()?;
+    Some(match &drill.last {
+        Some(last) => format!("{name}: drilled last at {}, and not when it was due: {why}", last.at),
+        None => format!("{name}: was never drilled, though it was due: {why}"),
+    })
+}
+
 impl Inner {
+    fn drill_status(&self, target: &str) -> DrillStatus {
+        let plan = self.registry.load().catalog().drills.get(target).cloned();
+        DrillStatus { plan, ..self.drills.status(target) }
+    }
+
     async fn recent_asides(&self, now: Timestamp) -> Result<Vec<Aside>, Refused> {
         let mut asides = self.ledger.store().asides(&AsideFilter::default(), ASIDES).await?;
         asides.retain(|aside| aside.due.is_some() || now.since(aside.at) < NEWS);

@@ -52,6 +52,7 @@ impl Broker {
             inner.reap();
             inner.tend_asides().await;
             inner.tend_targets();
+            self.tend_drills();
             inner.tend_archive();
         }
         if count.is_multiple_of(MARK_EVERY)

@@ -7,7 +7,9 @@ use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{
     Agent, Autonomy, Catalog, Class, Floors, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
+use leasehold_law::drill::Plan;
 use leasehold_law::lease::Grade;
+use leasehold_law::param::Params;
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::{Quota, Quotas};
 use leasehold_law::scope::Pair;
@@ -108,7 +110,16 @@ fn catalog(build_writes: bool) -> Catalog {
         intents: intents.into_iter().map(intent).map(|intent| (intent.name.clone(), intent)).collect(),
         grants: PAIRS.iter().map(|pair| grant(pair)).map(|grant| (grant.pair.clone(), grant)).collect(),
         floors: Floors::default(),
+        drills: BTreeMap::new(),
     }
+    .with_drills(drills())
+}
+
+/// What an operator drills: the two that kill, and one that cannot, which is refused.
+fn drills() -> BTreeMap<String, Plan> {
+    let plan = |pair: &str| Plan { pair: pair.parse().unwrap(), params: Params::new() };
+    let plans = ["read@orders", "read@stock", "read@cache"].map(plan);
+    plans.into_iter().map(|plan| (plan.pair.target.clone(), plan)).collect()
 }
 
 /// Short lives, so that many leases come to their end in a world.

@@ -21,7 +21,7 @@ fn operator() -> CallerId {
     CallerId::LocalUser(0)
 }
 
-/// Revokes now and then, and lifts what it froze.
+/// Revokes now and then, lifts what it froze, and drills.
 pub(crate) async fn live(world: Arc<World>) {
     loop {
         pause(world.dice.millis(2000, 20_000)).await;
@@ -31,9 +31,10 @@ pub(crate) async fn live(world: Arc<World>) {
         if world.weather.is_calm() {
             return;
         }
-        match world.dice.roll(5) {
+        match world.dice.roll(6) {
             0..=2 => revoke(&world).await,
             3 => lift_one(&world).await,
+            4 => drop(tokio::spawn(drill(world.clone()))),
             _ => confirm_clock(&world).await,
         }
     }
@@ -100,6 +101,29 @@ async fn lift(world: &World, id: RevocationId) {
     let lift = async |broker: leasehold::broker::Broker| broker.lift(id, operator(), "over".to_owned()).await;
     if let Some(Err(refused)) = world.call("lift", lift).await {
         world.history.note(format!("lift {id}: {refused}"));
+    }
+}
+
+/// Drills a target. In this weather most drills prove nothing; none may find alive what the record calls dead.
+async fn drill(world: Arc<World>) {
+    let Some(target) = world.dice.pick(&world.sites).map(|site| site.name) else { return };
+    let drill = async |broker: leasehold::broker::Broker| {
+        let mut told = broker.drill(target, Some(operator())).await?;
+        let mut last = None;
+        while let Some(drill) = told.recv().await {
+            last = Some(drill?);
+        }
+        Ok::<_, leasehold::broker::Refused>(last)
+    };
+    match world.call("drill", drill).await {
+        Some(Ok(Some(drill))) => {
+            world.history.note(format!("the drill of {target} {}: {:?}", drill.word(), drill.failure));
+            if drill.failure.is_some_and(|failure| failure.alive) {
+                world.history.wrong(format!("a drill of {target} found alive what was called revoked"));
+            }
+        }
+        Some(Ok(None)) | None => {}
+        Some(Err(refused)) => world.history.note(format!("drill: {refused}")),
     }
 }
 

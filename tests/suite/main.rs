@@ -17,6 +17,7 @@ mod crash;
 mod crash_points;
 mod crash_wire;
 mod demo;
+mod drills;
 mod engine;
 mod faults;
 mod flow;
