@@ -123,7 +123,7 @@ async fn brokers_drill_a_target_one_at_a_time() {
     while first.message().await.unwrap().is_some() {}
     let next = drill(&mut b, "orders").await.unwrap();
     has_passed(&next);
-    let of_drills = "SELECT count(*) FROM tasks WHERE agent = 'leasehold/drill'";
+    let of_drills = "SELECT count(*) FROM leasehold.tasks WHERE agent = 'leasehold/drill'";
     assert_eq!(pair.count(of_drills).await, 2);
     pair.a.stop().await;
     pair.b.stop().await;

@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage};
 
 use crate::config::{Route, Settings, Tls};
-use crate::dial::{Dial, PasswordFile, connector, tls_of};
+use crate::dial::{Dial, PasswordFile, connector, serve, tls_of};
 use crate::error::Failure;
 use crate::session;
 
@@ -121,7 +121,7 @@ impl Server {
         BackendError::Refused { what, fix: Some(fix) }
     }
 
-    /// Logs in as somebody else by the given route, and out again.
+    /// Logs in as somebody else by the given route, runs a statement, and logs out again.
     ///
     /// # Errors
     /// What the server said, or that it said nothing.
@@ -135,11 +135,16 @@ impl Server {
         let mut config = config_of(route, tls);
         config.user(user).password(password);
         let connector = self.tls.as_ref().map(connector);
-        let answered = match connector.filter(|_| tls == Tls::VerifyFull) {
-            Some(connector) => timeout(CONNECT, config.connect(connector)).await.map(|done| done.map(drop)),
-            None => timeout(CONNECT, config.connect(NoTls)).await.map(|done| done.map(drop)),
+        let used = async {
+            let (client, _) = match connector.filter(|_| tls == Tls::VerifyFull) {
+                Some(connector) => serve(config.connect(connector).await?),
+                None => serve(config.connect(NoTls).await?),
+            };
+            // A pooler may let in whom its server would not: only a statement reaches the server for sure.
+            client.batch_execute("SELECT 1").await
         };
-        answered
+        timeout(CONNECT, used)
+            .await
             .map_err(|_| Failure::silent("no answer to a login within the deadline"))?
             .map_err(Failure::from)
     }
