@@ -5,11 +5,13 @@
 
 mod archive;
 mod aside;
+mod bad;
 pub mod postgres;
 mod set;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
+mod terms;
 
 use std::borrow::Cow;
 

@@ -11,7 +11,7 @@ use super::super::set::{Place, lane_of, unsigned};
 use super::super::{AsideKind, Counts, LaneCounts, StoreError};
 use super::column;
 use super::readers::Readers;
-use super::terms::Terms;
+use super::terms::{newest, terms};
 
 pub(super) async fn revocation(
     readers: &Readers,
@@ -27,8 +27,8 @@ pub(super) async fn revocations(
     before: Option<RevocationId>,
     limit: usize,
 ) -> Result<Vec<Revocation>, StoreError> {
-    let terms = Terms::default().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
-    terms.newest(readers, AsideKind::Revocation, limit).await
+    let terms = terms().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
+    newest(readers, AsideKind::Revocation, &terms, limit).await
 }
 
 /// In one question: every decision asks for several.
@@ -91,7 +91,7 @@ pub(super) async fn counts(readers: &Readers) -> Result<Counts, StoreError> {
         revoking: unsigned(column(&row, 1)?),
         stuck: unsigned(column(&row, 2)?),
         open_tasks: unsigned(column(&row, 3)?),
-        bad_rows: unsigned(column(&row, 4)?).saturating_add(readers.bad_count()),
+        bad_rows: unsigned(column(&row, 4)?).saturating_add(readers.bad.count()),
         aside: unsigned(column(&row, 5)?),
     })
 }
