@@ -93,12 +93,15 @@ impl Readers {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Option<T>, StoreError> {
-        let Some(row) = self.rows(sql, params).await?.pop() else { return Ok(None) };
-        let id: &str = column(&row, 0)?;
-        match self.bad.parse(kind, id, body(&row)?) {
-            Some(value) => Ok(Some(value)),
-            None => Err(StoreError::Unreadable(format!("the {} `{id}`", kind.name()))),
-        }
+        let row = self.rows(sql, params).await?.pop();
+        row.map(|row| self.read(kind, &row)).transpose()
+    }
+
+    /// What a row of id and body says; a body that cannot be read is an error here.
+    pub(super) fn read<T: DeserializeOwned>(&self, kind: AsideKind, row: &Row) -> Result<T, StoreError> {
+        let id: &str = column(row, 0)?;
+        let value = self.bad.parse(kind, id, body(row)?);
+        value.ok_or_else(|| StoreError::Unreadable(format!("the {} `{id}`", kind.name())))
     }
 
     /// The rows of a query for ids and bodies, whose last parameter is how many: the first `limit` that can be read. A

@@ -7,11 +7,12 @@ use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
 
-use super::super::set::{Place, lane_of, unsigned};
+use super::super::set::{Place, lane_of, rows, unsigned};
+use super::super::terms::Terms;
 use super::super::{AsideKind, Counts, LaneCounts, StoreError};
 use super::column;
 use super::readers::Readers;
-use super::terms::{newest, terms};
+use super::terms::{newest, select, terms};
 
 pub(super) async fn revocation(
     readers: &Readers,
@@ -28,7 +29,17 @@ pub(super) async fn revocations(
     limit: usize,
 ) -> Result<Vec<Revocation>, StoreError> {
     let terms = terms().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
+    if freezing {
+        return barriers(readers, &terms, limit).await;
+    }
     newest(readers, AsideKind::Revocation, &terms, limit).await
+}
+
+/// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
+async fn barriers(readers: &Readers, terms: &Terms, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+    let query = "SELECT id, body FROM revocations";
+    let found = select(readers, query, terms, "id DESC", rows(limit)).await?;
+    found.iter().map(|row| readers.read(AsideKind::Revocation, row)).collect()
 }
 
 /// In one question: every decision asks for several.
