@@ -1,7 +1,7 @@
 //! Quotas (REQUIREMENTS POL-9): buckets that requests take from, and ceilings that the store compares when it writes.
 //!
-//! A rate is asked before anything is read, decided or written, so that a flood costs no commit. What gives back or
-//! stops is never counted: heartbeats, releases, ends of tasks, revocations.
+//! A rate is asked before anything is decided or written, so that a flood costs no commit. What gives back or stops is
+//! never counted: heartbeats, releases, scopes that only narrow, ends of tasks, revocations.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
