@@ -38,12 +38,9 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock.clone());
     let targets = open_targets(config, start, &entropy)?;
     let ledger = Ledger::new(store.clone(), clock.clone());
-    let changed = note_config(config, &ledger).await?;
-    let registry = Registry::new(
-        config.catalog.as_ref().clone(),
-        config.engine.clone(),
-        versions(config, store.as_ref()).await?,
-    );
+    let settled = ledger.settle_config(&config.digests).await;
+    let settled = settled.map_err(|error| StartError::Recover(error.to_string()))?;
+    let registry = Registry::new(config.catalog.as_ref().clone(), config.engine.clone(), settled.versions);
     let keeping = keeping(config, &key, store.as_ref()).await?;
     let door = VaultDoor::new(targets, clock.clone());
     let tasks = TaskLimits {
@@ -54,7 +51,7 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     let (quotas, name) = (config.quotas.clone(), config.broker.name.clone());
     let broker =
         Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, quotas, name, keeping });
-    Ok(Assembled { broker, changed })
+    Ok(Assembled { broker, changed: settled.changed })
 }
 
 async fn open_store(
@@ -138,31 +135,6 @@ fn recipe_problems(config: &Config, backend: &dyn Backend, grants: &[(Pair, Reci
         }
     }
     problems
-}
-
-/// Every subject whose digest differs from the last run, those that are gone included, gets its next version.
-async fn note_config(config: &Config, ledger: &Ledger) -> Result<Vec<Subject>, StartError> {
-    let known: BTreeMap<Subject, String> = ledger.store().digests().await?.into_iter().collect();
-    let now = config.digests.iter().filter(|(subject, digest)| known.get(subject) != Some(*digest));
-    let mut changed: Vec<_> = now.map(|(subject, digest)| (subject.clone(), digest.clone())).collect();
-    let gone = known
-        .iter()
-        .filter(|(subject, digest)| !config.digests.contains_key(subject) && digest.as_str() != GONE);
-    changed.extend(gone.map(|(subject, _)| (subject.clone(), GONE.to_owned())));
-    let subjects = changed.iter().map(|(subject, _)| subject.clone()).collect();
-    if !changed.is_empty() {
-        ledger.record_config(changed).await.map_err(|error| StartError::Recover(error.to_string()))?;
-    }
-    Ok(subjects)
-}
-
-/// What is remembered of a subject that has left the config.
-const GONE: &str = "gone";
-
-async fn versions(config: &Config, store: &dyn Store) -> Result<BTreeMap<Subject, u64>, StartError> {
-    let subjects: Vec<_> = config.digests.keys().cloned().collect();
-    let versions = store.versions(&subjects).await?;
-    Ok(subjects.into_iter().zip(versions).collect())
 }
 
 /// How targets are claimed, swept, and brought into agreement with a store that was restored.

@@ -43,4 +43,5 @@ mod site;
 mod stopping;
 mod targets;
 mod tasks;
+mod together;
 mod world;

@@ -21,16 +21,16 @@ const SQLITE: &str = "sqlite = \"store/leases.db\"";
 const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
 
 /// With the store in PostgreSQL, as the first of several brokers.
-fn first(setup: Setup) -> Setup {
+pub(crate) fn first(setup: Setup) -> Setup {
     setup.replace(SQLITE, POSTGRES)
 }
 
 /// With the store in PostgreSQL, as the second.
-fn second(setup: Setup) -> Setup {
+pub(crate) fn second(setup: Setup) -> Setup {
     first(setup).replace("name = \"suite\"", "name = \"suite-2\"").replace("unix:admin/", "unix:admin-2/")
 }
 
-fn write_url(world: &World, url: &str) {
+pub(crate) fn write_url(world: &World, url: &str) {
     let file = world.path("store.url");
     std::fs::write(&file, url).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
