@@ -379,6 +379,10 @@ pub trait Store: Send + Sync {
     async fn foreign_changes(&self) -> Vec<Foreign> {
         std::future::pending().await
     }
+    /// How many brokers of this store live, this one among them. A store of one broker has no other.
+    async fn live_brokers(&self) -> Result<u32, StoreError> {
+        Ok(1)
+    }
     /// Tells the other brokers which tasks this one has heard from, and how long ago: all of them, each time.
     async fn tell_heard(&self, _tasks: &[(TaskId, Span)]) -> Result<(), StoreError> {
         Ok(())

@@ -299,6 +299,10 @@ impl Store for PostgresStore {
         }
     }
 
+    async fn live_brokers(&self) -> Result<u32, StoreError> {
+        self.presence.count_live(&self.readers).await
+    }
+
     async fn tell_heard(&self, tasks: &[(TaskId, Span)]) -> Result<(), StoreError> {
         tasks::tell_heard(&self.readers, &self.presence, tasks).await
     }

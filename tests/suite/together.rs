@@ -1,4 +1,4 @@
-//! Brokers that start on one store at the same moment.
+//! Brokers that start on one store at the same moment, and what they divide while they run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use leasehold::store::postgres::{Options, PostgresStore};
 use leasehold::store::{Stamp, Store as _};
 use leasehold_law::subject::Subject;
 
+use crate::quotas::{PAIR, over_quota};
 use crate::shared::{first, second, write_url};
 use crate::site::Site;
-use crate::world::{Setup, World};
+use crate::world::{Setup, World, detail, eventually};
 
 type Digests = BTreeMap<Subject, String>;
 
@@ -105,4 +106,32 @@ async fn of_two_brokers_that_start_at_once_with_different_config_one_issues() {
     assert_eq!(may, [false, true]);
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test]
+async fn rates_are_divided_among_the_brokers_that_live() {
+    let world = site().await;
+    let quotas = "[quotas]\nagent = { rate = \"1/h\", burst = 4 }\n[targets.orders]";
+    let rated = || Setup::default().replace("[targets.orders]", quotas);
+    let a = world.start_another(&first(rated())).await.unwrap();
+    let b = world.start_another(&second(rated())).await.unwrap();
+    assert_eq!(b.broker.live_brokers(), 2, "it knows from the start");
+    eventually("the first knows of the second", || async { a.broker.live_brokers() == 2 }).await;
+    for broker in [&a, &b] {
+        let mut agent = world.agent_at("triage", broker).await;
+        for _ in 0..2 {
+            agent.open(&[PAIR]).await.unwrap();
+        }
+        let status = over_quota(agent.open(&[PAIR]).await);
+        let why = "its quota is 1 in 1h, and 4 at once, and each of 2 brokers gives its part of it";
+        assert_eq!(detail(&status, "why"), why);
+    }
+    b.stop().await;
+    eventually("the first has it all again", || async { a.broker.live_brokers() == 1 }).await;
+    let mut agent = world.agent_at("triage", &a).await;
+    over_quota(agent.open(&[PAIR]).await);
+    world.pass(3600);
+    agent.open(&[PAIR]).await.unwrap();
+    over_quota(agent.open(&[PAIR]).await);
+    a.stop().await;
 }
