@@ -17,7 +17,7 @@ use crate::config::{Config, Problem, Store as StoreConfig, Trust, read_installat
 use crate::entropy::SystemEntropy;
 use crate::ledger::{HIGH_WATER, Ledger};
 use crate::registry::Registry;
-use crate::store::sqlite::{Options, SqliteStore, Writer};
+use crate::store::sqlite::{self, Options, SqliteStore, Writer};
 use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED, Stamp, Store, StoreError};
 use crate::vault_door::{TargetPart, VaultDoor};
 
@@ -32,7 +32,7 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     let key = read_installation_key(&config.broker.installation_key, start.trust)?;
     let store = open_store(config, start.trust, &key).await?;
     if !start.force {
-        abandons_none(config, store.as_ref()).await?;
+        abandoned(config, store.live_targets().await?).next().map_or(Ok(()), Err)?;
     }
     let clock = clock(start.time.clone(), store.number(HIGH_WATER).await?);
     let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock.clone());
@@ -70,13 +70,23 @@ async fn open_sqlite(options: Options) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
 }
 
+/// What is live in a store, by target, without opening it as its broker would; `None` where there is no store yet.
+pub(super) async fn look(config: &Config, trust: Trust) -> Result<Option<Vec<String>>, StartError> {
+    let key = read_installation_key(&config.broker.installation_key, trust)?;
+    match &config.store {
+        StoreConfig::Sqlite(path) => {
+            let options = store_options(config, path, trust);
+            let looked = tokio::task::spawn_blocking(move || sqlite::look(&options)).await;
+            Ok(looked.map_err(|error| StoreError::Unusable(error.to_string()))??)
+        }
+        StoreConfig::Postgres(shared) => shared::look(config, shared, stamp(trust), &key).await,
+    }
+}
+
 /// A target that was renamed or left out takes nothing with it: its leases could never be revoked.
-async fn abandons_none(config: &Config, store: &dyn Store) -> Result<(), StartError> {
-    let live = store.live_targets().await?;
-    let Some(target) = live.into_iter().find(|target| !config.targets.contains_key(target)) else {
-        return Ok(());
-    };
-    Err(StartError::Abandoned { target })
+pub(super) fn abandoned(config: &Config, live: Vec<String>) -> impl Iterator<Item = StartError> {
+    let gone = live.into_iter().filter(|target| !config.targets.contains_key(target));
+    gone.map(|target| StartError::Abandoned { target })
 }
 
 /// Where the one file is, and whose.

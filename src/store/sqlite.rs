@@ -10,6 +10,7 @@ mod files;
 mod hot;
 mod journal;
 mod leases;
+mod look;
 mod readers;
 mod records;
 mod rows;
@@ -47,6 +48,7 @@ use super::{
 };
 use batch::Batcher;
 use hot::Hot;
+pub use look::look;
 use readers::Readers;
 use sql::unusable;
 use writer::Queue;

@@ -51,13 +51,14 @@ pub(super) async fn list(
 }
 
 /// The targets with live leases: one step through the index for each, however many leases it has.
+pub(super) const LIVE_TARGETS: &str = "WITH RECURSIVE found (target) AS (\
+    SELECT min(target) FROM leases WHERE due IS NOT NULL \
+    UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target) \
+        FROM found WHERE found.target IS NOT NULL) \
+    SELECT target FROM found WHERE target IS NOT NULL";
+
 pub(super) async fn live_targets(readers: &Readers) -> Result<Vec<String>, StoreError> {
-    const SQL: &str = "WITH RECURSIVE found (target) AS (\
-        SELECT min(target) FROM leases WHERE due IS NOT NULL \
-        UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target) \
-            FROM found WHERE found.target IS NOT NULL) \
-        SELECT target FROM found WHERE target IS NOT NULL";
-    readers.rows(SQL, &[]).await?.iter().map(|row| column(row, 0)).collect()
+    readers.rows(LIVE_TARGETS, &[]).await?.iter().map(|row| column(row, 0)).collect()
 }
 
 /// Those that nobody else has claimed are claimed for 30 s by the database's clock, and half-way through again. A row
