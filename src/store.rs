@@ -362,9 +362,11 @@ pub trait Store: Send + Sync {
     async fn entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries that name this task, as those of its leases do, in order.
     async fn entries_of_task(&self, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries with `from <= at < to`, in the order of `at`, then of writing.
-    async fn entries_between(
+    /// Entries with `from <= at < to` that hold this text, in the order of `at`, then of writing. Looks at every entry
+    /// of that time until there are `limit`: keep it short.
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,

@@ -270,13 +270,14 @@ impl Store for PostgresStore {
         journal::of_task(&self.readers, task, limit).await
     }
 
-    async fn entries_between(
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        journal::between(&self.readers, from, to, limit).await
+        journal::with(&self.readers, text, from, to, limit).await
     }
 
     async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
