@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use leasehold::clock::{Clock, SystemTime};
 use leasehold::ledger::{ConfigOnRecord, Ledger, LedgerError};
+use leasehold::store::Stamp;
 use leasehold::store::postgres::{Options, PostgresStore};
-use leasehold::store::{Stamp, Store as _};
 use leasehold_law::subject::Subject;
 
 use crate::quotas::{PAIR, over_quota};
