@@ -5,6 +5,7 @@ mod address;
 mod archive;
 mod aside;
 mod batch;
+mod columns;
 mod fault;
 mod flush;
 mod follow;
