@@ -49,15 +49,11 @@ impl Patience {
         let refusal = error.refusal()?;
         // Without a delay the broker does not say that asking again could help.
         let delay = refusal.retry_after?.max(FIRST_PAUSE);
-        match refusal.code {
-            Code::Unavailable | Code::Aborted => Some(delay),
-            Code::ResourceExhausted => {
-                self.left_over_quota = self.left_over_quota.checked_sub(1)?;
-                Some(delay)
-            }
-            // What the broker refused for another reason it refuses again.
-            _ => None,
+        if refusal.code == Code::ResourceExhausted {
+            self.left_over_quota = self.left_over_quota.checked_sub(1)?;
+            return Some(delay);
         }
+        matches!(refusal.code, Code::Unavailable | Code::Aborted).then_some(delay)
     }
 }
 
