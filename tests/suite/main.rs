@@ -44,4 +44,5 @@ mod site;
 mod stopping;
 mod targets;
 mod tasks;
+mod together;
 mod world;
