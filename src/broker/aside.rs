@@ -95,8 +95,13 @@ impl Inner {
         };
         let due = matches!(row.kind, AsideKind::Lease | AsideKind::Orphan).then_some(now);
         let aside = Aside { row, at: now, due, tries: 0, last_error: None, gone_at: None };
+        let again = instead.as_ref().map(|revocation| revocation.id);
         match self.ledger.set_aside(&aside, instead).await {
-            Ok(()) => self.kill_asides(&aside.row.target).await,
+            Ok(()) => {
+                // Its first entry does not say what it took.
+                again.into_iter().for_each(|id| self.taking.reopen(id));
+                self.kill_asides(&aside.row.target).await;
+            }
             Err(error) => {
                 tracing::warn!(row = aside.row.id, %error, "a row is not set aside yet");
                 self.kill_unlisted(&aside).await;

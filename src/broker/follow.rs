@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use leasehold_law::task::TaskState;
+use leasehold_law::time::Span;
 
 use super::liveness::grace;
 use super::{Broker, Inner};
@@ -26,13 +27,14 @@ impl Broker {
 }
 
 impl Inner {
-    async fn hear_of(&self, change: Foreign) {
+    async fn hear_of(self: &Arc<Self>, change: Foreign) {
         let heard = match change {
             // Nobody keeps what he knows of leases but those who watch.
             Foreign::Lease(_) if !self.ledger.is_watched() => Ok(()),
             Foreign::Lease(id) => self.hear_of_lease(id).await,
             Foreign::Task(id) => self.hear_of_task(id).await,
             Foreign::Other => self.compare_config().await,
+            Foreign::Fallen => self.resume_revocations(Span::ZERO).await.map(drop),
         };
         if let Err(error) = heard {
             tracing::warn!(%error, "what another broker has changed cannot be read");

@@ -23,7 +23,7 @@ impl Broker {
     /// Where the store cannot be used.
     pub async fn recover(&self, changed: &[Subject]) -> Result<(), Refused> {
         self.inner.hear_open_tasks().await?;
-        let resumed = self.inner.resume_revocations().await?;
+        let resumed = self.inner.resume_revocations(Span::ZERO).await?;
         let revoked = self.inner.reassess(changed).await?;
         let details = BTreeMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),

@@ -53,6 +53,7 @@ impl Broker {
             inner.tend_asides().await;
             inner.tend_targets();
             inner.tend_archive();
+            inner.tend_revocations();
         }
         if count.is_multiple_of(MARK_EVERY)
             && inner.ledger.is_well()

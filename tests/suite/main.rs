@@ -41,6 +41,7 @@ mod selectors;
 mod shared;
 mod site;
 mod stopping;
+mod taking;
 mod targets;
 mod tasks;
 mod world;
