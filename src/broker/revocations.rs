@@ -60,6 +60,7 @@ impl Broker {
         loop {
             let page = walk.next(self.inner.ledger.store()).await?;
             if page.is_empty() {
+                plan.total += self.inner.unread(&command.selector).await?.len();
                 return Ok(plan);
             }
             plan.total += page.len();

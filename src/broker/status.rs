@@ -13,11 +13,13 @@ use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
 use super::{Breaker, Broker, Inner};
 use crate::clock::Reading;
-use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts};
+use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts, StoreError};
 use crate::vault_door::Seen;
 
 /// How many that were set aside are shown.
 const ASIDES: usize = 1000;
+/// How many barriers are counted.
+const FREEZES: usize = 1000;
 /// How long something that is over is news.
 const NEWS: Span = Span::from_mins(24 * 60);
 
@@ -90,7 +92,7 @@ impl Broker {
         let store = inner.ledger.store();
         let journal_error = inner.ledger.healthy().await.err().map(|error| error.to_string());
         let counts = store.counts().await?;
-        let frozen = store.revocations(true, None, 1000).await?.len();
+        let frozen = inner.frozen().await?;
         let targets = self.target_statuses().await?;
         let clock = inner.clock.read();
         let asides = inner.recent_asides(clock.now).await?;
@@ -227,6 +229,18 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
 }
 
 impl Inner {
+    /// How many barriers stand. One that cannot be read stands too, and keeps nobody from the screen that says so.
+    async fn frozen(&self) -> Result<usize, Refused> {
+        let store = self.ledger.store();
+        match store.revocations(true, None, FREEZES).await {
+            Err(StoreError::Unreadable(_)) => {
+                let read = store.revocations(false, None, FREEZES).await?;
+                Ok(read.iter().filter(|one| one.is_freezing()).count() + 1)
+            }
+            found => Ok(found?.len()),
+        }
+    }
+
     async fn recent_asides(&self, now: Timestamp) -> Result<Vec<Aside>, Refused> {
         let mut asides = self.ledger.store().asides(&AsideFilter::default(), ASIDES).await?;
         asides.retain(|aside| aside.due.is_some() || now.since(aside.at) < NEWS);

@@ -119,6 +119,8 @@ impl Inner {
             crate::fault::point(crate::fault::Point::TakenListed);
             self.condemn_all(page, Cause::Operator).await;
         }
+        let unread = self.unread(&revocation.selector).await?;
+        list(revocation, &mut listed, unread);
         Ok(())
     }
 
@@ -256,6 +258,8 @@ impl Inner {
             self.remember(&revocation).await;
             self.condemn_all(page, Cause::Operator).await;
         }
+        let unread = self.unread(&revocation.selector).await?;
+        list(&mut revocation, &mut listed, unread);
         let complete = self.finish(revocation).await.complete;
         tracing::warn!(revocation = %id, complete, "a revocation was cut short: all of it is listed now");
         Ok(complete)

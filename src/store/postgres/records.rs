@@ -6,8 +6,9 @@ use leasehold_law::id::RevocationId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
+use tokio_postgres::Row;
 
-use super::super::set::{Place, lane_of, unsigned};
+use super::super::set::{Place, lane_of, rows, unsigned};
 use super::super::{AsideKind, Counts, LaneCounts, StoreError};
 use super::column;
 use super::readers::Readers;
@@ -28,7 +29,21 @@ pub(super) async fn revocations(
     limit: usize,
 ) -> Result<Vec<Revocation>, StoreError> {
     let terms = Terms::default().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
+    if freezing {
+        return barriers(readers, &terms, limit).await;
+    }
     terms.newest(readers, AsideKind::Revocation, limit).await
+}
+
+/// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
+async fn barriers(readers: &Readers, terms: &Terms, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+    let found = terms.select(readers, "SELECT id, body FROM revocations", "id DESC", rows(limit)).await?;
+    let read = |row: &Row| {
+        let id: &str = column(row, 0)?;
+        let unreadable = || StoreError::Unreadable(format!("the revocation `{id}`"));
+        readers.parse(AsideKind::Revocation, id, column(row, 1)?).ok_or_else(unreadable)
+    };
+    found.iter().map(read).collect()
 }
 
 /// In one question: every decision asks for several.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use leasehold_law::quota::Holder;
+use leasehold_law::revocation::Selector;
 use leasehold_law::time::Span;
 
 use super::world::Base;
 use crate::store::suite::put;
-use crate::store::suite::samples::{agent, draft, lease_change, minting, task, task_change};
+use crate::store::suite::samples::{agent, draft, lease_change, minting, revocation, task, task_change};
 use crate::store::{
     Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, DueLease, Foreign, LeaseFilter, Outcome,
     Store, StoreError, TaskFilter,
@@ -88,6 +89,28 @@ async fn the_high_water_mark_is_the_latest_of_all_brokers() {
     assert_eq!(b.number("clock").await, Ok(Some(7)));
     put(&b, vec![Change::Number("clock".into(), 9)]).await;
     assert_eq!(a.number("clock").await, Ok(Some(9)));
+}
+
+/// A barrier that cannot be read still stands: what would be held against it fails instead.
+#[tokio::test]
+async fn a_barrier_that_cannot_be_read_lets_nothing_pass() {
+    let base = Base::new().await;
+    let store = base.open("a").await;
+    let [bad, good] = [1, 2].map(|n| revocation(n, Selector::All));
+    put(&store, [&bad, &good].map(|one| Change::Revocation(Box::new(one.clone()))).to_vec()).await;
+    base.sql(&format!("UPDATE leasehold.revocations SET body = '{{}}' WHERE id = '{}'", bad.id)).await;
+    let standing = store.revocations(true, None, 9).await;
+    assert!(matches!(standing, Err(StoreError::Unreadable(_))), "{standing:?}");
+    assert_eq!(
+        store.revocations(false, None, 9).await,
+        Ok(vec![good]),
+        "it hides no other from whoever looks"
+    );
+    let met = store.unreadable(9).await.unwrap();
+    assert_eq!(
+        met.iter().map(|row| (row.kind, row.id.as_str())).collect::<Vec<_>>(),
+        [(AsideKind::Revocation, bad.id.to_string().as_str())]
+    );
 }
 
 /// Law 9.
