@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use leasehold_law::id::LeaseId;
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::time::Span;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::Inner;
 use super::aside::lease_of;
 use super::refused::Refused;
-use crate::ledger::Notice;
 use crate::store::{AsideFilter, StoreError};
 
 /// The longest that a call waits.
@@ -59,8 +57,12 @@ struct Known {
 }
 
 impl Known {
-    fn is_settled(&self) -> bool {
-        self.unread.is_empty() && self.leases.values().all(is_settled)
+    /// What was read may be newer than a step that was told before.
+    fn learn(&mut self, step: &Lease) {
+        if let Some(known) = self.leases.get_mut(&step.terms.id).filter(|known| known.version < step.version)
+        {
+            *known = step.clone();
+        }
     }
 }
 
@@ -69,26 +71,33 @@ fn is_settled(lease: &Lease) -> bool {
     !lease.state.is_live() || matches!(lease.state, LeaseState::Residual { .. })
 }
 
+fn unsettled<'a>(leases: impl Iterator<Item = &'a Lease>) -> impl Iterator<Item = LeaseId> {
+    leases.filter(|lease| !is_settled(lease)).map(|lease| lease.terms.id)
+}
+
 impl Inner {
     /// Waits until each of these is dead or beyond reach, for at most `wait`.
     pub(super) async fn wait_for(&self, ids: &[LeaseId], wait: Span) -> Result<Settled, Refused> {
-        let mut notices = self.ledger.watch();
+        let mut steps = self.ledger.wait(ids);
         let mut known = self.read_leases(ids).await?;
         let until = tokio::time::Instant::now() + wait.min(MAX_WAIT).as_duration();
-        while wait > Span::ZERO && !known.is_settled() {
+        let mut pending: BTreeSet<LeaseId> = unsettled(known.leases.values()).collect();
+        while wait > Span::ZERO && !(pending.is_empty() && known.unread.is_empty()) {
             let look = tokio::time::Instant::now() + LOOK.as_duration();
             let look = if known.unread.is_empty() { until } else { look.min(until) };
-            match tokio::time::timeout_at(look, notices.recv()).await {
-                Ok(Ok(Notice::Lease(lease))) => {
-                    if let Some(known) = known.leases.get_mut(&lease.terms.id) {
-                        *known = (*lease).clone();
+            match tokio::time::timeout_at(look, steps.next()).await {
+                Ok(Some(step)) => {
+                    if is_settled(&step) {
+                        pending.remove(&step.terms.id);
                     }
+                    known.learn(&step);
                 }
-                Ok(Ok(Notice::Task(_))) => {}
-                Ok(Err(RecvError::Lagged(_))) => known = self.read_leases(ids).await?,
                 // Nobody tells when what was set aside is gone.
-                Err(_) if look < until => known = self.read_leases(ids).await?,
-                Ok(Err(RecvError::Closed)) | Err(_) => break,
+                Err(_) if look < until => {
+                    known = self.read_leases(ids).await?;
+                    pending = unsettled(known.leases.values()).collect();
+                }
+                Ok(None) | Err(_) => break,
             }
         }
         Ok(Settled { leases: known.leases.into_values().collect(), unread: known.unread, gone: known.gone })

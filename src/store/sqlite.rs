@@ -12,6 +12,7 @@ mod journal;
 mod leases;
 mod readers;
 mod records;
+mod requests;
 mod rows;
 mod schema;
 mod sql;
@@ -190,6 +191,9 @@ impl Store for SqliteStore {
     }
 
     async fn lease_by_request(&self, task: TaskId, request: &RequestId) -> Result<Option<Lease>, StoreError> {
+        if self.hot.is_new_request(task, request) {
+            return Ok(None);
+        }
         let request = request.clone();
         self.readers.read(move |reader| leases::by_request(reader, task, &request)).await
     }

@@ -24,6 +24,7 @@ mod hidden;
 mod leases;
 mod load;
 mod matrix;
+mod metrics;
 mod orphans;
 mod papers;
 mod postgres;

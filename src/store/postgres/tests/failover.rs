@@ -19,7 +19,7 @@ use crate::store::suite::verify_export;
 use crate::store::{Change, Outcome, Store};
 
 /// How often a server is asked again, with 50 ms between, before a test fails.
-const LOOKS: usize = 400;
+const LOOKS: usize = 1200;
 /// An account without rights, since PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
 
