@@ -25,8 +25,8 @@ mod postgres;
 mod start;
 #[path = "road/table.rs"]
 mod table;
-#[path = "../tests/suite/world.rs"]
-#[expect(dead_code, reason = "the suite uses more of it")]
+#[path = "../tests/suite/world/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the suite uses more of it")]
 mod world;
 
 use table::Table;

@@ -5,6 +5,7 @@
 
 mod aims;
 mod aside;
+mod config;
 mod entry;
 mod notices;
 
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::meter;
 use crate::store::{Ceiling, Change, Outcome, Store, StoreError};
 pub use aside::restored_entry;
+pub use config::{ConfigLook, ConfigOnRecord};
 use entry::{about_lease, about_nothing, about_task};
 use notices::Notices;
 pub use notices::{Notice, Steps};
@@ -378,20 +380,6 @@ impl Ledger {
         details: BTreeMap<String, String>,
     ) -> Result<(), LedgerError> {
         self.note("broker", Event::Broker { what: what.to_owned(), details }).await
-    }
-
-    /// Config subjects whose digest changed: each gets its next version, in one transaction with its entry.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub async fn record_config(&self, changed: Vec<(Subject, String)>) -> Result<(), LedgerError> {
-        let details = changed.iter().map(|(subject, digest)| (subject.to_string(), digest.clone())).collect();
-        let event = Event::Broker { what: "configured".to_owned(), details };
-        let draft = about_nothing("config", None, event, self.clock.now())?;
-        let changes = changed
-            .into_iter()
-            .flat_map(|(subject, digest)| [Change::Bump(subject.clone()), Change::Digest(subject, digest)]);
-        self.commit(changes.chain([Change::Append(draft)]).collect(), Vec::new()).await
     }
 
     /// Remembers the present as the clock's high-water mark.

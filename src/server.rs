@@ -34,7 +34,7 @@ use crate::identity::{Door, Known, Refusals};
 
 pub use backup::{Copied, PutBack, Restore, backup, restore};
 pub use check::{Checked, check};
-pub use process::harden;
+pub use process::{harden, stop_signal};
 
 /// How long the Workload API may take to give the broker its identity.
 const IDENTITY_WAIT: Duration = Duration::from_secs(30);
@@ -368,7 +368,7 @@ impl Running {
 pub async fn serve_until_signal(config: PathBuf, trust: Trust, force: bool) -> Result<(), StartError> {
     harden();
     let running = start(&config, Start { force, ..Start::on_host(trust) }).await?;
-    process::stop_signal().await.map_err(|error| StartError::Host(error.to_string()))?;
+    stop_signal().await.map_err(|error| StartError::Host(error.to_string()))?;
     tracing::info!("stopping");
     running.stop().await;
     Ok(())

@@ -54,6 +54,7 @@ impl Broker {
         }
         inner.sweep_tasks().await;
         if count.is_multiple_of(BEATS_A_SECOND) {
+            inner.count_brokers().await;
             inner.end_silent().await;
             inner.reap();
             inner.tend_asides().await;

@@ -10,6 +10,7 @@ mod files;
 mod hot;
 mod journal;
 mod leases;
+mod look;
 mod readers;
 mod records;
 mod requests;
@@ -48,6 +49,7 @@ use super::{
 };
 use batch::Batcher;
 use hot::Hot;
+pub use look::look;
 use readers::Readers;
 use sql::unusable;
 use writer::Queue;
@@ -293,13 +295,15 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| journal::of_task(reader, task, limit)).await
     }
 
-    async fn entries_between(
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        self.readers.read(move |reader| journal::between(reader, from, to, limit)).await
+        let text = text.to_owned();
+        self.readers.read(move |reader| journal::with(reader, &text, from, to, limit)).await
     }
 
     async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {

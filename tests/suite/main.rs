@@ -45,4 +45,5 @@ mod stopping;
 mod taking;
 mod targets;
 mod tasks;
+mod together;
 mod world;

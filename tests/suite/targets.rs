@@ -169,12 +169,20 @@ async fn a_clock_that_jumps_calls_nothing_dead_that_lives() {
 }
 
 #[tokio::test]
-async fn a_target_that_cannot_renew_says_so() {
+async fn a_target_that_cannot_renew_says_so_and_what_to_do_instead() {
     let world = World::with(Setup::default().grade(Grade::Coarse)).await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&["orders.read@orders"]).await.unwrap();
     let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
-    assert_eq!(refused(agent.renew(&lease.id, 60).await), (Code::Unimplemented, "NOT_SERVED".into()));
+    let status = agent.renew(&lease.id, 60).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_SERVED"));
+    assert_eq!(status.message(), format!("{} cannot be renewed", lease.id));
+    assert_eq!(detail(&status, "why"), "`orders` cannot move the end of what was minted in it");
+    let next = detail(&status, "next");
+    let command = format!("leasehold lease request orders.read@orders --task {}", task.id);
+    assert!(next.contains("a new request id") && next.ends_with(&command), "{next}");
+    assert_eq!(world.orders.calls(Call::Renew), 0);
+    agent.lease(&task, "orders.read@orders").await.unwrap();
 }
 
 #[tokio::test]
