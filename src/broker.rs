@@ -28,6 +28,7 @@ mod revoke;
 mod selected;
 mod status;
 mod sweep;
+mod taking;
 mod views;
 mod wait;
 
@@ -64,7 +65,7 @@ pub use revocations::{RevokeCommand, RevokePlan};
 pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
 pub use views::{Hit, Part, Story};
-pub use wait::{MAX_WAIT, Settled};
+pub use wait::{MAX_WAIT, Settled, Unread};
 // Plain data of other rooms, shown here so that the door names the broker alone.
 pub use crate::store::{Aside, LeaseFilter, TaskFilter};
 pub use leasehold_backend::{Credential, Missing};
@@ -126,6 +127,7 @@ struct Inner {
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
     standing: barrier::Standing,
+    taking: taking::Taking,
     held: sweep::Held,
     archive: archive::Archive,
     busy: aside::Busy,
@@ -151,6 +153,7 @@ impl Broker {
                 repeats: repeats::Repeats::default(),
                 revoker: revoke::Revoker::default(),
                 standing: barrier::Standing::default(),
+                taking: taking::Taking::default(),
                 held: sweep::Held::default(),
                 archive: archive::Archive::default(),
                 busy: aside::Busy::default(),

@@ -48,7 +48,7 @@ impl Inner {
                 Subject::Agent(id) => (Selector::Agent(id.clone()), Cause::AgentChanged),
                 Subject::Target(name) => (Selector::Target(name.clone()), Cause::PolicyChanged),
                 Subject::Policy => (Selector::All, Cause::PolicyChanged),
-                Subject::Task(_) | Subject::Lease(_) | Subject::Freezes => continue,
+                Subject::Task(_) | Subject::Lease(_) | Subject::Freezes | Subject::Revocation(_) => continue,
             };
             revoked += self.reassess_selected(&selector, cause).await?;
         }

@@ -25,7 +25,7 @@ impl Broker {
         self.inner.count_brokers().await;
         self.inner.hear_open_tasks().await?;
         self.inner.recover_drills().await?;
-        let resumed = self.inner.resume_revocations().await?;
+        let resumed = self.inner.resume_revocations(Span::ZERO).await?;
         let revoked = self.inner.reassess(changed).await?;
         let details = BTreeMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),

@@ -14,11 +14,13 @@ use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
 use super::{Breaker, Broker, Inner};
 use crate::clock::Reading;
-use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts};
+use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts, StoreError};
 use crate::vault_door::Seen;
 
 /// How many that were set aside are shown.
 const ASIDES: usize = 1000;
+/// How many barriers are counted.
+const FREEZES: usize = 1000;
 /// How long something that is over is news.
 const NEWS: Span = Span::from_mins(24 * 60);
 
@@ -93,7 +95,7 @@ impl Broker {
         let store = inner.ledger.store();
         let journal_error = inner.ledger.healthy().await.err().map(|error| error.to_string());
         let counts = store.counts().await?;
-        let frozen = store.revocations(true, None, 1000).await?.len();
+        let frozen = inner.frozen().await?;
         let targets = self.target_statuses().await?;
         let clock = inner.clock.read();
         let asides = inner.recent_asides(clock.now).await?;
@@ -254,6 +256,18 @@ impl Inner {
     fn drill_status(&self, target: &str) -> DrillStatus {
         let plan = self.registry.load().catalog().drills.get(target).cloned();
         DrillStatus { plan, ..self.drills.status(target) }
+    }
+
+    /// How many barriers stand. One that cannot be read stands too, and keeps nobody from the screen that says so.
+    async fn frozen(&self) -> Result<usize, Refused> {
+        let store = self.ledger.store();
+        match store.revocations(true, None, FREEZES).await {
+            Err(StoreError::Unreadable(_)) => {
+                let read = store.revocations(false, None, FREEZES).await?;
+                Ok(read.iter().filter(|one| one.is_freezing()).count() + 1)
+            }
+            found => Ok(found?.len()),
+        }
     }
 
     async fn recent_asides(&self, now: Timestamp) -> Result<Vec<Aside>, Refused> {

@@ -22,6 +22,9 @@ pub(crate) const TARGETS: [(&str, Grade); 4] =
 /// What agents ask for, the likeliest first; the last is denied.
 pub(crate) const PAIRS: [&str; 7] =
     ["read@orders", "read@stock", "write@orders", "write@stock", "read@cache", "read@feed", "purge@orders"];
+/// What tasks refer to.
+pub(crate) const REF: &str = "run";
+pub(crate) const RUNS: u64 = 3;
 /// How many live leases an agent may have.
 pub(crate) const LIVE_AT_MOST: usize = 6;
 const AGENTS: [&str; 3] = ["triage", "build", "report"];
@@ -46,6 +49,12 @@ pub(crate) fn ground(version: usize) -> &'static Ground {
 
 pub(crate) fn agents() -> Vec<CallerId> {
     AGENTS.iter().map(|name| format!("spiffe://sim.leasehold.test/agent/{name}").parse().unwrap()).collect()
+}
+
+/// Who answers for an agent: a group for one of them.
+pub(crate) fn owner_of(agent: &CallerId) -> Owner {
+    let owner = if agent.to_string().ends_with("report") { "group:data" } else { "person:ana" };
+    owner.parse().unwrap()
 }
 
 /// What an agent may use.
@@ -88,8 +97,8 @@ fn catalog(build_writes: bool) -> Catalog {
             true => set(&["readers"]),
             false => set(&["readers", "writers"]),
         },
+        owner: owner_of(&id),
         id,
-        owner: "person:ana".parse::<Owner>().unwrap(),
         autonomy: Autonomy::Act,
         purpose: String::new(),
     };

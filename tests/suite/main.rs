@@ -43,6 +43,7 @@ mod selectors;
 mod shared;
 mod site;
 mod stopping;
+mod taking;
 mod targets;
 mod tasks;
 mod together;

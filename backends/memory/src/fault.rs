@@ -46,6 +46,8 @@ pub enum Fault {
     StopAt(Reached, Sessions),
     /// A revocation that is answered as done and proven, and nothing is: the target lies.
     Lie,
+    /// A revocation that the broker is too short of connections to ask for.
+    Unasked,
 }
 
 impl Fault {

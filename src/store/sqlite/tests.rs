@@ -195,6 +195,19 @@ async fn a_bad_set_leaves_its_neighbours_alone() {
     assert_eq!(store.counts().await.unwrap().live, 2);
 }
 
+/// The row of a task is several statements: where a later one fails, nothing of it may be committed with others.
+#[tokio::test]
+async fn half_a_task_is_not_committed_with_its_neighbours() {
+    let (store, _folder) = inline_store();
+    sql(&store, "CREATE TRIGGER broken BEFORE INSERT ON task_refs BEGIN SELECT RAISE(ABORT, 'broken'); END");
+    let sets =
+        [prepared(vec![task_change(&task(1))], vec![]), prepared(vec![Change::Append(draft(1))], vec![])];
+    let failed = Outcome::Failed(StoreError::Unusable("broken".to_owned()));
+    assert_eq!(batcher(&store).write(&sets), [failed, Outcome::Committed]);
+    assert_eq!(store.task(task(1).terms.id).await, Ok(None));
+    assert_eq!(verify_export(&store).await, 1);
+}
+
 /// A statement that hits a full disk makes SQLite give up the whole transaction: what still fits must get through.
 #[tokio::test]
 async fn a_full_disk_fails_what_does_not_fit_and_recovers() {
