@@ -11,6 +11,7 @@ mod archive;
 mod aside;
 mod audit;
 mod bad_input;
+mod chaos;
 mod child;
 mod crash;
 #[cfg(feature = "fault-points")]
@@ -24,7 +25,9 @@ mod hidden;
 mod leases;
 mod load;
 mod matrix;
+mod mishaps;
 mod orphans;
+mod outages;
 mod papers;
 mod postgres;
 mod process;

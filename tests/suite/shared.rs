@@ -17,8 +17,8 @@ use crate::world::{
     PATIENCE, Setup, World, by_heartbeat, eventually, lease_request, open_request, refused, seconds,
 };
 
-const SQLITE: &str = "sqlite = \"store/leases.db\"";
-const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
+pub(crate) const SQLITE: &str = "sqlite = \"store/leases.db\"";
+pub(crate) const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
 
 /// With the store in PostgreSQL, as the first of several brokers.
 fn first(setup: Setup) -> Setup {
@@ -30,7 +30,7 @@ fn second(setup: Setup) -> Setup {
     first(setup).replace("name = \"suite\"", "name = \"suite-2\"").replace("unix:admin/", "unix:admin-2/")
 }
 
-fn write_url(world: &World, url: &str) {
+pub(crate) fn write_url(world: &World, url: &str) {
     let file = world.path("store.url");
     std::fs::write(&file, url).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();

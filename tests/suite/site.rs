@@ -23,6 +23,12 @@ pub(crate) const ADMIN_PASSWORD: &str = "admin-Zq83kXv1-of-the-broker";
 /// What the leases of every test are members of.
 pub(crate) const GROUP: &str = "reader";
 
+/// Where PostgreSQL's programs are.
+pub(crate) fn programs() -> PathBuf {
+    let bin = std::env::var_os("LEASEHOLD_PG_BIN");
+    bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
+}
+
 /// A server and the file with the broker's password.
 pub(crate) struct Site {
     cluster: Cluster,
@@ -42,14 +48,23 @@ impl Site {
         SITE.get_or_init(Self::start)
     }
 
+    /// The server of the tests that kill brokers at random, under agents who hold many connections.
+    pub(crate) fn stormy() -> &'static Self {
+        static SITE: OnceLock<Site> = OnceLock::new();
+        SITE.get_or_init(Self::start)
+    }
+
     /// A server of one's own, to be stopped by dropping it.
     pub(crate) fn start() -> Self {
-        let bin = std::env::var_os("LEASEHOLD_PG_BIN");
-        let bin = bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from);
-        let site = Self { cluster: throwaway::start(&bin).unwrap(), files: TempDir::new().unwrap() };
+        let site = Self { cluster: throwaway::start(&programs()).unwrap(), files: TempDir::new().unwrap() };
         std::fs::write(site.password_file(), format!("{ADMIN_PASSWORD}\n")).unwrap();
         std::thread::scope(|scope| scope.spawn(|| site.prepare()).join()).unwrap();
         site
+    }
+
+    /// The server itself, to be halted, frozen or copied.
+    pub(crate) fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
     }
 
     /// Gives the broker's login what `setup` says, and nothing else.
