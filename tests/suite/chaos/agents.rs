@@ -26,8 +26,8 @@ use crate::world::{
 pub(super) const AGENTS: [&str; 2] = ["triage", "other"];
 /// How long an agent waits for an answer before it asks elsewhere.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How soon it asks again.
-const AGAIN: Duration = Duration::from_millis(40);
+/// How soon after one call an agent makes the next.
+const PACE: Duration = Duration::from_millis(80);
 /// How long a load may go without an answer before its test fails.
 const STANDSTILL: Duration = Duration::from_secs(90);
 /// The most sessions that agents hold open: a target has a hundred places.
@@ -98,7 +98,7 @@ impl Load {
         });
         let mut agents = Vec::new();
         for (n, name) in (1..=each).flat_map(|n| AGENTS.map(|name| (n, name))) {
-            let mut beat = interval(AGAIN);
+            let mut beat = interval(PACE);
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let dice = Dice::of(seed ^ (n << 8) ^ (name.len() as u64));
             let endpoint = world.endpoint(name);
@@ -253,10 +253,8 @@ impl Agent {
         F: Future<Output = Result<A, Status>>,
     {
         while !self.is_over() {
-            let Some(client) = self.client().await else {
-                self.beat.tick().await;
-                continue;
-            };
+            self.beat.tick().await;
+            let Some(client) = self.client().await else { continue };
             match timeout(ANSWER, call(client, question.clone())).await {
                 Ok(Ok(answer)) => {
                     self.shared.answers.fetch_add(1, Ordering::SeqCst);
@@ -266,7 +264,6 @@ impl Agent {
                 Ok(Err(status)) if is_answered(&status) => {}
                 Ok(Err(_)) | Err(_) => self.client = None,
             }
-            self.beat.tick().await;
         }
         None
     }
