@@ -27,7 +27,7 @@ pub(super) const AGENTS: [&str; 2] = ["triage", "other"];
 /// How long an agent waits for an answer before it asks elsewhere.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How soon after one call an agent makes the next.
-const PACE: Duration = Duration::from_millis(80);
+const PACE: Duration = Duration::from_millis(120);
 /// How long a load may go without an answer before its test fails.
 const STANDSTILL: Duration = Duration::from_secs(90);
 /// The most sessions that agents hold open: a target has a hundred places.

@@ -21,8 +21,9 @@ const QUIET: Duration = Duration::from_secs(120);
 /// Waits until it is quiet, and holds everything that agents were told against what is. Every broker's chain must be
 /// whole. Afterwards all is revoked, and nothing may be left.
 pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Client]) {
-    let mut admin = brokers[0].clone();
+    let (mut admin, begun) = (brokers[0].clone(), Instant::now());
     let leases = until_quiet(site, mark, &admin).await;
+    let quiet = begun.elapsed();
     let leases: BTreeMap<_, _> = leases.into_iter().map(|lease| (lease.id.clone(), lease)).collect();
     let active: BTreeSet<_> =
         leases.values().filter(|lease| is_active(lease)).map(|lease| &lease.task).collect();
@@ -42,7 +43,9 @@ pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Clien
         journal(broker).await;
     }
     tell(&format!(
-        "{mark}: {} tasks, {} leases, {} credentials handed over, {alive} of them alive, {} active leases",
+        "{mark}: quiet after {quiet:?}, all looked at after {:?}; {} tasks, {} leases, {} credentials handed over, \
+         {alive} of them alive, {} active leases",
+        begun.elapsed(),
         told.tasks.len(),
         leases.len(),
         told.granted.len(),
