@@ -26,8 +26,6 @@ use crate::world::{
 pub(super) const AGENTS: [&str; 2] = ["triage", "other"];
 /// How long an agent waits for an answer before it asks elsewhere.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How soon after one call an agent makes the next.
-const PACE: Duration = Duration::from_millis(120);
 /// How long a load may go without an answer before its test fails.
 const STANDSTILL: Duration = Duration::from_secs(90);
 /// The most sessions that agents hold open: a target has a hundred places.
@@ -87,8 +85,8 @@ struct Shared {
 }
 
 impl Load {
-    /// So many of each agent begin, as soon as a door is open.
-    pub(super) fn begin(world: &World, doors: &Arc<Doors>, each: u64, seed: u64) -> Self {
+    /// So many of each agent begin, as soon as a door is open, with a pause between two calls.
+    pub(super) fn begin(world: &World, doors: &Arc<Doors>, each: u64, pause: Duration, seed: u64) -> Self {
         let shared = Arc::new(Shared {
             doors: doors.clone(),
             told: Mutex::default(),
@@ -98,7 +96,7 @@ impl Load {
         });
         let mut agents = Vec::new();
         for (n, name) in (1..=each).flat_map(|n| AGENTS.map(|name| (n, name))) {
-            let mut beat = interval(PACE);
+            let mut beat = interval(pause);
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let dice = Dice::of(seed ^ (n << 8) ^ (name.len() as u64));
             let endpoint = world.endpoint(name);

@@ -20,6 +20,8 @@ use crate::world::{Client, eventually, eventually_within};
 
 /// So many of each agent are at work.
 const EACH: u64 = 2;
+/// The pause between two calls of an agent.
+const PAUSE: Duration = Duration::from_millis(120);
 /// How many answers agents get at most between two kills.
 const ANSWERS: u64 = 30;
 /// The one that is suspended.
@@ -127,7 +129,7 @@ async fn three_brokers_lose_nothing_and_double_nothing_whatever_dies() {
     rig.setup = rig.setup.replace(SQLITE, POSTGRES);
     let mut fleet = Fleet::start(rig).await;
     let seed = seed("three brokers");
-    let (dice, load) = (Dice::of(seed), Load::begin(&fleet.rig.world, &fleet.doors, EACH, seed));
+    let (dice, load) = (Dice::of(seed), Load::begin(&fleet.rig.world, &fleet.doors, EACH, PAUSE, seed));
 
     let lost = is_fenced(&mut fleet, &root, &load, &dice).await;
     tell(&format!("the suspended one is fenced, and {lost} were killed meanwhile"));

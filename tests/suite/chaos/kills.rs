@@ -11,9 +11,11 @@ use crate::shared::{POSTGRES, SQLITE, write_url};
 use crate::site::Site;
 
 /// So many of each agent are at work.
-const EACH: u64 = 2;
+const EACH: u64 = 3;
+/// The pause between two calls of an agent.
+const PAUSE: Duration = Duration::from_millis(40);
 /// How many answers a broker gives at most before it is killed.
-const ANSWERS: u64 = 30;
+const ANSWERS: u64 = 40;
 /// The longest time between an answer and the kill, in microseconds: as long as a call takes.
 const BETWEEN: u64 = 30_000;
 
@@ -50,7 +52,7 @@ async fn survives(mut rig: Rig, site: &Site, kills: u64, seed: u64) {
     rig.start(&[]).await;
     let start = begun.elapsed();
     rig.kill().await;
-    let load = Load::begin(&rig.world, &doors, EACH, seed);
+    let load = Load::begin(&rig.world, &doors, EACH, PAUSE, seed);
     for _ in 0..kills {
         rig.spawn(&[]);
         if dice.chance(250) {
