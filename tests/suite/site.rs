@@ -13,7 +13,6 @@ use leasehold_postgres::PostgresKind;
 use leasehold_postgres::throwaway::{self, Cluster};
 use leasehold_proto::v1;
 use serde_json::{Map, Value, json};
-use tempfile::TempDir;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 /// The broker's login.
@@ -29,10 +28,9 @@ pub(crate) fn programs() -> PathBuf {
     bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
 }
 
-/// A server and the file with the broker's password.
+/// A server, with the file of the broker's password in its folder: both go with it.
 pub(crate) struct Site {
     cluster: Cluster,
-    files: TempDir,
 }
 
 impl Site {
@@ -56,7 +54,7 @@ impl Site {
 
     /// A server of one's own, to be stopped by dropping it.
     pub(crate) fn start() -> Self {
-        let site = Self { cluster: throwaway::start(&programs()).unwrap(), files: TempDir::new().unwrap() };
+        let site = Self { cluster: throwaway::start(&programs()).unwrap() };
         std::fs::write(site.password_file(), format!("{ADMIN_PASSWORD}\n")).unwrap();
         std::thread::scope(|scope| scope.spawn(|| site.prepare()).join()).unwrap();
         site
@@ -103,7 +101,7 @@ impl Site {
 
     /// Where the broker's password is.
     pub(crate) fn password_file(&self) -> PathBuf {
-        self.files.path().join("password")
+        self.cluster.socket_dir().join("broker-password")
     }
 
     /// A database for a store, and the URL by which brokers reach it.
