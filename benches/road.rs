@@ -11,19 +11,29 @@
     reason = "a bench that cannot go on should say where"
 )]
 
+#[path = "road/callers.rs"]
+mod callers;
+#[path = "road/expiry.rs"]
+mod expiry;
 #[path = "road/memory.rs"]
 mod memory;
+#[path = "road/million.rs"]
+mod million;
 #[path = "road/postgres.rs"]
 mod postgres;
 #[path = "road/start.rs"]
 mod start;
 #[path = "road/table.rs"]
 mod table;
-#[path = "../tests/suite/world.rs"]
-#[expect(dead_code, reason = "the suite uses more of it")]
+#[path = "../tests/suite/world/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the suite uses more of it")]
 mod world;
 
 use table::Table;
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     // cargo bench hands over flags of its own; names of sections may follow.
@@ -32,10 +42,16 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut table = Table::default();
     if wants("start") {
-        start::run(&mut table);
+        runtime.block_on(start::run(&mut table));
     }
     if wants("memory") {
         runtime.block_on(memory::run(&mut table));
+    }
+    if wants("million") {
+        runtime.block_on(million::run(&mut table));
+    }
+    if wants("expiry") {
+        runtime.block_on(expiry::run(&mut table));
     }
     if wants("postgres") {
         runtime.block_on(postgres::run(&mut table));

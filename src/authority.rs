@@ -139,6 +139,12 @@ pub fn acts(call: &str) -> bool {
     TABLE.iter().any(|row| row.call == call && row.acts)
 }
 
+/// The name of a call that is served; anything else a caller made up.
+#[must_use]
+pub fn method(call: &str) -> Option<&'static str> {
+    TABLE.iter().find(|row| row.call == call).map(|row| row.call)
+}
+
 /// Who operators are.
 pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;
 

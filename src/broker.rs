@@ -61,7 +61,7 @@ pub use request::Requested;
 pub use revocations::{RevokeCommand, RevokePlan};
 pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
-pub use views::Hit;
+pub use views::{Hit, Part, Story};
 pub use wait::{MAX_WAIT, Settled};
 // Plain data of other rooms, shown here so that the door names the broker alone.
 pub use crate::store::{Aside, LeaseFilter, TaskFilter};

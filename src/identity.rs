@@ -10,6 +10,7 @@ use leasehold_law::{caller::CallerId, time::Timestamp};
 
 mod connection;
 pub mod listener;
+mod origin;
 mod refusal;
 mod share;
 pub mod spiffe;

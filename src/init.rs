@@ -127,6 +127,9 @@ fn sql(target: &TargetSpec, setup: &[Statement]) -> String {
         let text = text.trim_end().trim_end_matches(';');
         sql.push_str(&format!("\n-- {why}\n{text};\n"));
     }
+    for Statement { text, .. } in setup.iter().filter(|statement| statement.undo) {
+        sql.push_str(&format!("\n-- To take it back later, when no lease is left:\n--   {text}\n"));
+    }
     sql
 }
 
@@ -206,6 +209,7 @@ mod tests {
         vec![
             statement("what agents may do", "CREATE ROLE leasehold_read NOLOGIN"),
             statement("the broker's\nown role", "CREATE ROLE leasehold LOGIN CREATEROLE;"),
+            Statement { undo: true, ..statement("takes it back", "DROP ROLE leasehold;") },
         ]
     }
 
@@ -225,6 +229,24 @@ mod tests {
             read_installation_key(&config.broker.installation_key, Trust::Production).unwrap();
             assert_eq!(fs::metadata(dir.path().join(KEY)).unwrap().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn what_stands_in_comments_is_good_config_too() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), None, &[], &Sevens).unwrap();
+        let file = dir.path().join("leasehold.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let (before, sample) = text.split_once("# [quotas]").unwrap();
+        let (sample, after) = sample.split_once("\n\n").unwrap();
+        let sample = sample.replace("\n# ", "\n");
+        fs::write(&file, format!("{before}[quotas]{sample}\n\n{after}")).unwrap();
+        let quotas = load(dir.path()).config.quotas;
+        assert_eq!(
+            (quotas.agent.live, quotas.owner.live, quotas.target.live),
+            (Some(100), Some(1000), Some(5000))
+        );
+        assert!(quotas.agent.rate.is_some() && quotas.target.rate.is_some());
     }
 
     #[test]

@@ -5,12 +5,15 @@
 
 mod aims;
 mod aside;
+mod config;
 mod entry;
+mod notices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use leasehold_law::id::LeaseId;
 use leasehold_law::journal::Event;
 use leasehold_law::lease::{IllegalTransition, Lease, LeaseEvent, LeaseTerms};
 use leasehold_law::policy::{DecisionRecord, IssueOrder, RenewOrder};
@@ -22,9 +25,13 @@ use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
+use crate::meter;
 use crate::store::{Ceiling, Change, Outcome, Store, StoreError};
 pub use aside::restored_entry;
+pub use config::{ConfigLook, ConfigOnRecord};
 use entry::{about_lease, about_nothing, about_task};
+use notices::Notices;
+pub use notices::{Notice, Steps};
 
 /// Proof that something is durable. Only the ledger makes one.
 #[derive(Debug)]
@@ -60,26 +67,15 @@ pub enum LedgerError {
     Unknown(StoreError),
 }
 
-/// What changed, for whoever watches. Sent after it is durable.
-#[derive(Clone, Debug)]
-pub enum Notice {
-    /// A lease.
-    Lease(Arc<Lease>),
-    /// A task.
-    Task(Arc<Task>),
-}
-
 /// How long the store may take to write. After that nobody knows what became of the changes; a store that hangs holds
 /// up no revocation (RULES R-24).
 const COMMIT_DEADLINE: Span = Span::from_secs(5);
-/// How many notices a watcher may fall behind before it must read anew.
-const NOTICES: usize = 4096;
 
 /// The maker of records.
 pub struct Ledger {
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
-    notices: broadcast::Sender<Notice>,
+    notices: Notices,
     healthy: AtomicBool,
 }
 
@@ -87,8 +83,7 @@ impl Ledger {
     /// A ledger over a store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<Clock>) -> Self {
-        let (notices, _) = broadcast::channel(NOTICES);
-        Self { store, clock, notices, healthy: AtomicBool::new(true) }
+        Self { store, clock, notices: Notices::new(), healthy: AtomicBool::new(true) }
     }
 
     /// What is durable, for reading.
@@ -100,7 +95,13 @@ impl Ledger {
     /// Every change from now on.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Notice> {
-        self.notices.subscribe()
+        self.notices.watch()
+    }
+
+    /// Every step of these leases from now on.
+    #[must_use]
+    pub fn wait(&self, ids: &[LeaseId]) -> Steps {
+        self.notices.wait(ids)
     }
 
     /// Whether the last write went well. Where it did not, revoking does not wait for the next.
@@ -198,7 +199,9 @@ impl Ledger {
     ) -> Result<Lease, LedgerError> {
         let next = lease.apply(&step)?;
         let event = Event::Lease { terms: None, decision: None, step };
-        self.put_lease(next, event, guards.to_vec(), Vec::new()).await
+        let next = self.put_lease(next, event, guards.to_vec(), Vec::new()).await?;
+        meter::died(lease, &next);
+        Ok(next)
     }
 
     async fn put_lease(
@@ -210,7 +213,7 @@ impl Ledger {
     ) -> Result<Lease, LedgerError> {
         let changes = self.lease_changes(&lease, event)?;
         self.commit_below(changes.into(), guards, ceilings).await?;
-        self.tell(Notice::Lease(Arc::new(lease.clone())));
+        self.tell_lease(&lease);
         Ok(lease)
     }
 
@@ -244,18 +247,36 @@ impl Ledger {
         guards: Vec<Guard>,
     ) -> Result<(Task, Vec<Lease>), LedgerError> {
         let next = task.apply(&step)?;
-        let mut changes = Vec::new();
-        let mut moved = Vec::new();
-        for (lease, step) in leases {
+        let (moved, changes) = self.moved(leases)?;
+        let event = Event::Task { terms: None, scope: None, decisions, step };
+        let task = self.put_task(next, event, changes, guards).await?;
+        moved.iter().for_each(|lease| self.tell_lease(lease));
+        Ok((task, moved))
+    }
+
+    /// Steps of several leases in one transaction: all of them, or none.
+    ///
+    /// # Errors
+    /// Where the law or the store refuses any of them.
+    pub async fn step_all(&self, steps: &[(Lease, LeaseEvent)]) -> Result<Vec<Lease>, LedgerError> {
+        let (moved, changes) = self.moved(steps)?;
+        self.commit(changes, Vec::new()).await?;
+        moved.iter().for_each(|lease| self.tell_lease(lease));
+        steps.iter().zip(&moved).for_each(|((before, _), after)| meter::died(before, after));
+        Ok(moved)
+    }
+
+    /// Leases after a step of each, and what that changes.
+    fn moved(&self, steps: &[(Lease, LeaseEvent)]) -> Result<(Vec<Lease>, Vec<Change>), LedgerError> {
+        let mut moved = Vec::with_capacity(steps.len());
+        let mut changes = Vec::with_capacity(2 * steps.len());
+        for (lease, step) in steps {
             let lease = lease.apply(step)?;
             let event = Event::Lease { terms: None, decision: None, step: step.clone() };
             changes.extend(self.lease_changes(&lease, event)?);
             moved.push(lease);
         }
-        let event = Event::Task { terms: None, scope: None, decisions, step };
-        let task = self.put_task(next, event, changes, guards).await?;
-        moved.iter().for_each(|lease| self.tell(Notice::Lease(Arc::new(lease.clone()))));
-        Ok((task, moved))
+        Ok((moved, changes))
     }
 
     /// The row of a lease, and its entry.
@@ -274,7 +295,7 @@ impl Ledger {
         let draft = about_task(&task, event, self.clock.now())?;
         changes.extend([Change::Task(Box::new(task.clone())), Change::Append(draft)]);
         self.commit(changes, guards).await?;
-        self.tell(Notice::Task(Arc::new(task.clone())));
+        self.notices.tell_task(task.clone());
         Ok(task)
     }
 
@@ -348,20 +369,6 @@ impl Ledger {
         self.note("broker", Event::Broker { what: what.to_owned(), details }).await
     }
 
-    /// Config subjects whose digest changed: each gets its next version, in one transaction with its entry.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub async fn record_config(&self, changed: Vec<(Subject, String)>) -> Result<(), LedgerError> {
-        let details = changed.iter().map(|(subject, digest)| (subject.to_string(), digest.clone())).collect();
-        let event = Event::Broker { what: "configured".to_owned(), details };
-        let draft = about_nothing("config", None, event, self.clock.now())?;
-        let changes = changed
-            .into_iter()
-            .flat_map(|(subject, digest)| [Change::Bump(subject.clone()), Change::Digest(subject, digest)]);
-        self.commit(changes.chain([Change::Append(draft)]).collect(), Vec::new()).await
-    }
-
     /// Remembers the present as the clock's high-water mark.
     ///
     /// # Errors
@@ -396,20 +403,27 @@ impl Ledger {
         }
     }
 
-    /// Whether anybody watches.
+    /// Whether anybody would hear of this lease.
     #[must_use]
-    pub fn is_watched(&self) -> bool {
-        self.notices.receiver_count() > 0
+    pub fn reaches(&self, id: LeaseId) -> bool {
+        self.notices.reach(id)
     }
 
     /// Tells what another broker has made durable.
-    pub fn retell(&self, notice: Notice) {
-        self.tell(notice);
+    pub fn retell_lease(&self, lease: Lease) {
+        self.notices.tell_lease(&Arc::new(lease));
     }
 
-    /// Nobody watching is no fault.
-    fn tell(&self, notice: Notice) {
-        let _ = self.notices.send(notice);
+    /// Likewise.
+    pub fn retell_task(&self, task: Task) {
+        self.notices.tell_task(task);
+    }
+
+    fn tell_lease(&self, lease: &Lease) {
+        meter::lease(lease);
+        if self.notices.reach(lease.terms.id) {
+            self.notices.tell_lease(&Arc::new(lease.clone()));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod fault;
 pub mod identity;
 pub mod init;
 pub mod ledger;
+pub mod meter;
 pub mod registry;
 pub mod server;
 pub mod store;

@@ -3,6 +3,7 @@
 mod assemble;
 mod backup;
 mod check;
+mod metrics;
 mod process;
 mod refusals;
 mod shared;
@@ -33,7 +34,7 @@ use crate::identity::{Door, Known, Refusals};
 
 pub use backup::{Copied, PutBack, Restore, backup, restore};
 pub use check::{Checked, check};
-pub use process::harden;
+pub use process::{harden, stop_signal};
 
 /// How long the Workload API may take to give the broker its identity.
 const IDENTITY_WAIT: Duration = Duration::from_secs(30);
@@ -148,6 +149,8 @@ pub struct Running {
     pub agents: SocketAddr,
     /// Where operators connect over TCP, where that is configured.
     pub admin_tcp: Vec<SocketAddr>,
+    /// Where monitoring reads, where that is configured.
+    pub metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     doors: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
     background: Vec<JoinHandle<()>>,
@@ -261,9 +264,17 @@ async fn serve(
     };
     let doors = vec![door(agents_incoming), door(admin_incoming)];
     let mut background = background;
+    let metrics = match config.listen.metrics {
+        Some(address) => {
+            let (bound, task) = metrics::serve(address, broker.clone()).await?;
+            background.push(task);
+            Some(bound)
+        }
+        None => None,
+    };
     background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
     tracing::info!(%agents, broker = broker.name(), "serving");
-    Ok(Running { broker, agents, admin_tcp, stop, doors, background })
+    Ok(Running { broker, agents, admin_tcp, metrics, stop, doors, background })
 }
 
 fn known_agents(broker: &Broker) -> Known {
@@ -357,7 +368,7 @@ impl Running {
 pub async fn serve_until_signal(config: PathBuf, trust: Trust, force: bool) -> Result<(), StartError> {
     harden();
     let running = start(&config, Start { force, ..Start::on_host(trust) }).await?;
-    process::stop_signal().await.map_err(|error| StartError::Host(error.to_string()))?;
+    stop_signal().await.map_err(|error| StartError::Host(error.to_string()))?;
     tracing::info!("stopping");
     running.stop().await;
     Ok(())

@@ -5,11 +5,13 @@
 
 mod archive;
 mod aside;
+mod bad;
 pub mod postgres;
 mod set;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
+mod terms;
 
 use std::borrow::Cow;
 
@@ -360,9 +362,11 @@ pub trait Store: Send + Sync {
     async fn entries(&self, first: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Entries that name this task, as those of its leases do, in order.
     async fn entries_of_task(&self, task: TaskId, limit: usize) -> Result<Vec<Entry>, StoreError>;
-    /// Entries with `from <= at < to`, in the order of `at`, then of writing.
-    async fn entries_between(
+    /// Entries with `from <= at < to` that hold this text, in the order of `at`, then of writing. Looks at every entry
+    /// of that time until there are `limit`: keep it short.
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
@@ -376,6 +380,10 @@ pub trait Store: Send + Sync {
     /// Waits until other brokers have changed something, and says what. A store of one broker never answers.
     async fn foreign_changes(&self) -> Vec<Foreign> {
         std::future::pending().await
+    }
+    /// How many brokers of this store live, this one among them. A store of one broker has no other.
+    async fn live_brokers(&self) -> Result<u32, StoreError> {
+        Ok(1)
     }
     /// Tells the other brokers which tasks this one has heard from, and how long ago: all of them, each time.
     async fn tell_heard(&self, _tasks: &[(TaskId, Span)]) -> Result<(), StoreError> {

@@ -1,32 +1,31 @@
 //! Request and release against the memory target: everything but a target's own time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use leasehold_proto::v1;
-
-use crate::table::{Latencies, Table, millis};
-use crate::world::{Client, Setup, World, lease_request};
+use crate::callers::drive;
+use crate::table::{Table, millis};
+use crate::world::{Setup, World};
 
 const RUN: Duration = Duration::from_secs(8);
-const CONNECTIONS: usize = 8;
-const PAIR: &str = "orders.read@orders";
 
 pub(crate) async fn run(table: &mut Table) {
     let mut world = World::with(Setup { policy: policies(50), ..Setup::default() }).await;
-    let one = drive(&world, 1).await;
-    let p50 = one.percentile(50);
+    let p50 = drive(&world, 1, RUN).await.requests.percentile(50);
     table.row(
         "request, one caller, memory",
         format!("p50 {}", millis(p50)),
         "p50 under 3 ms",
         p50 < Duration::from_millis(3),
     );
-    let many = drive(&world, 64).await;
-    let rate = many.len() as f64 / RUN.as_secs_f64();
-    let p99 = many.percentile(99);
+    let many = drive(&world, 64, RUN).await;
+    let (rate, p99) = (many.rate, many.requests.percentile(99));
     table.row(
         "request + release, 64 callers, memory, durable",
-        format!("{rate:.0} leases/s, request p50 {} p99 {}", millis(many.percentile(50)), millis(p99)),
+        format!(
+            "{rate:.0} leases/s, request p50 {} p99 {}",
+            millis(many.requests.percentile(50)),
+            millis(p99)
+        ),
         "3,000 leases/s, p99 under 60 ms",
         rate >= 3000.0 && p99 < Duration::from_millis(60),
     );
@@ -34,7 +33,7 @@ pub(crate) async fn run(table: &mut Table) {
 }
 
 /// Policies of the kinds that people write, the one that the grant makes beside them.
-fn policies(count: usize) -> String {
+pub(crate) fn policies(count: usize) -> String {
     let one = |n: usize| match n % 3 {
         0 => format!(
             "@id(\"brief-{n}\") forbid (principal in AgentGroup::\"soc\", action == Action::\"orders.read\", \
@@ -51,33 +50,4 @@ fn policies(count: usize) -> String {
         ),
     };
     (0..count).map(one).collect()
-}
-
-async fn drive(world: &World, callers: usize) -> Latencies {
-    // A handful of connections, as agents on a few hosts would have.
-    let mut clients = Vec::new();
-    for connection in 0..callers.min(CONNECTIONS) {
-        clients.push(world.agent(if connection % 2 == 0 { "triage" } else { "other" }).await);
-    }
-    let callers = clients.iter().cycle().take(callers);
-    let running: Vec<_> = callers.map(|client| tokio::spawn(one_caller(client.clone()))).collect();
-    let mut all = Vec::new();
-    for caller in running {
-        all.extend(caller.await.unwrap());
-    }
-    Latencies::of(all)
-}
-
-async fn one_caller(mut client: Client) -> Vec<Duration> {
-    let task = client.open(&[PAIR]).await.unwrap();
-    let (began, mut all) = (Instant::now(), Vec::new());
-    while began.elapsed() < RUN {
-        let asked = Instant::now();
-        let granted = client.leases.request_lease(lease_request(&task, PAIR)).await.unwrap().into_inner();
-        all.push(asked.elapsed());
-        let lease = granted.lease.unwrap().id;
-        client.leases.release_lease(v1::ReleaseLeaseRequest { lease, wait: None }).await.unwrap();
-    }
-    client.complete(&task).await.unwrap();
-    all
 }

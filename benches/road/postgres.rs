@@ -64,7 +64,14 @@ async fn superuser(cluster: &Cluster) -> tokio_postgres::Client {
 async fn prepare(cluster: &Cluster) {
     let sql = "CREATE ROLE orders_reader NOLOGIN; CREATE TABLE orders(id int); GRANT SELECT ON orders TO orders_reader; \
         CREATE ROLE broker LOGIN CREATEROLE PASSWORD 'bench'; GRANT pg_signal_backend, pg_read_all_stats TO broker;";
-    superuser(cluster).await.batch_execute(sql).await.unwrap();
+    let root = superuser(cluster).await;
+    root.batch_execute(sql).await.unwrap();
+    // What a throwaway server leaves out and people's servers do: every commit is on disk, for the broker's statements
+    // and for the bare ones.
+    for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+        root.batch_execute(&format!("ALTER SYSTEM SET {setting} = on")).await.unwrap();
+    }
+    root.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 }
 
 /// The statements that make a role, each with a verifier of its own, from as many connections.

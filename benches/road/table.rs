@@ -31,10 +31,6 @@ impl Latencies {
         Self(all)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The latency that this share of all is not above, in hundredths.
     pub(crate) fn percentile(&self, hundredths: usize) -> Duration {
         self.0[(self.0.len() * hundredths / 100).min(self.0.len() - 1)]

@@ -71,6 +71,16 @@ pub enum Rank {
 impl Rank {
     /// Every lane, the first to be served first.
     pub const ALL: [Self; 3] = [Self::Security, Self::TaskEnd, Self::Routine];
+
+    /// Its name, as monitoring shows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Routine => "routine",
+            Self::TaskEnd => "task_end",
+            Self::Security => "security",
+        }
+    }
 }
 
 impl Cause {

@@ -40,11 +40,11 @@ pub struct Question<'a> {
     pub params: Option<&'a Params>,
     /// The lifetime asked for, or the grant's default.
     pub ttl: Span,
-    /// The present.
+    /// The present. Policies see its whole second.
     pub now: Timestamp,
     /// What holds the task: `heartbeat` or `deadline`.
     pub liveness: &'a str,
-    /// How old the task is.
+    /// How old the task is. Policies see whole seconds.
     pub task_age: Span,
     /// How the caller proved who it is, e.g. `x509-svid`.
     pub proof: &'a str,

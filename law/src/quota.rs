@@ -87,6 +87,17 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// The part of one of so many brokers, each of which counts what it is asked itself: together they come to this
+    /// rate. Only what may come at once is rounded up, so that each of them lets something through.
+    #[must_use]
+    pub fn among(self, brokers: u32) -> Self {
+        let brokers = brokers.max(1);
+        let per = Span(self.per.0.saturating_mul(u64::from(brokers)));
+        Self { count: self.count, per, burst: self.burst.div_ceil(brokers) }
+    }
+}
+
 /// Why a text is not a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a rate; write it like `20/s`, `100/m` or `5/10s`, at least 1")]
@@ -113,7 +124,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A token bucket, full at first.
+/// A token bucket, full at first. What is left in it is divided with the rate: [`Rate::among`] makes each token dearer.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     /// Tokens times the milliseconds of the rate's time, so that no fraction of a token is lost.
@@ -186,6 +197,50 @@ mod tests {
         assert_eq!(taken(&mut bucket, 1500), 2);
         assert_eq!(taken(&mut bucket, 1_000_000_000), 3, "it never holds more than its burst");
         assert_eq!(taken(&mut bucket, 0), 0, "time that runs back brings nothing");
+    }
+
+    #[test]
+    fn brokers_that_count_for_themselves_come_to_the_rate_together() {
+        let rate = Rate { burst: 6, ..("4/m").parse().unwrap() };
+        let taken = |brokers: u32, minutes: i64| -> u32 {
+            let part = rate.among(brokers);
+            let mut buckets: Vec<_> = (0..brokers).map(|_| Bucket::full(&part, T0)).collect();
+            let mut taken = 0;
+            for minute in 0..=minutes {
+                for bucket in &mut buckets {
+                    while bucket.wait(&part, T0.shifted(minute * 60_000)) == Span::ZERO {
+                        bucket.take(&part);
+                        taken += 1;
+                    }
+                }
+            }
+            taken
+        };
+        for (brokers, at_once) in [(1, 6), (2, 6), (3, 6), (4, 8), (12, 12)] {
+            assert_eq!(taken(brokers, 0), at_once, "{brokers} brokers at once");
+            assert_eq!(taken(brokers, 12), at_once + 12 * 4, "{brokers} brokers in twelve minutes");
+        }
+        assert_eq!(rate.among(0), rate);
+    }
+
+    #[test]
+    fn what_is_left_is_divided_when_a_broker_comes_and_not_made_again_when_it_goes() {
+        let rate = Rate { burst: 4, ..("1/h").parse().unwrap() };
+        let mut bucket = Bucket::full(&rate, T0);
+        let left = |bucket: &Bucket, rate: &Rate| {
+            let mut bucket = *bucket;
+            std::iter::repeat_with(|| {
+                bucket.wait(rate, T0) == Span::ZERO && {
+                    bucket.take(rate);
+                    true
+                }
+            })
+            .take_while(|taken| *taken)
+            .count()
+        };
+        assert_eq!((left(&bucket, &rate), left(&bucket, &rate.among(2))), (4, 2));
+        bucket.take(&rate.among(2));
+        assert_eq!((left(&bucket, &rate.among(2)), left(&bucket, &rate)), (1, 2));
     }
 
     #[test]

@@ -24,6 +24,12 @@ impl Timestamp {
         Span(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The second that this is in.
+    #[must_use]
+    pub const fn whole_seconds(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1000))
+    }
+
     /// This point moved by a signed number of milliseconds: how a clock offset is applied.
     #[must_use]
     pub fn shifted(self, millis: i64) -> Self {
@@ -69,6 +75,12 @@ impl Span {
     #[must_use]
     pub const fn from_mins(mins: u64) -> Self {
         Self::from_secs(mins.saturating_mul(60))
+    }
+
+    /// Without what is less than a second.
+    #[must_use]
+    pub const fn whole_seconds(self) -> Self {
+        Self(self.0 - self.0 % 1000)
     }
 
     /// The span for timers.
@@ -167,6 +179,13 @@ mod tests {
     fn time_never_wraps() {
         assert_eq!(Timestamp(5).since(Timestamp(9)), Span::ZERO);
         assert_eq!(Timestamp(i64::MAX) + Span(u64::MAX), Timestamp(i64::MAX));
+    }
+
+    #[test]
+    fn seconds_begin_before_what_is_in_them() {
+        assert_eq!(Timestamp(1999).whole_seconds(), Timestamp(1000));
+        assert_eq!(Timestamp(-1).whole_seconds(), Timestamp(-1000));
+        assert_eq!(Span(1999).whole_seconds(), Span(1000));
     }
 
     #[test]

@@ -14,10 +14,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Api, read, write};
-use crate::broker::{Broker, Hit, Refused};
+use crate::broker::{Broker, Hit, Part, Refused};
 
 /// The longest text to find, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
+/// How many may have been on the pages before: each page reads them again.
+const MAX_SKIPPED: usize = 100_000;
 /// How many entries go out at a time.
 const PAGE: usize = 256;
 
@@ -27,19 +29,20 @@ impl AuditService for Api {
         use v1::trace_request::Subject;
         let wire = request.into_inner();
         let size = read::page_size(wire.page_size)?;
-        let after: u64 = read::parse_optional("page_token", &wire.page_token)?.unwrap_or(0);
-        let entries = match wire.subject {
-            Some(Subject::Task(id)) => self.broker.trace_task(read::parse("task", &id)?).await?,
-            Some(Subject::Lease(id)) => self.broker.trace_lease(read::parse("lease", &id)?).await?,
-            Some(Subject::Decision(id)) => self.broker.trace_decision(read::parse("decision", &id)?).await?,
-            Some(Subject::Last(_)) => self.broker.trace_last().await?,
+        let part = Part { skip: skipped(&wire.page_token)?, take: size };
+        let story = match wire.subject {
+            Some(Subject::Task(id)) => self.broker.trace_task(read::parse("task", &id)?, part).await?,
+            Some(Subject::Lease(id)) => self.broker.trace_lease(read::parse("lease", &id)?, part).await?,
+            Some(Subject::Decision(id)) => {
+                self.broker.trace_decision(read::parse("decision", &id)?, part).await?
+            }
+            Some(Subject::Last(_)) => self.broker.trace_last(part).await?,
             None => return Err(Refused::field("subject", "say what to trace").into()),
         };
         let chain = self.broker.journal_head().await?.chain;
-        let page: Vec<_> = entries.iter().filter(|entry| entry.seq > after).take(size).collect();
-        let next_page_token = super::task::next_page(&page, size, |entry| entry.seq.to_string());
-        let entries = page.into_iter().map(|entry| entry_view(chain.as_str(), entry)).collect();
-        Ok(Response::new(v1::TraceResponse { entries, next_page_token }))
+        let next_page_token = if story.more { next_token(part) } else { String::new() };
+        let entries = story.entries.iter().map(|entry| entry_view(chain.as_str(), entry)).collect();
+        Ok(Response::new(v1::TraceResponse { entries, next_page_token, cut: story.cut }))
     }
 
     async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<v1::FindResponse>, Status> {
@@ -48,12 +51,15 @@ impl AuditService for Api {
         if text.trim().is_empty() {
             return Err(Refused::field("text", "say what to find").into());
         }
-        let hits = self.broker.find(text.trim(), read::page_size(wire.page_size)?).await?;
-        let mut views = Vec::new();
-        for hit in &hits {
-            views.push(self.hit_view(hit).await?);
+        let part = Part { skip: skipped(&wire.page_token)?, take: read::page_size(wire.page_size)? };
+        let end = part.skip.saturating_add(part.take);
+        let found = self.broker.find(text.trim(), end.saturating_add(1)).await?;
+        let mut hits = Vec::new();
+        for hit in found.iter().skip(part.skip).take(part.take) {
+            hits.push(self.hit_view(hit).await?);
         }
-        Ok(Response::new(v1::FindResponse { hits: views, next_page_token: String::new() }))
+        let next_page_token = if found.len() > end { next_token(part) } else { String::new() };
+        Ok(Response::new(v1::FindResponse { hits, next_page_token }))
     }
 
     type ExportStream = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
@@ -84,6 +90,19 @@ impl AuditService for Api {
         let range = self.range(wanted).await?;
         Ok(Response::new(verify_range(&self.broker, range).await?))
     }
+}
+
+/// How many were on the pages before: of several chains no number of an entry says where a page ended.
+fn skipped(token: &str) -> Result<usize, Refused> {
+    let skipped = read::parse_optional("page_token", token)?.unwrap_or(0);
+    if skipped > MAX_SKIPPED {
+        return Err(Refused::field("page_token", "it was not given by a page before"));
+    }
+    Ok(skipped)
+}
+
+fn next_token(part: Part) -> String {
+    part.skip.saturating_add(part.take).to_string()
 }
 
 /// Entries from `first` to `last`, both included.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use leasehold_law::reason::Reason;
+use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -17,6 +18,7 @@ use super::status;
 use crate::authority::{self, Operators, Standing};
 use crate::broker::{Broker, Delivery, Refused};
 use crate::identity::{Caller, ConnectInfo, Presented};
+use crate::meter;
 
 /// Who makes a request, and as what.
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ where
         let presented = Presented::of(request.extensions(), door.broker.now());
         let call = request.uri().path().trim_start_matches('/').to_owned();
         let place = door.room.enter(ConnectInfo::share(request.extensions()), &call);
-        Box::pin(async move {
+        Box::pin(measured(call.clone(), async move {
             match door.admit(presented, place, &call).await {
                 Ok((identified, place)) => {
                     request.extensions_mut().insert(identified);
@@ -87,8 +89,23 @@ where
                 }
                 Err(refused) => Ok(status::of(&refused).into_http()),
             }
-        })
+        }))
     }
+}
+
+/// Counts an answer. A call that failed says so in its headers; of a stream it is how it began.
+async fn measured<E>(
+    call: String,
+    answer: impl Future<Output = Result<http::Response<Body>, E>>,
+) -> Result<http::Response<Body>, E> {
+    let rpc = meter::Rpc::begin();
+    let answer = answer.await;
+    if let (Some(method), Ok(response)) = (authority::method(&call), &answer) {
+        let code =
+            response.headers().get("grpc-status").map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+        rpc.answered(method, code);
+    }
+    answer
 }
 
 impl DoorLayer {

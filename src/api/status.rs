@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::Refused;
+use crate::meter;
 
 /// The code of a reason.
 #[must_use]
@@ -41,6 +42,7 @@ pub const fn code(reason: Reason) -> Code {
 /// A refusal as gRPC carries it, with google.rpc details.
 #[must_use]
 pub fn of(refused: &Refused) -> Status {
+    meter::refused(refused.reason);
     let mut details = ErrorDetails::new();
     details.set_error_info(refused.reason.text(), DOMAIN, metadata(refused));
     if let Some(wait) = refused.retry_after {

@@ -23,10 +23,10 @@ use crate::vault_door::{MAX_OFFSET, MINT_WINDOW};
 const SLICE: usize = 64;
 /// The longest wait between two tries to kill one.
 const LONGEST_WAIT: Span = Span::from_mins(1);
-/// How far from the moment in a revocation's id its entry may lie.
+/// How long after the moment in a revocation's id its entry may have been made.
 const NEAR: Span = Span::from_secs(60);
-/// How many entries are read to find one revocation.
-const SEARCH: usize = 20_000;
+/// The first of those that name a revocation is its own; clocks may disagree about the first few.
+const AMONG: usize = 64;
 
 /// The targets that are being asked to kill what was set aside: one call a target at a time.
 #[derive(Default)]
@@ -127,7 +127,7 @@ impl Inner {
     async fn revocation_of(&self, row: &BadRow) -> Option<Revocation> {
         let id: RevocationId = row.id.parse().ok()?;
         let made = id.made_at();
-        let entries = self.ledger.store().entries_between(made - NEAR, made + NEAR, SEARCH).await.ok()?;
+        let entries = self.ledger.store().entries_with(&row.id, made, made + NEAR, AMONG).await.ok()?;
         let mut begun = entries.iter().filter_map(|entry| Body::parse(&entry.body).ok());
         begun.find_map(|body| {
             let Event::Revocation { revocation } = body.event else { return None };

@@ -1,4 +1,6 @@
 //! Changing a task's scope: what is wider is decided anew, what no longer fits is revoked, the rest is left alone.
+//!
+//! What only takes away is always done: no barrier is asked, no rate counts it, and no grant need stand any more.
 
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use leasehold_law::id::TaskId;
 use leasehold_law::lease::{Lease, LeaseEvent};
 use leasehold_law::policy::DecisionRecord;
 use leasehold_law::scope::{Scope, ScopeEntry};
+use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Task, TaskEvent, TaskState};
 use leasehold_law::time::Span;
 
@@ -46,10 +49,7 @@ impl Broker {
         scope: Scope,
         wait: Span,
     ) -> Result<ScopeChange, Refused> {
-        let changed = match self.inner.count_call(asker) {
-            Ok(()) => self.change_own(asker, id, scope, wait).await,
-            Err(refused) => Err(refused),
-        };
+        let changed = self.change_own(asker, id, scope, wait).await;
         self.on_record(asker, &format!("change scope of {id}"), changed).await
     }
 
@@ -60,8 +60,14 @@ impl Broker {
         scope: Scope,
         wait: Span,
     ) -> Result<ScopeChange, Refused> {
+        let mut counted = false;
         for _ in 0..RACES {
-            let task = self.own_task(asker, id).await?;
+            let task = self.own_task(asker, id).await;
+            if !counted && !narrows(task.as_ref(), &scope) {
+                self.inner.count_call(asker)?;
+                counted = true;
+            }
+            let task = task?;
             if task.state == TaskState::Open && task.scope == scope {
                 return Ok(ScopeChange { task, settled: Settled::default(), decisions: Vec::new() });
             }
@@ -87,25 +93,17 @@ impl Inner {
         task: &Task,
         scope: &Scope,
     ) -> Result<Option<Changed>, Refused> {
+        if task.state != TaskState::Open {
+            return Err(Refused::task_ended(task));
+        }
         let registry = self.registry.load_full();
-        let mut guards = self.open_task_guards(asker, task, None).await?;
-        let wider = widened(&task.scope, scope);
-        let mut decisions = Vec::new();
-        if let Some(wider) = &wider {
-            self.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
-            let facts = TaskFacts::of(task, self.clock.now());
-            decisions = self.decide_scope(&registry, asker, wider, facts, &guards)?;
-            guards = scope_guards(&registry, &asker.id, wider, guards);
-        }
-        if let Some(refused) = denial(&decisions) {
-            for record in &decisions {
-                self.record_decision(record).await?;
+        let (decisions, guards) = match widened(&task.scope, scope) {
+            Some(wider) => self.decide_wider(&registry, asker, task, &wider).await?,
+            None => {
+                (Vec::new(), vec![Guard { subject: Subject::Task(task.terms.id), version: task.version }])
             }
-            return Err(refused);
-        }
-        for entry in scope.entries() {
-            check_scope_params(&registry.require_grant(&entry.pair)?, &entry.params)?;
-        }
+        };
+        check_new_params(&registry, &task.scope, scope)?;
         let steps = self.misfits(&registry, task, scope).await?;
         let step = TaskEvent::ScopeChanged { scope: scope.clone() };
         match self.ledger.step_task(task, step, decisions.clone(), &steps, guards).await {
@@ -117,6 +115,27 @@ impl Inner {
                 Err(error.into())
             }
         }
+    }
+
+    /// Decides what is wider: behind every barrier, on record where it is denied. With the versions it rests on.
+    async fn decide_wider(
+        &self,
+        registry: &Registry,
+        asker: &Asker,
+        task: &Task,
+        wider: &Scope,
+    ) -> Result<(Vec<DecisionRecord>, Vec<Guard>), Refused> {
+        let guards = self.open_task_guards(asker, task, None).await?;
+        self.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
+        let facts = TaskFacts::of(task, self.clock.now());
+        let decisions = self.decide_scope(registry, asker, wider, facts, &guards)?;
+        if let Some(refused) = denial(&decisions) {
+            for record in &decisions {
+                self.record_decision(record).await?;
+            }
+            return Err(refused);
+        }
+        Ok((decisions, scope_guards(registry, &asker.id, wider, guards)))
     }
 
     /// The live leases that the new scope, or policy by now, no longer allows, each with the step that condemns it.
@@ -143,6 +162,21 @@ impl Inner {
         }
         Ok(steps)
     }
+}
+
+/// Whether a change of this task's scope only takes away. Where there is no such task, it does not.
+fn narrows(task: Result<&Task, &Refused>, scope: &Scope) -> bool {
+    task.is_ok_and(|task| widened(&task.scope, scope).is_none())
+}
+
+/// The parameters of entries that are not as they were. What was granted once and is no more can still be narrowed.
+fn check_new_params(registry: &Registry, old: &Scope, new: &Scope) -> Result<(), Refused> {
+    for entry in new.entries().iter().filter(|entry| !old.entries().contains(entry)) {
+        if let Some(granted) = registry.granted(&entry.pair) {
+            check_scope_params(&granted, &entry.params)?;
+        }
+    }
+    Ok(())
 }
 
 /// The part of a new scope that the old one does not cover.

@@ -1,14 +1,11 @@
 //! What other brokers of the same store have changed, told here to whoever watches or waits: any broker serves any
 //! call.
 
-use std::sync::Arc;
-
 use futures::StreamExt as _;
 use leasehold_law::task::TaskState;
 
 use super::liveness::grace;
 use super::{Broker, Inner};
-use crate::ledger::Notice;
 use crate::store::{Foreign, StoreError};
 
 /// How many rows are read at a time.
@@ -28,8 +25,8 @@ impl Broker {
 impl Inner {
     async fn hear_of(&self, change: Foreign) {
         let heard = match change {
-            // Nobody keeps what he knows of leases but those who watch.
-            Foreign::Lease(_) if !self.ledger.is_watched() => Ok(()),
+            // Nobody keeps what he knows of leases but those who watch or wait.
+            Foreign::Lease(id) if !self.ledger.reaches(id) => Ok(()),
             Foreign::Lease(id) => self.hear_of_lease(id).await,
             Foreign::Task(id) => self.hear_of_task(id).await,
             Foreign::Other => self.compare_config().await,
@@ -41,7 +38,7 @@ impl Inner {
 
     async fn hear_of_lease(&self, id: leasehold_law::id::LeaseId) -> Result<(), StoreError> {
         if let Some(lease) = self.ledger.store().lease(id).await? {
-            self.ledger.retell(Notice::Lease(Arc::new(lease)));
+            self.ledger.retell_lease(lease);
         }
         Ok(())
     }
@@ -54,7 +51,7 @@ impl Inner {
         } else if grace(&task).is_some() {
             self.liveness.expect(id, self.clock.now());
         }
-        self.ledger.retell(Notice::Task(Arc::new(task)));
+        self.ledger.retell_task(task);
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! Quotas (REQUIREMENTS POL-9): buckets that requests take from, and ceilings that the store compares when it writes.
 //!
-//! A rate is asked before anything is read, decided or written, so that a flood costs no commit. What gives back or
-//! stops is never counted: heartbeats, releases, ends of tasks, revocations.
+//! A rate is asked before anything is decided or written, so that a flood costs no commit. What gives back or stops is
+//! never counted: heartbeats, releases, scopes that only narrow, ends of tasks, revocations.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_law::caller::CallerId;
@@ -12,9 +13,9 @@ use leasehold_law::quota::{Bucket, Holder, Quotas, Rate};
 use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
 
-use super::Inner;
 use super::decide::Asker;
 use super::refused::Refused;
+use super::{Broker, Inner};
 use crate::registry::Registry;
 use crate::store::{Ceiling, Counted};
 
@@ -24,6 +25,8 @@ const UNTIL_A_LEASE_ENDS: Span = Span::from_secs(5);
 /// Counts requests. There is a bucket for each registered agent, owner and target that has a rate, and no other.
 pub(super) struct Meter {
     quotas: Quotas,
+    /// How many brokers count beside each other, this one among them: each has its part of every rate.
+    brokers: AtomicU32,
     buckets: Mutex<HashMap<Holder, Bucket>>,
 }
 
@@ -31,24 +34,27 @@ pub(super) struct Meter {
 struct Exhausted {
     holder: Holder,
     rate: Rate,
+    brokers: u32,
     wait: Span,
 }
 
 impl Meter {
     pub(super) fn new(quotas: Quotas) -> Self {
-        Self { quotas, buckets: Mutex::default() }
+        Self { quotas, brokers: AtomicU32::new(1), buckets: Mutex::default() }
     }
 
     /// Takes one from the bucket of each, or from none.
     fn take(&self, holders: &[Holder], now: Timestamp) -> Result<(), Exhausted> {
-        let rated: Vec<_> =
-            holders.iter().filter_map(|holder| Some((holder, self.quotas.of(holder).rate?))).collect();
+        let brokers = self.brokers.load(Ordering::Relaxed);
+        let part = |holder| Some((holder, self.quotas.of(holder).rate?.among(brokers)));
+        let rated: Vec<_> = holders.iter().filter_map(part).collect();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         for (holder, rate) in &rated {
             let bucket = buckets.entry((*holder).clone()).or_insert_with(|| Bucket::full(rate, now));
             let wait = bucket.wait(rate, now);
             if wait > Span::ZERO {
-                return Err(Exhausted { holder: (*holder).clone(), rate: *rate, wait });
+                let rate = self.quotas.of(holder).rate.unwrap_or(*rate);
+                return Err(Exhausted { holder: (*holder).clone(), rate, brokers, wait });
             }
         }
         for (holder, rate) in &rated {
@@ -60,7 +66,24 @@ impl Meter {
     }
 }
 
+impl Broker {
+    /// How many brokers share the store and live, this one among them, as of the last look, a second ago at most. Each
+    /// lets through its part of every rate.
+    #[must_use]
+    pub fn live_brokers(&self) -> u32 {
+        self.inner.meter.brokers.load(Ordering::Relaxed)
+    }
+}
+
 impl Inner {
+    /// Looks how many brokers rates are divided among. While the store does not say, it stays as it was.
+    pub(super) async fn count_brokers(&self) {
+        match self.ledger.store().live_brokers().await {
+            Ok(brokers) => self.meter.brokers.store(brokers.max(1), Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "how many brokers live cannot be read"),
+        }
+    }
+
     /// Counts a call of an agent, and of its owner. Who is not registered has no bucket, and is refused elsewhere.
     pub(super) fn count_call(&self, asker: &Asker) -> Result<(), Refused> {
         let registry = self.registry.load();
@@ -104,9 +127,13 @@ fn agents_of(registry: &Registry, owner: &Owner) -> Vec<CallerId> {
 }
 
 impl From<Exhausted> for Refused {
-    fn from(Exhausted { holder, rate, wait }: Exhausted) -> Self {
+    fn from(Exhausted { holder, rate, brokers, wait }: Exhausted) -> Self {
+        let why = match brokers {
+            0 | 1 => format!("its quota is {rate}"),
+            _ => format!("its quota is {rate}, and each of {brokers} brokers gives its part of it"),
+        };
         Self::quota(&holder, format!("too many requests of {holder}"))
-            .why(format!("its quota is {rate}"))
+            .why(why)
             .next("ask again after the delay, and more slowly")
             .retry_after(wait)
     }

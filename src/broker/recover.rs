@@ -22,6 +22,7 @@ impl Broker {
     /// # Errors
     /// Where the store cannot be used.
     pub async fn recover(&self, changed: &[Subject]) -> Result<(), Refused> {
+        self.inner.count_brokers().await;
         self.inner.hear_open_tasks().await?;
         let resumed = self.inner.resume_revocations().await?;
         let revoked = self.inner.reassess(changed).await?;

@@ -80,6 +80,18 @@ impl Broker {
     }
 }
 
+/// RULES R-6: where a target gives only a new credential, that is a new lease.
+fn not_renewed_there(lease: &Lease) -> Refused {
+    let (id, pair, task) = (lease.terms.id, &lease.terms.pair, lease.terms.task);
+    Refused::new(Reason::NotServed, format!("{id} cannot be renewed"))
+        .why(format!("`{}` cannot move the end of what was minted in it", pair.target))
+        .next(format!(
+            "before this one ends ask for a new lease, under a new request id: leasehold lease request {pair} \
+             --task {task}"
+        ))
+        .detail("target", &pair.target)
+}
+
 impl Inner {
     async fn renew_lease(
         self: Arc<Self>,
@@ -113,12 +125,11 @@ impl Inner {
             | LeaseState::Revoked { .. }
             | LeaseState::Lapsed { .. } => return Err(Refused::lease_ended(lease)),
         }
-        let can = self.door.capabilities(&lease.terms.pair.target);
-        if can.is_some_and(|can| can.renewal) {
-            return Ok(());
+        // A target that has left the config is refused as such, behind this.
+        match self.door.capabilities(&lease.terms.pair.target) {
+            Some(can) if !can.renewal => Err(not_renewed_there(lease)),
+            Some(_) | None => Ok(()),
         }
-        Err(Refused::new(Reason::NotServed, format!("`{}` cannot renew", lease.terms.pair.target))
-            .next("ask for a new lease before this one ends"))
     }
 
     async fn begin_renewal(

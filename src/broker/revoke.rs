@@ -12,6 +12,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::StreamExt as _;
 use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::time::Timestamp;
@@ -25,6 +26,10 @@ use unrecorded::Unrecorded;
 
 /// How often a step is tried again when the lease changed under it.
 const RACES: usize = 16;
+/// How many leases are condemned in one transaction.
+const TOGETHER: usize = 64;
+/// How many such transactions one sweep or revocation has before the journal.
+const AT_ONCE: usize = 4;
 
 /// The lanes of the condemned, one a target.
 #[derive(Default)]
@@ -74,7 +79,7 @@ impl Inner {
             if !self.ledger.is_well() {
                 break;
             }
-            let step = LeaseEvent::RevokeStarted { cause, at: self.clock.now(), handle: handle.clone() };
+            let step = revoke_started(cause, self.clock.now(), handle.clone());
             match self.ledger.step(&lease, step, &[]).await {
                 Ok(condemned) => {
                     fault::point(Point::Condemned);
@@ -97,9 +102,31 @@ impl Inner {
         self.kill_unrecorded(lease, cause, handle);
     }
 
-    /// Condemns many, as [`Inner::condemn`] does each.
+    /// Condemns many, as [`Inner::condemn`] does each. No more of them wait for the journal at a time than leave room
+    /// for whoever asks meanwhile.
     pub(super) async fn condemn_all(self: &Arc<Self>, leases: Vec<Lease>, cause: Cause) {
-        futures::future::join_all(leases.into_iter().map(|lease| self.condemn(lease, cause, None))).await;
+        let some: Vec<_> = leases.chunks(TOGETHER).map(<[Lease]>::to_vec).collect();
+        let steps = some.into_iter().map(|some| self.clone().condemn_some(some, cause));
+        futures::stream::iter(steps).buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    /// In one transaction, and where one of them is not as it was read, each by itself.
+    async fn condemn_some(self: Arc<Self>, leases: Vec<Lease>, cause: Cause) {
+        if let Err(error) = self.condemn_together(&leases, cause).await {
+            tracing::debug!(%error, "several leases are condemned one by one");
+            let each = leases.into_iter().map(|lease| self.condemn(lease, cause, None));
+            futures::future::join_all(each).await;
+        }
+    }
+
+    async fn condemn_together(self: &Arc<Self>, leases: &[Lease], cause: Cause) -> Result<(), LedgerError> {
+        let at = self.clock.now();
+        let steps: Vec<_> =
+            leases.iter().map(|lease| (lease.clone(), revoke_started(cause, at, None))).collect();
+        let condemned = self.ledger.step_all(&steps).await?;
+        fault::point(Point::Condemned);
+        condemned.into_iter().for_each(|lease| self.kill(lease));
+        Ok(())
     }
 
     /// Nothing to condemn: it is being revoked already, or is dead.
@@ -112,6 +139,10 @@ impl Inner {
 
 /// The step that condemns a live lease; none for one that is being revoked for as strong a cause already.
 pub(super) fn condemning(lease: Lease, cause: Cause, at: Timestamp) -> Option<(Lease, LeaseEvent)> {
-    let step = LeaseEvent::RevokeStarted { cause, at, handle: None };
+    let step = revoke_started(cause, at, None);
     lease.state.next(&step).is_ok().then_some((lease, step))
+}
+
+const fn revoke_started(cause: Cause, at: Timestamp, handle: Option<String>) -> LeaseEvent {
+    LeaseEvent::RevokeStarted { cause, at, handle }
 }

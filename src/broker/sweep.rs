@@ -10,7 +10,7 @@ use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::task::Task;
 use leasehold_law::time::{Span, Timestamp};
 
-use super::{Broker, Inner};
+use super::{Breaker, Broker, Inner};
 use crate::store::DueLease;
 use crate::vault_door::MINT_WINDOW;
 
@@ -18,6 +18,8 @@ use crate::vault_door::MINT_WINDOW;
 const BEAT: Span = Span(250);
 /// How many beats make a second.
 const BEATS_A_SECOND: u64 = 4;
+/// How often it looks again at once where more was due than it could bring: a storm of expiries does not wait for beats.
+const ROUNDS: usize = 4;
 /// How many rows it works on at a time.
 const SLICE: usize = 512;
 /// How soon a target is asked again about a renewal whose answer never came, or a natural end.
@@ -45,9 +47,14 @@ impl Broker {
     pub async fn sweep_once(&self, count: u64) {
         let inner = &self.inner;
         inner.mend_records();
-        inner.sweep_leases().await;
+        for _ in 0..ROUNDS {
+            if !inner.sweep_leases().await {
+                break;
+            }
+        }
         inner.sweep_tasks().await;
         if count.is_multiple_of(BEATS_A_SECOND) {
+            inner.count_brokers().await;
             inner.end_silent().await;
             inner.reap();
             inner.tend_asides().await;
@@ -114,41 +121,53 @@ impl Drop for Turn {
 }
 
 impl Inner {
-    /// Every target by itself, so that none hides what is due in another (law 9).
-    async fn sweep_leases(self: &Arc<Self>) {
+    /// Every target by itself, so that none hides what is due in another (law 9). Gives whether there may be more that
+    /// can move now.
+    async fn sweep_leases(self: &Arc<Self>) -> bool {
         let now = self.clock.now();
         let held = self.held.settle(now);
-        match self.ledger.store().live_targets().await {
+        let more = match self.ledger.store().live_targets().await {
             Ok(targets) => {
                 let sweeps = targets.iter().map(|target| self.sweep_target(target, now, held));
-                futures::future::join_all(sweeps).await;
+                futures::future::join_all(sweeps).await.contains(&true)
             }
-            Err(error) => tracing::error!(%error, "the store does not say where anything is due"),
-        }
+            Err(error) => {
+                tracing::error!(%error, "the store does not say where anything is due");
+                false
+            }
+        };
         self.drive_all();
+        more
     }
 
-    /// Brings no more than the target's lane has room for: what stays behind is due, and comes with a later beat.
-    async fn sweep_target(self: &Arc<Self>, target: &str, now: Timestamp, held: usize) {
+    /// Brings no more than the target's lane has room for: what stays behind is due, and comes with a later round.
+    /// Gives whether the last lane was brought in full to a target that takes it.
+    async fn sweep_target(self: &Arc<Self>, target: &str, now: Timestamp, held: usize) -> bool {
+        let mut more = false;
         for rank in Rank::ALL {
             let room = self.revoker.room(target, rank);
             if room == 0 {
-                return;
+                return false;
             }
             let limit = room + held + self.revoker.in_hand(target);
             match self.ledger.store().due_leases(target, rank, now, limit).await {
-                Ok(due) => self.sweep_rows(due, room).await,
+                Ok(due) => more = self.sweep_rows(due, room).await >= room,
                 Err(error) => tracing::error!(target, %error, "the store does not say what is due"),
             }
         }
+        more && self.revoker.breaker(target) == Breaker::Closed
     }
 
-    async fn sweep_rows(self: &Arc<Self>, mut due: Vec<DueLease>, room: usize) {
+    /// Sets rows on their way, and says how many.
+    async fn sweep_rows(self: &Arc<Self>, mut due: Vec<DueLease>, room: usize) -> usize {
         due.retain(|row| match row {
             DueLease::Lease(lease) => !self.held.is_held(&lease.terms.id.to_string()),
             DueLease::Bad(row) => !self.held.is_held(&row.id),
         });
         due.truncate(room);
+        let count = due.len();
+        let (expired, mut due) = self.expired(due);
+        self.condemn_all(expired, Cause::Expired).await;
         while !due.is_empty() {
             let steps = due.drain(..due.len().min(SLICE)).map(|row| async {
                 match row {
@@ -158,6 +177,23 @@ impl Inner {
             });
             futures::future::join_all(steps).await;
         }
+        count
+    }
+
+    /// Leases whose time is up, and the other rows.
+    fn expired(&self, due: Vec<DueLease>) -> (Vec<Lease>, Vec<DueLease>) {
+        let (mut expired, mut others) = (Vec::new(), Vec::new());
+        for row in due {
+            match row {
+                DueLease::Lease(lease) if self.is_expired(&lease) => expired.push(*lease),
+                DueLease::Lease(_) | DueLease::Bad(_) => others.push(row),
+            }
+        }
+        (expired, others)
+    }
+
+    fn is_expired(&self, lease: &Lease) -> bool {
+        matches!(lease.state, LeaseState::Active { .. }) && !self.awaits_reconciliation(lease)
     }
 
     async fn sweep_lease(self: &Arc<Self>, lease: Lease) {
@@ -165,12 +201,13 @@ impl Inner {
             return self.held.put(lease.terms.id.to_string(), self.clock.now() + ASK_AGAIN);
         }
         match lease.state {
-            LeaseState::Active { .. } => self.condemn(lease, Cause::Expired, None).await,
             LeaseState::Minting { .. } => self.condemn(lease, Cause::CrashRecovery, None).await,
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.kill(lease),
             LeaseState::Residual { .. } => self.hold_residual(lease),
-            LeaseState::New
+            // What expired was condemned with the others.
+            LeaseState::Active { .. }
+            | LeaseState::New
             | LeaseState::Refused { .. }
             | LeaseState::Revoked { .. }
             | LeaseState::Lapsed { .. } => {}

@@ -13,12 +13,51 @@ use super::decide::Asker;
 use super::refused::Refused;
 use crate::store::{LeaseFilter, TaskFilter};
 
-/// The most entries of one trace.
+/// The most entries that one trace tells.
 const TRACE: usize = 50_000;
-/// How far from the moment in a decision's id its entry may lie.
+/// How long after the moment in a decision's id its entry may have been made: a journal that hangs is not waited for
+/// so long.
 const NEAR: Span = Span::from_secs(60);
-/// How many entries are read to find one decision.
-const SEARCH: usize = 20_000;
+
+/// Which part of a story is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// So many entries are left out at its beginning.
+    pub skip: usize,
+    /// So many are told, at most.
+    pub take: usize,
+}
+
+/// A part of a story.
+#[derive(Debug)]
+pub struct Story {
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
+    /// There is a next part.
+    pub more: bool,
+    /// The story goes on, and no part tells the rest.
+    pub cut: bool,
+}
+
+impl Part {
+    /// What to read to tell this part, and to know whether anything is behind it.
+    fn reach(self) -> usize {
+        self.end().saturating_add(1)
+    }
+
+    fn end(self) -> usize {
+        self.skip.saturating_add(self.take).min(TRACE)
+    }
+
+    /// This part of the entries up to its reach.
+    fn of(self, mut known: Vec<Entry>) -> Story {
+        let goes_on = known.len() > self.end();
+        let last = self.end() == TRACE;
+        known.truncate(self.end());
+        known.drain(..self.skip.min(known.len()));
+        Story { entries: known, more: goes_on && !last, cut: goes_on && last }
+    }
+}
 
 /// One thing that a search found.
 #[derive(Clone, Debug)]
@@ -124,29 +163,33 @@ impl Broker {
     ///
     /// # Errors
     /// Where there are none.
-    pub async fn trace_task(&self, id: TaskId) -> Result<Vec<Entry>, Refused> {
-        some(self.inner.ledger.store().entries_of_task(id, TRACE).await?, "task", id)
+    pub async fn trace_task(&self, id: TaskId, part: Part) -> Result<Story, Refused> {
+        let known = self.inner.ledger.store().entries_of_task(id, part.reach()).await?;
+        if known.is_empty() {
+            return Err(Refused::new(Reason::NotFound, format!("no task `{id}`")));
+        }
+        Ok(part.of(known))
     }
 
     /// The entries of the task that a lease hangs on.
     ///
     /// # Errors
     /// Where there are none.
-    pub async fn trace_lease(&self, id: LeaseId) -> Result<Vec<Entry>, Refused> {
+    pub async fn trace_lease(&self, id: LeaseId, part: Part) -> Result<Story, Refused> {
         let lease = self.lease(None, id).await?;
-        self.trace_task(lease.terms.task).await
+        self.trace_task(lease.terms.task, part).await
     }
 
     /// The entries around a decision: those of its task, or the one that holds it.
     ///
     /// # Errors
     /// Where there are none.
-    pub async fn trace_decision(&self, id: DecisionId) -> Result<Vec<Entry>, Refused> {
+    pub async fn trace_decision(&self, id: DecisionId, part: Part) -> Result<Story, Refused> {
         let found = self.entry_of_decision(id).await?;
         let found = found.ok_or_else(|| Refused::new(Reason::NotFound, format!("no decision `{id}`")))?;
         match Body::parse(&found.body).ok().and_then(|body| body.task) {
-            Some(task) => self.trace_task(task).await,
-            None => Ok(vec![found]),
+            Some(task) => self.trace_task(task, part).await,
+            None => Ok(part.of(vec![found])),
         }
     }
 
@@ -154,21 +197,19 @@ impl Broker {
     ///
     /// # Errors
     /// Where there is no task yet.
-    pub async fn trace_last(&self) -> Result<Vec<Entry>, Refused> {
+    pub async fn trace_last(&self, part: Part) -> Result<Story, Refused> {
         let tasks = self.tasks(None, TaskFilter::default(), 1).await?;
         match tasks.first() {
-            Some(task) => self.trace_task(task.terms.id).await,
+            Some(task) => self.trace_task(task.terms.id, part).await,
             None => Err(Refused::new(Reason::NotFound, "no task was opened yet")),
         }
     }
 
-    /// The id says when the decision was made, so only what was written around then is read.
+    /// The id says when the decision was made, so only what was written from then on is looked at.
     async fn entry_of_decision(&self, id: DecisionId) -> Result<Option<Entry>, Refused> {
         let made = id.made_at();
-        let entries = self.inner.ledger.store().entries_between(made - NEAR, made + NEAR, SEARCH).await?;
-        let wanted = id.to_string();
-        let holds = |entry: &Entry| entry.body.windows(wanted.len()).any(|part| part == wanted.as_bytes());
-        Ok(entries.into_iter().find(holds))
+        let found = self.inner.ledger.store().entries_with(&id.to_string(), made, made + NEAR, 1).await?;
+        Ok(found.into_iter().next())
     }
 
     /// Whatever a text names: a principal, a lease, a task, a decision, a revocation, an agent, an owner, a reference.
@@ -228,10 +269,26 @@ impl Broker {
     }
 }
 
-fn some(entries: Vec<Entry>, noun: &str, id: impl std::fmt::Display) -> Result<Vec<Entry>, Refused> {
-    if entries.is_empty() {
-        Err(Refused::new(Reason::NotFound, format!("no {noun} `{id}`")))
-    } else {
-        Ok(entries)
+#[cfg(test)]
+mod tests {
+    use leasehold_law::journal::{ChainHead, ChainId};
+
+    use super::*;
+
+    #[test]
+    fn a_story_that_is_cut_says_so_and_one_that_goes_on_too() {
+        let entry = ChainHead::genesis(ChainId::new("broker-1", 1)).append(Vec::new());
+        let told = |length: usize, skip: usize, take: usize| {
+            let part = Part { skip, take };
+            let story = part.of(vec![entry.clone(); length.min(part.reach())]);
+            (story.entries.len(), story.more, story.cut)
+        };
+        assert_eq!(told(5, 0, 2), (2, true, false));
+        assert_eq!(told(5, 4, 2), (1, false, false));
+        assert_eq!(told(5, 9, 2), (0, false, false));
+        assert_eq!(told(TRACE, TRACE - 2, 2), (2, false, false));
+        assert_eq!(told(TRACE + 1, TRACE - 2, 2), (2, false, true));
+        assert_eq!(told(TRACE + 1, TRACE - 3, 2), (2, true, false));
+        assert_eq!(told(TRACE + 1, usize::MAX, 2), (0, false, true));
     }
 }

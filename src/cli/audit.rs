@@ -1,6 +1,7 @@
 //! `audit`: read the journal, check it, take it away.
 
 use std::{
+    cell::Cell,
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
@@ -99,16 +100,18 @@ async fn trace(args: TraceArgs, session: &mut Session) -> Result<Exit, Problem> 
         None => Subject::Last(Last {}),
         Some(text) => subject(&client, text).await?,
     };
+    let cut = Cell::new(false);
     let (entries, more) = pages(args.limit, |page_size, page_token| {
         let request = v1::TraceRequest { page_size, page_token, subject: Some(subject.clone()) };
-        let client = &client;
+        let (client, cut) = (&client, &cut);
         async move {
             let answer = client.persist(|| async { client.audit().trace(request.clone()).await }).await?;
+            cut.set(answer.cut);
             Ok((answer.entries, answer.next_page_token))
         }
     })
     .await?;
-    session.console.report(&traced(&entries, more)).map(|()| Exit::DONE)
+    session.console.report(&traced(&entries, more, cut.get())).map(|()| Exit::DONE)
 }
 
 /// An id names its kind; anything else is looked up first.
@@ -135,14 +138,17 @@ fn by_prefix(text: &str) -> Option<Subject> {
     }
 }
 
-fn traced(entries: &[v1::JournalEntry], more: bool) -> Report {
+fn traced(entries: &[v1::JournalEntry], more: bool, cut: bool) -> Report {
     let line = |entry: &v1::JournalEntry| {
         format!("{:>6}  {}  {:<20}  {}\n", entry.seq, stamp(entry.at), entry.kind, entry.summary)
     };
     let text: String = entries.iter().map(line).collect();
-    let json = json!({"entries": entries.iter().map(entry).collect::<Vec<_>>(), "more": more});
-    Report::new(text + more_line(more), json)
+    let json = json!({"entries": entries.iter().map(entry).collect::<Vec<_>>(), "more": more, "cut": cut});
+    Report::new(text + more_line(more) + if cut { CUT } else { "" }, json)
 }
+
+/// The last line of a trace that the broker tells no further.
+const CUT: &str = "the story goes on: a trace ends here, and leasehold audit export has all of it\n";
 
 fn entry(entry: &v1::JournalEntry) -> Value {
     json!({
@@ -261,6 +267,15 @@ mod tests {
         let problem = verified(&broken, "export.jsonl").err().unwrap();
         assert_eq!(problem.what, "refused `export.jsonl`: entry 2 is the first broken one");
         assert_eq!(problem.exit, Exit::FAILED);
+    }
+
+    #[test]
+    fn a_trace_that_is_cut_says_so() {
+        let entries = [v1::JournalEntry { seq: 7, kind: "lease.active".into(), ..Default::default() }];
+        let report = traced(&entries, false, true);
+        assert!(report.text.ends_with(CUT), "{}", report.text);
+        assert_eq!(report.json["cut"], true);
+        assert!(!traced(&entries, true, false).text.contains("export"), "the next page is asked for first");
     }
 
     #[test]

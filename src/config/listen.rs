@@ -24,6 +24,8 @@ pub struct Listen {
     pub admin_group: Option<String>,
     /// What one caller may hold of a door.
     pub per_caller: Each,
+    /// Where monitoring reads; it asks for no identity.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One door for operators (RULES R-19).
@@ -41,7 +43,8 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let admin = table.need("admin").map(|value| doors(&value, trust));
         let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
         let per_caller = table.get("per_caller").map_or_else(Each::default, |value| per_caller(&value));
-        let listen = Listen { agents: agents?, admin: admin?, admin_group, per_caller };
+        let metrics = table.get("metrics").and_then(|value| tcp(&value, trust));
+        let listen = Listen { agents: agents?, admin: admin?, admin_group, per_caller, metrics };
         if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {
             let what = format!("`{}` is the agents' door; operators need another", listen.agents);
             table.context().report.problem(table.place(), what);

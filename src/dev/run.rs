@@ -10,8 +10,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::DevError;
 use super::trust_domain::{DEFAULT_TTL, DevIdentity, DevTrustDomain};
 use crate::clock::{SystemTime, TimeSource};
@@ -118,7 +116,7 @@ pub async fn dev(options: &Options, out: &mut dyn Write) -> Result<(), RunError>
     config::write(&dir, &target).map_err(|(path, error)| RunError::Io { path, error })?;
     let running = server::start(&dir.join(CONFIG), Start::on_host(Trust::Dev)).await?;
     greet(&dir, &target, running.agents, out).map_err(RunError::Output)?;
-    stop_signal().await.map_err(RunError::Signal)?;
+    server::stop_signal().await.map_err(RunError::Signal)?;
     running.stop().await;
     drop((identities, domain));
     Ok(())
@@ -226,16 +224,6 @@ fn greet(dir: &Path, target: &Target, agents: std::net::SocketAddr, out: &mut dy
     writeln!(out, "  leasehold exec --lease db.read@local -- {}", target.example())?;
     writeln!(out, "  leasehold audit trace --last")?;
     out.flush()
-}
-
-async fn stop_signal() -> io::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]

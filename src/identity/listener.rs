@@ -21,6 +21,7 @@ use tokio_stream::Stream;
 use super::{
     Caller, ConnectInfo, Connection, Door, Each, Known, Now, Proof, RefusalReason, Refusals,
     connection::{Io, Slots},
+    origin::{Origins, Place},
     refusal::Refused,
     share::Shares,
     spiffe::{Proven, ServerTls},
@@ -37,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Handshakes at one time; further clients wait in the kernel's backlog.
     pub handshakes: usize,
+    /// Of these, those of one peer address, or of one IPv6 /64; what comes beyond them is closed at once.
+    pub handshakes_each: usize,
     /// The time a handshake may take.
     pub handshake_time: Duration,
     /// Open connections of proven callers.
@@ -55,6 +58,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshakes: 512,
+            handshakes_each: 64,
             handshake_time: Duration::from_secs(5),
             connections: 10_000,
             connection_life: Duration::from_secs(3600),
@@ -180,6 +184,12 @@ impl Stream for Incoming {
     }
 }
 
+/// A handshake's place among all of its listener, and among those of its origin.
+struct Turn {
+    _all: OwnedSemaphorePermit,
+    _own: Place,
+}
+
 impl Entrance {
     /// A door with its bounds, and the stream of those who passed it.
     pub fn new(door: Door, limits: Limits, gate: Gate) -> (Self, Incoming) {
@@ -202,10 +212,16 @@ impl Entrance {
     pub fn accept_tls(&self, listener: TcpListener, tls: ServerTls) {
         let entrance = self.clone();
         tokio::spawn(async move {
-            let turns = Arc::new(Semaphore::new(entrance.limits.handshakes));
+            let (turns, origins) = (Arc::new(Semaphore::new(entrance.limits.handshakes)), Origins::default());
             while let Some(turn) = entrance.turn(&turns).await {
                 let Some((stream, peer)) = entrance.next(|| listener.accept()).await else { break };
-                tokio::spawn(entrance.clone().greet(stream, peer, tls.clone(), turn));
+                match origins.enter(peer.ip(), entrance.limits.handshakes_each) {
+                    Some(own) => {
+                        let turn = Turn { _all: turn, _own: own };
+                        tokio::spawn(entrance.clone().greet(stream, peer, tls.clone(), turn));
+                    }
+                    None => entrance.refuse(&too_many_handshakes(), peer),
+                }
             }
         });
     }
@@ -247,7 +263,7 @@ impl Entrance {
         }
     }
 
-    async fn greet(self, stream: TcpStream, peer: SocketAddr, tls: ServerTls, turn: OwnedSemaphorePermit) {
+    async fn greet(self, stream: TcpStream, peer: SocketAddr, tls: ServerTls, turn: Turn) {
         let proven = timeout(self.limits.handshake_time, tls.prove(stream)).await;
         let proven = proven.unwrap_or_else(|_| Err(Refused::new(RefusalReason::Timeout, "too slow")));
         drop(turn);
@@ -311,6 +327,10 @@ impl Entrance {
     fn refuse(&self, refused: &Refused, peer: impl fmt::Display) {
         self.gate.refusals.note(refused, peer, (self.gate.now)());
     }
+}
+
+fn too_many_handshakes() -> Refused {
+    Refused::new(RefusalReason::TooManyConnections, "the bound on handshakes of one address is reached")
 }
 
 fn too_many(whose: &str) -> Refused {

@@ -32,7 +32,7 @@ pub enum RefusalReason {
     OldTls,
     /// The handshake was not done in time.
     Timeout,
-    /// The bound on open connections is reached.
+    /// A bound is reached: on open connections, or on those of one address in handshake.
     TooManyConnections,
     /// Anything else: not TLS at all, a reset, an alert from the client.
     Other,

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use leasehold_client::channel::{ChannelError, connect_spiffe, connect_unix};
 use leasehold_law::caller::CallerId;
+use leasehold_law::time::Timestamp;
 use rustls::version::{TLS12, TLS13};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +14,10 @@ use tokio::{
     time::timeout,
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use world::{BROKER, DOMAIN, Domain, PATIENCE, TTL, World, check, eventually, raw_tls, settings, wall};
+use world::{
+    BROKER, DOMAIN, Domain, PATIENCE, TTL, World, check, eventually, raw_tls, raw_tls_over, settings,
+    tcp_from, wall,
+};
 
 use super::{
     Caller, Door, Each, Presented, Proof, RefusalReason, Rejection,
@@ -135,6 +139,32 @@ async fn silent_clients_do_not_keep_honest_ones_out_for_long() {
         silent.push(TcpStream::connect(world.addr).await.unwrap());
     }
     check(&world.connect(&agent).await).await.unwrap();
+}
+
+/// Whoever opens many connections and says nothing waits among its own.
+#[tokio::test]
+async fn one_address_cannot_take_every_handshake() {
+    let forever = Duration::from_secs(3600);
+    let limits = Limits { handshakes: 4, handshakes_each: 2, handshake_time: forever, ..Limits::default() };
+    let world = World::with(limits).await;
+    let mut silent = vec![];
+    for _ in 0..8 {
+        silent.push(tcp_from("127.0.0.2", world.addr).await);
+    }
+    let mut refused = 0;
+    eventually("what is beyond its share is closed", || {
+        refused += world.refusals.drain(Timestamp(i64::MAX)).iter().map(|row| row.count).sum::<u64>();
+        (refused == 6).then_some(())
+    })
+    .await;
+    for mut closed in silent.split_off(2) {
+        let end = timeout(PATIENCE, closed.read(&mut [0; 1])).await.unwrap();
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+    let svid = world.domain.inner.ca().sign("/agent/a", Shape::Good, wall(), TTL).unwrap();
+    let honest = tcp_from("127.0.0.3", world.addr).await;
+    let mut honest = timeout(PATIENCE, raw_tls_over(honest, Some(&svid), &TLS13)).await.unwrap().unwrap();
+    honest.read_u8().await.unwrap();
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ pub const GROUP: &str = "leasehold_read";
 /// The broker's own role.
 pub const ADMIN: &str = "leasehold";
 
+/// The role by which brokers know whose a server is (RULES R-11): made without a login by the broker itself.
+const MARK: &str = "lh_owner";
+
 /// What a superuser runs once, in the database itself, and what takes it back.
 #[must_use]
 pub fn statements() -> Vec<Statement> {
@@ -31,7 +34,9 @@ pub fn statements() -> Vec<Statement> {
             format!("GRANT pg_read_all_stats TO {ADMIN};"),
         ),
         make("gives leases membership of the group, and the broker none of its rights", admin_option()),
-        undo(format!("DROP OWNED BY {GROUP}; DROP ROLE {ADMIN}; DROP ROLE {GROUP};")),
+        undo(format!(
+            "DROP OWNED BY {GROUP}; DROP ROLE {ADMIN}; DROP ROLE {GROUP}; DROP ROLE IF EXISTS {MARK};"
+        )),
     ]
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Config, Problem, Store as StoreConfig, Trust, read_installat
 use crate::entropy::SystemEntropy;
 use crate::ledger::{HIGH_WATER, Ledger};
 use crate::registry::Registry;
-use crate::store::sqlite::{Options, SqliteStore, Writer};
+use crate::store::sqlite::{self, Options, SqliteStore, Writer};
 use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED, Stamp, Store, StoreError};
 use crate::vault_door::{TargetPart, VaultDoor};
 
@@ -32,18 +32,15 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     let key = read_installation_key(&config.broker.installation_key, start.trust)?;
     let store = open_store(config, start.trust, &key).await?;
     if !start.force {
-        abandons_none(config, store.as_ref()).await?;
+        abandoned(config, store.live_targets().await?).next().map_or(Ok(()), Err)?;
     }
     let clock = clock(start.time.clone(), store.number(HIGH_WATER).await?);
     let entropy: Arc<dyn Entropy> = SystemEntropy::new(clock.clone());
     let targets = open_targets(config, start, &entropy)?;
     let ledger = Ledger::new(store.clone(), clock.clone());
-    let changed = note_config(config, &ledger).await?;
-    let registry = Registry::new(
-        config.catalog.as_ref().clone(),
-        config.engine.clone(),
-        versions(config, store.as_ref()).await?,
-    );
+    let settled = ledger.settle_config(&config.digests).await;
+    let settled = settled.map_err(|error| StartError::Recover(error.to_string()))?;
+    let registry = Registry::new(config.catalog.as_ref().clone(), config.engine.clone(), settled.versions);
     let keeping = keeping(config, &key, store.as_ref()).await?;
     let door = VaultDoor::new(targets, clock.clone());
     let tasks = TaskLimits {
@@ -54,7 +51,7 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     let (quotas, name) = (config.quotas.clone(), config.broker.name.clone());
     let broker =
         Broker::new(Parts { clock, entropy, ledger, door, registry, key, tasks, quotas, name, keeping });
-    Ok(Assembled { broker, changed })
+    Ok(Assembled { broker, changed: settled.changed })
 }
 
 async fn open_store(
@@ -73,13 +70,23 @@ async fn open_sqlite(options: Options) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(opened.map_err(|error| StoreError::Unusable(error.to_string()))??))
 }
 
+/// What is live in a store, by target, without opening it as its broker would; `None` where there is no store yet.
+pub(super) async fn look(config: &Config, trust: Trust) -> Result<Option<Vec<String>>, StartError> {
+    let key = read_installation_key(&config.broker.installation_key, trust)?;
+    match &config.store {
+        StoreConfig::Sqlite(path) => {
+            let options = store_options(config, path, trust);
+            let looked = tokio::task::spawn_blocking(move || sqlite::look(&options)).await;
+            Ok(looked.map_err(|error| StoreError::Unusable(error.to_string()))??)
+        }
+        StoreConfig::Postgres(shared) => shared::look(config, shared, stamp(trust), &key).await,
+    }
+}
+
 /// A target that was renamed or left out takes nothing with it: its leases could never be revoked.
-async fn abandons_none(config: &Config, store: &dyn Store) -> Result<(), StartError> {
-    let live = store.live_targets().await?;
-    let Some(target) = live.into_iter().find(|target| !config.targets.contains_key(target)) else {
-        return Ok(());
-    };
-    Err(StartError::Abandoned { target })
+pub(super) fn abandoned(config: &Config, live: Vec<String>) -> impl Iterator<Item = StartError> {
+    let gone = live.into_iter().filter(|target| !config.targets.contains_key(target));
+    gone.map(|target| StartError::Abandoned { target })
 }
 
 /// Where the one file is, and whose.
@@ -138,31 +145,6 @@ fn recipe_problems(config: &Config, backend: &dyn Backend, grants: &[(Pair, Reci
         }
     }
     problems
-}
-
-/// Every subject whose digest differs from the last run, those that are gone included, gets its next version.
-async fn note_config(config: &Config, ledger: &Ledger) -> Result<Vec<Subject>, StartError> {
-    let known: BTreeMap<Subject, String> = ledger.store().digests().await?.into_iter().collect();
-    let now = config.digests.iter().filter(|(subject, digest)| known.get(subject) != Some(*digest));
-    let mut changed: Vec<_> = now.map(|(subject, digest)| (subject.clone(), digest.clone())).collect();
-    let gone = known
-        .iter()
-        .filter(|(subject, digest)| !config.digests.contains_key(subject) && digest.as_str() != GONE);
-    changed.extend(gone.map(|(subject, _)| (subject.clone(), GONE.to_owned())));
-    let subjects = changed.iter().map(|(subject, _)| subject.clone()).collect();
-    if !changed.is_empty() {
-        ledger.record_config(changed).await.map_err(|error| StartError::Recover(error.to_string()))?;
-    }
-    Ok(subjects)
-}
-
-/// What is remembered of a subject that has left the config.
-const GONE: &str = "gone";
-
-async fn versions(config: &Config, store: &dyn Store) -> Result<BTreeMap<Subject, u64>, StartError> {
-    let subjects: Vec<_> = config.digests.keys().cloned().collect();
-    let versions = store.versions(&subjects).await?;
-    Ok(subjects.into_iter().zip(versions).collect())
 }
 
 /// How targets are claimed, swept, and brought into agreement with a store that was restored.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use leasehold_backend::{Entropy, GrantView};
 
-use super::assemble::grants_of;
+use super::assemble::{abandoned, grants_of, look};
 use super::{Start, clock, lines, spiffe_settings};
 use crate::config::{Config, Loaded, Problem, Trust};
 use crate::entropy::SystemEntropy;
 use crate::identity::spiffe::SpiffeIdentity;
 
-/// How long the Workload API and each target may take to answer.
+/// How long the Workload API, the store and each target may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a check found.
@@ -28,7 +28,8 @@ pub struct Checked {
     pub config_is_good: bool,
 }
 
-/// Checks a config; with `online`, dials its targets and its Workload API too. Reads no secret unless it dials.
+/// Checks a config; with `online`, looks into its store and dials its targets and its Workload API too. Reads no
+/// secret unless it does.
 pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
     let start = Start::on_host(trust);
     let Loaded { config, warnings } = match Config::load(path, &start.kinds, trust) {
@@ -45,6 +46,7 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
     ));
     if online {
         check_identity(&config, trust, &mut checked).await;
+        check_store(&config, trust, &mut checked).await;
         check_targets(&config, &start, &mut checked).await;
     }
     checked
@@ -62,6 +64,22 @@ async fn check_identity(config: &Config, trust: Trust, checked: &mut Checked) {
     match SpiffeIdentity::connect(&settings).await {
         Ok(_) => checked.good.push(format!("Workload API: {} is issued", settings.id)),
         Err(error) => checked.problems.push(format!("Workload API: {error}")),
+    }
+}
+
+/// What `serve` would refuse the store for, in its words. It takes nothing from the broker that may be serving.
+async fn check_store(config: &Config, trust: Trust, checked: &mut Checked) {
+    match tokio::time::timeout(PATIENCE, look(config, trust)).await {
+        Ok(Ok(None)) => checked.good.push("store: there is none yet; serve makes it".to_owned()),
+        Ok(Ok(Some(live))) => {
+            checked.good.push(match live.len() {
+                0 => "store: no lease lives".to_owned(),
+                _ => format!("store: leases live in {}", live.join(", ")),
+            });
+            checked.problems.extend(abandoned(config, live).map(|error| error.to_string()));
+        }
+        Ok(Err(error)) => checked.problems.push(error.to_string()),
+        Err(_) => checked.problems.push(format!("store: no answer within {} s", PATIENCE.as_secs())),
     }
 }
 

@@ -22,7 +22,10 @@ pub fn harden() {
 }
 
 /// Waits for SIGTERM or SIGINT.
-pub(super) async fn stop_signal() -> io::Result<()> {
+///
+/// # Errors
+/// Where the signals cannot be listened for.
+pub async fn stop_signal() -> io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -7,7 +7,7 @@ use leasehold_law::principal::InstallationKey;
 
 use super::{StartError, entropy};
 use crate::config::{Config, Problem, SharedStore, Target};
-use crate::store::postgres::{Options, Place, PostgresStore};
+use crate::store::postgres::{self, Options, Place, PostgresStore};
 use crate::store::{Stamp, Store};
 
 /// The backend that could have the store as its target.
@@ -20,6 +20,27 @@ pub(super) async fn open(
     stamp: Stamp,
     key: &InstallationKey,
 ) -> Result<Arc<dyn Store>, StartError> {
+    let options = options(config, shared, stamp, key)?;
+    Ok(Arc::new(PostgresStore::open(&options).await?))
+}
+
+/// The targets with live leases, if there is a store; takes nothing in it.
+pub(super) async fn look(
+    config: &Config,
+    shared: &SharedStore,
+    stamp: Stamp,
+    key: &InstallationKey,
+) -> Result<Option<Vec<String>>, StartError> {
+    let options = options(config, shared, stamp, key)?;
+    Ok(postgres::look(&options).await?)
+}
+
+fn options(
+    config: &Config,
+    shared: &SharedStore,
+    stamp: Stamp,
+    key: &InstallationKey,
+) -> Result<Options, StartError> {
     let options = Options {
         url_file: shared.url_file.clone(),
         sslrootcert: shared.sslrootcert.clone(),
@@ -30,10 +51,7 @@ pub(super) async fn open(
         stamp,
     };
     let problems = own_stores(config, &options.places()?);
-    if !problems.is_empty() {
-        return Err(StartError::Config(problems));
-    }
-    Ok(Arc::new(PostgresStore::open(&options).await?))
+    if problems.is_empty() { Ok(options) } else { Err(StartError::Config(problems)) }
 }
 
 /// What no other process calls itself.

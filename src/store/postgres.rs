@@ -5,6 +5,7 @@ mod address;
 mod archive;
 mod aside;
 mod batch;
+mod columns;
 mod fault;
 mod flush;
 mod follow;
@@ -14,6 +15,7 @@ mod judge;
 mod leases;
 mod leaving;
 mod link;
+mod look;
 mod presence;
 mod readers;
 mod records;
@@ -56,6 +58,7 @@ use batch::{Batcher, Seat};
 use follow::Follow;
 use herald::Herald;
 use link::Link;
+pub use look::look;
 use presence::Presence;
 use readers::Readers;
 use writer::Queue;
@@ -268,13 +271,14 @@ impl Store for PostgresStore {
         journal::of_task(&self.readers, task, limit).await
     }
 
-    async fn entries_between(
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        journal::between(&self.readers, from, to, limit).await
+        journal::with(&self.readers, text, from, to, limit).await
     }
 
     async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {
@@ -297,6 +301,10 @@ impl Store for PostgresStore {
             // Woken or not: it is looked.
             let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
         }
+    }
+
+    async fn live_brokers(&self) -> Result<u32, StoreError> {
+        self.presence.count_live(&self.readers).await
     }
 
     async fn tell_heard(&self, tasks: &[(TaskId, Span)]) -> Result<(), StoreError> {

@@ -10,8 +10,10 @@ mod files;
 mod hot;
 mod journal;
 mod leases;
+mod look;
 mod readers;
 mod records;
+mod requests;
 mod rows;
 mod schema;
 mod sql;
@@ -47,6 +49,7 @@ use super::{
 };
 use batch::Batcher;
 use hot::Hot;
+pub use look::look;
 use readers::Readers;
 use sql::unusable;
 use writer::Queue;
@@ -190,6 +193,9 @@ impl Store for SqliteStore {
     }
 
     async fn lease_by_request(&self, task: TaskId, request: &RequestId) -> Result<Option<Lease>, StoreError> {
+        if self.hot.is_new_request(task, request) {
+            return Ok(None);
+        }
         let request = request.clone();
         self.readers.read(move |reader| leases::by_request(reader, task, &request)).await
     }
@@ -289,13 +295,15 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| journal::of_task(reader, task, limit)).await
     }
 
-    async fn entries_between(
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        self.readers.read(move |reader| journal::between(reader, from, to, limit)).await
+        let text = text.to_owned();
+        self.readers.read(move |reader| journal::with(reader, &text, from, to, limit)).await
     }
 
     async fn counts_by_lane(&self, now: Timestamp) -> Result<Vec<LaneCounts>, StoreError> {

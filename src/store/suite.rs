@@ -483,9 +483,16 @@ pub(crate) async fn entries_are_found_by_what_they_are_about(store: AnyStore) {
     assert_eq!(seqs(store.entries_of_task(task_1, 9).await), [2, 4]);
     assert_eq!(seqs(store.entries_of_task(task_1, 1).await), [2]);
     let at = |n| draft(n).at;
-    assert_eq!(seqs(store.entries_between(at(1), at(3), 9).await), [2, 3, 5]);
-    assert_eq!(seqs(store.entries_between(at(2), at(3), 1).await), [3]);
-    assert_eq!(seqs(store.entries_between(at(6), at(9), 9).await), [] as [u64; 0]);
+    assert_eq!(seqs(store.entries_with("", at(1), at(3), 9).await), [2, 3, 5]);
+    assert_eq!(seqs(store.entries_with("", at(2), at(3), 1).await), [3]);
+    assert_eq!(seqs(store.entries_with("", at(6), at(9), 9).await), [] as [u64; 0]);
+    let body = String::from_utf8(draft(2).body).unwrap();
+    assert_eq!(seqs(store.entries_with(&body, at(0), at(9), 9).await), [3]);
+    assert_eq!(
+        seqs(store.entries_with("%", at(0), at(9), 9).await),
+        [] as [u64; 0],
+        "the text is no pattern"
+    );
 }
 
 /// A lease of an agent, written where fewer than `most` of those that are counted are live.

@@ -255,13 +255,14 @@ impl Store for SimStore {
         read!(self.entries_of_task(task, limit))
     }
 
-    async fn entries_between(
+    async fn entries_with(
         &self,
+        text: &str,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        read!(self.entries_between(from, to, limit))
+        read!(self.entries_with(text, from, to, limit))
     }
 
     async fn live_targets(&self) -> Result<Vec<String>, StoreError> {

@@ -13,7 +13,6 @@ use leasehold::store::{Stamp, Store};
 use leasehold::vault_door::{TargetPart, VaultDoor};
 use leasehold_backend::Claim;
 use leasehold_law::principal::InstallationKey;
-use leasehold_law::subject::Subject;
 use leasehold_law::time::{Span, Timestamp};
 use zeroize::Zeroizing;
 
@@ -97,13 +96,13 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
     let ledger = Ledger::new(store.clone(), clock.clone());
     let version = if world.dice.chance(800) { 0 } else { world.dice.roll(VERSIONS as u64) };
     let ground = ground(usize::try_from(version).unwrap());
-    let changed = note_config(ground, &ledger).await?;
+    let settled = ledger.settle_config(&ground.digests).await.map_err(|error| error.to_string())?;
     let key = InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]));
     let claim = Claim { installation: key.installation(), incarnation: 1 };
     let broker = Broker::new(Parts {
         entropy: Bits::of_broker(world.seed.wrapping_mul(1000) + number, clock.clone()),
         door: VaultDoor::new(targets(world, life, ground), clock.clone()),
-        registry: registry(ground, store.as_ref()).await?,
+        registry: Registry::new(ground.catalog.clone(), ground.engine.clone(), settled.versions),
         tasks: TaskLimits {
             grace: Span::from_secs(30),
             default_deadline: Span::from_secs(60),
@@ -121,29 +120,8 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
         ledger,
         key,
     });
-    broker.recover(&changed).await.map_err(|error| error.to_string())?;
+    broker.recover(&settled.changed).await.map_err(|error| error.to_string())?;
     Ok(broker)
-}
-
-/// The config subjects that differ from the last life: each gets its next version, as in src/server/assemble.rs.
-async fn note_config(ground: &Ground, ledger: &Ledger) -> Result<Vec<Subject>, String> {
-    let known = ledger.store().digests().await.map_err(|error| error.to_string())?;
-    let known: BTreeMap<Subject, String> = known.into_iter().collect();
-    let differs = |(subject, digest): &(&Subject, &String)| known.get(*subject) != Some(*digest);
-    let changed: Vec<_> =
-        ground.digests.iter().filter(differs).map(|(s, d)| (s.clone(), d.clone())).collect();
-    let subjects = changed.iter().map(|(subject, _)| subject.clone()).collect();
-    if !changed.is_empty() {
-        ledger.record_config(changed).await.map_err(|error| error.to_string())?;
-    }
-    Ok(subjects)
-}
-
-async fn registry(ground: &Ground, store: &dyn Store) -> Result<Registry, String> {
-    let subjects: Vec<_> = ground.digests.keys().cloned().collect();
-    let versions = store.versions(&subjects).await.map_err(|error| error.to_string())?;
-    let versions = subjects.into_iter().zip(versions).collect();
-    Ok(Registry::new(ground.catalog.clone(), ground.engine.clone(), versions))
 }
 
 fn targets(world: &Arc<World>, life: &Life, ground: &Ground) -> BTreeMap<String, TargetPart> {

@@ -255,3 +255,85 @@ async fn a_refusal_before_policy_is_on_record_under_its_id() {
         assert!(told[0].body.contains(word), "{}", told[0].body);
     }
 }
+
+/// Puts so many more entries of a task into the journal, a moment before the one that names this.
+fn crowd(world: &World, count: u32, named: &str) {
+    let one = format!("SELECT * FROM journal WHERE instr(body, CAST('{named}' AS BLOB)) > 0 LIMIT 1");
+    world.on_store(&format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+         INSERT INTO journal (chain, seq, at, task, body, prev, hash) \
+         SELECT 'another/1', i, at - 1, task, CAST('{{}}' AS BLOB), prev, hash FROM n, ({one})"
+    ));
+}
+
+async fn trace(auditor: &mut Client, task: &v1::Task, token: &str, size: i32) -> v1::TraceResponse {
+    let subject = Some(Subject::Task(task.id.clone()));
+    let request = TraceRequest { page_size: size, page_token: token.into(), subject };
+    auditor.audit.trace(request).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_trace_that_is_told_no_further_says_so() {
+    let world = World::new().await;
+    let task = world.agent("triage").await.open(&["orders.read@orders"]).await.unwrap();
+    crowd(&world, 50_000, &task.id);
+    let mut auditor = world.operator("auditor").await;
+    let first = trace(&mut auditor, &task, "", 2).await;
+    assert_eq!((first.entries.len(), first.next_page_token.as_str(), first.cut), (2, "2", false));
+    let last = trace(&mut auditor, &task, "49998", 10).await;
+    assert_eq!((last.entries.len(), last.next_page_token.as_str(), last.cut), (2, "", true));
+}
+
+/// The numbers of entries begin anew in each chain: by them the second page would lose what the first did not tell.
+#[tokio::test]
+async fn a_trace_over_two_chains_is_told_whole_page_by_page() {
+    let world = World::new().await;
+    let task = world.agent("triage").await.open(&["orders.read@orders"]).await.unwrap();
+    crowd(&world, 3, &task.id);
+    let mut auditor = world.operator("auditor").await;
+    let (mut told, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = trace(&mut auditor, &task, &token, 1).await;
+        told.extend(page.entries.iter().map(|entry| entry.seq));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(told[1..], [1, 2, 3], "{told:?}");
+    assert!(told[0] > 1);
+}
+
+#[tokio::test]
+async fn a_decision_is_found_among_ever_so_many_entries() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    crowd(&world, 25_000, &lease.decision);
+    let request = v1::FindRequest { text: lease.decision, ..v1::FindRequest::default() };
+    let hits = world.operator("auditor").await.audit.find(request).await.unwrap().into_inner().hits;
+    assert_eq!(hits.iter().map(|hit| hit.lease.as_str()).collect::<Vec<_>>(), [lease.id.as_str()]);
+}
+
+#[tokio::test]
+async fn what_is_found_comes_page_by_page() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        let mut open = open_request(&["orders.read@orders"]);
+        open.refs.insert("run".into(), "8812".into());
+        tasks.insert(0, agent.open_as(open).await.unwrap().id);
+    }
+    let mut auditor = world.operator("auditor").await;
+    let mut request = v1::FindRequest { text: "run=8812".into(), page_size: 2, ..Default::default() };
+    let first = auditor.audit.find(request.clone()).await.unwrap().into_inner();
+    request.page_token.clone_from(&first.next_page_token);
+    let second = auditor.audit.find(request.clone()).await.unwrap().into_inner();
+    assert_eq!((first.hits.len(), second.next_page_token.as_str()), (2, ""));
+    let found: Vec<_> = first.hits.iter().chain(&second.hits).map(|hit| hit.task.clone()).collect();
+    assert_eq!(found, tasks, "newest first");
+    request.page_token = "100001".into();
+    assert_eq!(refused(auditor.audit.find(request).await).1, "BAD_REQUEST");
+}

@@ -1,6 +1,7 @@
 //! What a broker finds when it starts, and how one stops.
 
-use leasehold::server::StartError;
+use leasehold::config::Trust;
+use leasehold::server::{StartError, check};
 use leasehold::store::StoreError;
 use leasehold_memory::{Call, Fault, Gate, Rule};
 use leasehold_proto::v1;
@@ -142,6 +143,33 @@ forbid (principal, action == Action::"orders.read", resource == Target::"orders"
     );
 }
 
+/// With a target that leases may live in under another name.
+pub(crate) fn renamed() -> Setup {
+    Setup::default()
+        .replace("[targets.stock]", "[targets.renamed]")
+        .replace("targets = [\"stock\"]", "targets = [\"renamed\"]")
+}
+
+#[tokio::test]
+async fn check_refuses_what_serve_refuses_in_its_words_beside_a_broker_that_serves() {
+    let mut world = World::prepare(&Setup::default()).await;
+    let checked = check(&world.write_config(&renamed()), Trust::Dev, true).await;
+    assert_eq!(checked.problems, [] as [String; 0]);
+    assert!(checked.good.contains(&"store: there is none yet; serve makes it".to_owned()), "{checked:?}");
+    assert!(!world.path("store").exists(), "it makes none");
+    world.start(&Setup::default()).await.unwrap();
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&["stock.read@stock"]).await.unwrap();
+    agent.lease(&task, "stock.read@stock").await.unwrap();
+    let checked = check(&world.write_config(&Setup::default()), Trust::Dev, true).await;
+    assert_eq!(checked.problems, [] as [String; 0]);
+    assert!(checked.good.contains(&"store: leases live in stock".to_owned()), "{checked:?}");
+    let checked = check(&world.write_config(&renamed()), Trust::Dev, true).await;
+    world.stop().await;
+    let refused = world.start(&renamed()).await.unwrap_err();
+    assert_eq!(checked.problems, [refused.to_string()]);
+}
+
 #[tokio::test]
 async fn a_target_with_live_leases_does_not_leave_the_config_unless_it_is_forced() {
     let mut world = World::new().await;
@@ -149,9 +177,7 @@ async fn a_target_with_live_leases_does_not_leave_the_config_unless_it_is_forced
     let task = agent.open(&["orders.read@orders", "stock.read@stock"]).await.unwrap();
     agent.lease(&task, "stock.read@stock").await.unwrap();
     world.stop().await;
-    let setup = Setup::default()
-        .replace("[targets.stock]", "[targets.renamed]")
-        .replace("targets = [\"stock\"]", "targets = [\"renamed\"]");
+    let setup = renamed();
     let refused = world.start(&setup).await.unwrap_err();
     let abandoned = matches!(&refused, StartError::Abandoned { target } if target == "stock");
     assert!(abandoned && refused.to_string().contains("--force"), "{refused}");

@@ -3,6 +3,8 @@
 use leasehold_proto::v1;
 use tonic::Code;
 
+use crate::quotas::over_quota;
+use crate::stopping::{revoke, run};
 use crate::world::{Setup, WRITES, World, login, open_request, reason, refused, scope, seconds};
 
 const BOTH: &[&str] = &["orders.read@orders", "stock.read@stock"];
@@ -63,6 +65,58 @@ async fn a_wider_scope_is_decided_and_a_denied_pair_refuses_all() {
     assert_eq!(decided, ["stock.read"], "only what is wider is decided");
     assert_eq!(agent.look(&lease.id).await, lease);
     agent.lease(&task, "stock.read@stock").await.unwrap();
+}
+
+/// A freeze stops what is new. Giving up a part of what one has is not.
+#[tokio::test]
+async fn an_agent_behind_a_barrier_may_narrow_its_scope_and_not_widen_it() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(BOTH).await.unwrap();
+    let kind = v1::selector::Kind::Agent("spiffe://suite.leasehold.test/agent/triage".into());
+    run(&mut world.operator("revoker").await, revoke(kind)).await.unwrap();
+    let mut narrower = scope(&["stock.read@stock"]);
+    agent.change(&task, narrower.clone()).await.unwrap();
+    assert_eq!(refused(agent.change(&task, scope(BOTH)).await).1, "FROZEN");
+    let swapped = agent.change(&task, scope(&["orders.read@orders"])).await;
+    assert_eq!(refused(swapped).1, "FROZEN", "less of one and more of another is wider");
+    narrower[0].max_ttl = seconds(60);
+    agent.change(&task, narrower.clone()).await.unwrap();
+    assert_eq!(agent.task(&task).await.scope, narrower);
+}
+
+#[tokio::test]
+async fn an_agent_over_its_rate_may_narrow_its_scope_and_not_widen_it() {
+    let quotas = "[quotas]\nagent = { rate = \"1/h\", burst = 2 }\n[targets.orders]";
+    let world = World::with(Setup::default().replace("[targets.orders]", quotas)).await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(BOTH).await.unwrap();
+    let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    over_quota(agent.change(&task, scope(&["orders.read@orders", "stock.write@stock"])).await);
+    agent.change(&task, scope(&["stock.read@stock"])).await.unwrap();
+    assert_eq!(agent.look(&lease.id).await.cause(), v1::Cause::ScopeChanged);
+    over_quota(agent.change(&task, scope(BOTH)).await);
+    let elsewhere = v1::Task { id: "task_00000000000000000000".into(), ..task };
+    over_quota(agent.change(&elsewhere, scope(&["stock.read@stock"])).await);
+}
+
+/// What operators took back since is no reason to keep the rest as wide as it was.
+#[tokio::test]
+async fn a_scope_narrows_though_a_pair_in_it_is_granted_no_more() {
+    let setup = || Setup::default().policy(WRITES);
+    let mut world = World::with(setup()).await;
+    let mut agent = world.agent("triage").await;
+    let both = ["orders.write@orders", "stock.read@stock"];
+    let task = agent.open(&both).await.unwrap();
+    let grant = "[[grants]]\nintent = \"orders.write\"\ntargets = [\"orders\"]\nrecipe = { role = \"writer\" }\n\
+                 ttl = { default = \"5m\", max = \"10m\", life = \"10m\" }\n";
+    world.restart(&setup().replace(grant, "")).await;
+    let mut agent = world.agent("triage").await;
+    let mut narrower = scope(&both);
+    narrower[0].max_ttl = seconds(60);
+    agent.change(&task, narrower).await.unwrap();
+    agent.change(&task, scope(&["orders.write@orders"])).await.unwrap_err();
+    assert_eq!(refused(agent.lease(&task, "orders.write@orders").await).1, "NO_PERMIT");
 }
 
 #[tokio::test]

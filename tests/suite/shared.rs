@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use leasehold::config::Trust;
-use leasehold::server::{Restore, Running, StartError, backup, restore};
+use leasehold::server::{Restore, Running, StartError, backup, check, restore};
 use leasehold_proto::v1;
 use leasehold_proto::v1::watch_task_response::Event;
 use rustix::process::Signal;
@@ -12,6 +12,7 @@ use tonic::Code;
 
 use crate::child::{PAIR, Rig};
 use crate::orphans::sweep;
+use crate::restart::renamed;
 use crate::site::Site;
 use crate::world::{
     PATIENCE, Setup, World, by_heartbeat, eventually, lease_request, open_request, refused, seconds,
@@ -21,12 +22,12 @@ pub(crate) const SQLITE: &str = "sqlite = \"store/leases.db\"";
 pub(crate) const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
 
 /// With the store in PostgreSQL, as the first of several brokers.
-fn first(setup: Setup) -> Setup {
+pub(crate) fn first(setup: Setup) -> Setup {
     setup.replace(SQLITE, POSTGRES)
 }
 
 /// With the store in PostgreSQL, as the second.
-fn second(setup: Setup) -> Setup {
+pub(crate) fn second(setup: Setup) -> Setup {
     first(setup).replace("name = \"suite\"", "name = \"suite-2\"").replace("unix:admin/", "unix:admin-2/")
 }
 
@@ -103,6 +104,30 @@ async fn a_watch_on_one_broker_sees_a_revoke_on_the_other() {
     let frozen = refused(a.lease(&task, "orders.read@orders").await);
     assert_eq!(frozen.1, "FROZEN", "the barrier stands before every broker");
     a.until_lease(&lease.id, v1::LeaseState::Revoked).await;
+    pair.a.stop().await;
+    pair.b.stop().await;
+}
+
+/// It takes no name in the store, and fences nobody.
+#[tokio::test]
+async fn check_looks_into_the_store_beside_its_brokers() {
+    let pair = Pair::new().await;
+    let mut a = pair.world.agent_at("triage", &pair.a).await;
+    let task = a.open(&["stock.read@stock"]).await.unwrap();
+    a.lease(&task, "stock.read@stock").await.unwrap();
+    let brokers = "SELECT sum(fence)::int8 FROM leasehold.brokers";
+    let before = pair.count(brokers).await;
+    let checked = check(&pair.world.write_config(&first(renamed())), Trust::Dev, true).await;
+    let [problem] = &checked.problems[..] else { panic!("{checked:?}") };
+    assert!(problem.starts_with("target `stock` is not in the config, and leases live in it"), "{problem}");
+    assert_eq!(pair.count(brokers).await, before);
+    let (name, url) = Site::shared().store().await;
+    write_url(&pair.world, &url);
+    let checked = check(&pair.world.write_config(&first(renamed())), Trust::Dev, true).await;
+    assert_eq!(checked.problems, [] as [String; 0]);
+    let empty = Site::shared().root_in(&name).await;
+    let made = empty.query_one("SELECT to_regnamespace('leasehold') IS NOT NULL", &[]).await.unwrap();
+    assert!(!made.get::<_, bool>(0), "it makes no store");
     pair.a.stop().await;
     pair.b.stop().await;
 }

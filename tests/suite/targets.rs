@@ -169,12 +169,20 @@ async fn a_clock_that_jumps_calls_nothing_dead_that_lives() {
 }
 
 #[tokio::test]
-async fn a_target_that_cannot_renew_says_so() {
+async fn a_target_that_cannot_renew_says_so_and_what_to_do_instead() {
     let world = World::with(Setup::default().grade(Grade::Coarse)).await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&["orders.read@orders"]).await.unwrap();
     let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
-    assert_eq!(refused(agent.renew(&lease.id, 60).await), (Code::Unimplemented, "NOT_SERVED".into()));
+    let status = agent.renew(&lease.id, 60).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_SERVED"));
+    assert_eq!(status.message(), format!("{} cannot be renewed", lease.id));
+    assert_eq!(detail(&status, "why"), "`orders` cannot move the end of what was minted in it");
+    let next = detail(&status, "next");
+    let command = format!("leasehold lease request orders.read@orders --task {}", task.id);
+    assert!(next.contains("a new request id") && next.ends_with(&command), "{next}");
+    assert_eq!(world.orders.calls(Call::Renew), 0);
+    agent.lease(&task, "orders.read@orders").await.unwrap();
 }
 
 #[tokio::test]
@@ -188,10 +196,12 @@ async fn operators_see_and_check_targets() {
     let check = |target: &str| v1::CheckTargetRequest { target: target.into() };
     let good = admin.targets.check_target(check("orders")).await.unwrap().into_inner();
     assert_eq!((good.target.unwrap().state(), good.problems), (v1::TargetState::Ready, Vec::new()));
-    world.orders.faults.add(Rule::once(Call::Health, Fault::down()));
+    // The broker asks for the target's health by itself too.
+    world.orders.faults.add(Rule::always(Call::Health, Fault::down()));
     let bad = admin.targets.check_target(check("orders")).await.unwrap().into_inner().target.unwrap();
     assert_eq!(bad.state(), v1::TargetState::Down);
     assert!(!bad.last_error.is_empty());
+    world.orders.faults.clear();
     assert_eq!(
         refused(admin.targets.check_target(check("nowhere")).await),
         (Code::NotFound, "NOT_FOUND".into())

@@ -1,8 +1,8 @@
 //! What Cedar is told: entities, made once per engine where they can be, and one request per question.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
@@ -12,7 +12,7 @@ use super::Question;
 use super::fault::CedarError;
 use crate::catalog::{Agent, Catalog, Intent, Target};
 use crate::param::{ParamValue, check_params};
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 
 type Attributes = HashMap<String, RestrictedExpression>;
 
@@ -24,6 +24,25 @@ static AGENT_GROUP: Kind = Kind(LazyLock::new(|| type_name("AgentGroup")));
 static TARGET: Kind = Kind(LazyLock::new(|| type_name("Target")));
 static TARGET_GROUP: Kind = Kind(LazyLock::new(|| type_name("TargetGroup")));
 static ACTION: Kind = Kind(LazyLock::new(|| type_name("Action")));
+
+/// Expressions by what they say: Cedar parses the name of the constructor for each, and the same few are asked for
+/// again and again.
+struct Memo<K>(Mutex<BTreeMap<K, RestrictedExpression>>);
+
+static DURATIONS: Memo<Span> = Memo(Mutex::new(BTreeMap::new()));
+static MOMENTS: Memo<Timestamp> = Memo(Mutex::new(BTreeMap::new()));
+
+impl<K: Copy + Ord> Memo<K> {
+    const MOST: usize = 1024;
+
+    fn of(&self, value: K, make: impl FnOnce(K) -> RestrictedExpression) -> RestrictedExpression {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        known.entry(value).or_insert_with(|| make(value)).clone()
+    }
+}
 
 fn type_name(name: &str) -> Result<EntityTypeName, CedarError> {
     EntityTypeName::from_str(name).map_err(CedarError::of)
@@ -106,10 +125,11 @@ fn put(question: &Question<'_>, context: Context, schema: Option<&Schema>) -> Re
 }
 
 fn context(question: &Question<'_>, params: RestrictedExpression) -> Result<Context, CedarError> {
-    let task = record([("liveness", text(question.liveness)), ("age", duration(question.task_age))])?;
+    let age = duration(question.task_age.whole_seconds());
+    let task = record([("liveness", text(question.liveness)), ("age", age)])?;
     let pairs = [
         ("ttl", duration(question.ttl)),
-        ("now", RestrictedExpression::new_datetime(question.now.to_string())),
+        ("now", moment(question.now)),
         ("params", params),
         ("task", task),
         ("proof", text(question.proof)),
@@ -132,7 +152,12 @@ fn text(text: &str) -> RestrictedExpression {
 }
 
 fn duration(span: Span) -> RestrictedExpression {
-    RestrictedExpression::new_duration(format!("{}ms", span.0))
+    DURATIONS.of(span, |span| RestrictedExpression::new_duration(format!("{}ms", span.0)))
+}
+
+/// To the second: nobody writes a policy on less.
+fn moment(at: Timestamp) -> RestrictedExpression {
+    MOMENTS.of(at.whole_seconds(), |at| RestrictedExpression::new_datetime(at.to_string()))
 }
 
 fn expression(value: &ParamValue) -> RestrictedExpression {

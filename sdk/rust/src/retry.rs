@@ -10,6 +10,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Tries of one call, the first included.
 const TRIES: u32 = 12;
+/// Of these, those behind a refusal that said that it was too much: whoever goes on asking makes it no better.
+const TRIES_OVER_QUOTA: u32 = 3;
 
 /// How long, and how often, one call may still be repeated.
 ///
@@ -17,12 +19,14 @@ const TRIES: u32 = 12;
 pub(crate) struct Patience {
     until: Instant,
     left: u32,
+    left_over_quota: u32,
     pause: Duration,
 }
 
 impl Patience {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { until: Instant::now() + limit, left: TRIES - 1, pause: FIRST_PAUSE }
+        let until = Instant::now() + limit;
+        Self { until, left: TRIES - 1, left_over_quota: TRIES_OVER_QUOTA, pause: FIRST_PAUSE }
     }
 
     /// How long to wait before the next try; the error itself when there should be none.
@@ -44,8 +48,12 @@ impl Patience {
         }
         let refusal = error.refusal()?;
         // Without a delay the broker does not say that asking again could help.
-        let retryable = matches!(refusal.code, Code::Unavailable | Code::Aborted);
-        refusal.retry_after.filter(|_| retryable).map(|delay| delay.max(FIRST_PAUSE))
+        let delay = refusal.retry_after?.max(FIRST_PAUSE);
+        if refusal.code == Code::ResourceExhausted {
+            self.left_over_quota = self.left_over_quota.checked_sub(1)?;
+            return Some(delay);
+        }
+        matches!(refusal.code, Code::Unavailable | Code::Aborted).then_some(delay)
     }
 }
 
@@ -103,7 +111,9 @@ mod tests {
         let second = Some(Duration::from_secs(1));
         check(refused(Code::Unavailable, second), true);
         check(refused(Code::Aborted, second), true);
+        check(refused(Code::ResourceExhausted, second), true);
         check(refused(Code::Unavailable, None), false);
+        check(refused(Code::ResourceExhausted, None), false);
         check(refused(Code::PermissionDenied, second), false);
         check(refused(Code::Unavailable, Some(Duration::from_secs(60))), false);
         check(ClientError::Broken("reset".into()), true);
@@ -116,6 +126,18 @@ mod tests {
         let tries =
             (0..100).take_while(|_| patience.next(ClientError::Broken(String::new())).is_ok()).count();
         assert_eq!(tries, 11);
+    }
+
+    #[test]
+    fn a_quota_is_asked_a_few_times_and_not_before_it_said() {
+        let mut patience = Patience::new(Duration::from_secs(3600));
+        let delay = Duration::from_secs(2);
+        let pauses: Vec<_> = (0..100)
+            .map_while(|_| patience.next(refused(Code::ResourceExhausted, Some(delay))).ok())
+            .collect();
+        assert_eq!(pauses.len(), 3);
+        assert!(pauses.iter().all(|pause| *pause >= delay), "{pauses:?}");
+        assert!(patience.next(ClientError::Broken(String::new())).is_ok(), "other tries are left");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leasehold_backend::{RevokeOrder, RevokeReport};
 use leasehold_law::cause::Rank;
 use leasehold_law::id::TaskId;
-use leasehold_law::lease::{Lease, LeaseState, Reached};
+use leasehold_law::lease::{Lease, LeaseEvent, LeaseState, Reached};
 use leasehold_law::time::Timestamp;
 
 use super::lane::{Call, Lane};
@@ -56,9 +56,7 @@ impl Inner {
         let again = call.judge(answered, self.clock.now(), self.random_bits().unwrap_or_default());
         // A target that is back is given all that waits at once, before this call is on record.
         self.drive(target, lane);
-        let notes = call.leases().iter().zip(&reports);
-        futures::future::join_all(notes.map(|(one, report)| self.note_report(&one.lease, report, again)))
-            .await;
+        self.note_reports(&call, &reports, again).await;
         fault::point(Point::DeathsRecorded);
         if again.is_some() {
             return;
@@ -70,6 +68,22 @@ impl Inner {
         }
     }
 
+    /// Writes down how far each lease of a call came: all in one transaction, and where one of them is not as it was
+    /// read, each by itself.
+    async fn note_reports(self: &Arc<Self>, call: &Call, reports: &[RevokeReport], again: Option<Timestamp>) {
+        let now = self.clock.now();
+        let notes = || call.leases().iter().map(|one| &one.lease).zip(reports);
+        let steps: Option<Vec<_>> =
+            notes().map(|(lease, report)| step_of(lease, report, now, again)).collect();
+        if let Some(steps) = steps.filter(|_| self.ledger.is_well())
+            && self.ledger.step_all(&steps).await.is_ok()
+        {
+            return;
+        }
+        let each = notes().map(|(lease, report)| self.note_report(lease, report, again));
+        futures::future::join_all(each).await;
+    }
+
     /// Writes down how far a try came. A lease that changed meanwhile (its cause rose) is read again. A journal that
     /// takes nothing is not waited for: the row stays due, and the lease is killed once more.
     async fn note_report(self: &Arc<Self>, lease: &Lease, report: &RevokeReport, again: Option<Timestamp>) {
@@ -78,8 +92,7 @@ impl Inner {
         }
         let mut lease = lease.clone();
         for _ in 0..RACES {
-            let LeaseState::Revoking { progress, .. } = &lease.state else { return };
-            let step = verdict::of(&lease, progress, report, self.clock.now(), again);
+            let Some((_, step)) = step_of(&lease, report, self.clock.now(), again) else { return };
             match self.ledger.step(&lease, step, &[]).await {
                 Ok(_) => return,
                 Err(LedgerError::Stale(_)) => {}
@@ -98,6 +111,17 @@ impl Inner {
     fn note_again(&self, lease: &Lease) {
         self.held.put(lease.terms.id.to_string(), self.clock.now() + RECORD_AGAIN);
     }
+}
+
+/// The step that a report leads to, if the lease is still being revoked.
+fn step_of(
+    lease: &Lease,
+    report: &RevokeReport,
+    now: Timestamp,
+    again: Option<Timestamp>,
+) -> Option<(Lease, LeaseEvent)> {
+    let LeaseState::Revoking { progress, .. } = &lease.state else { return None };
+    Some((lease.clone(), verdict::of(lease, progress, report, now, again)))
 }
 
 /// Whether the target said anything: a call in which no report does was not answered.

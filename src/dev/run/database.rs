@@ -35,9 +35,6 @@ pub(super) async fn set_up(
     Ok(Target::Postgres { host: route.host, port: route.port, dbname: route.dbname, password_file: file })
 }
 
-/// The mark by which brokers know whose a server is (RULES R-11) is a role without login, made by the broker itself.
-const MARK: &str = "DROP ROLE IF EXISTS lh_owner;";
-
 /// Where the database is.
 struct Route {
     root: Config,
@@ -154,11 +151,11 @@ async fn give_password(root: &Client, file: &Path) -> Result<(), RunError> {
 }
 
 fn removal(statements: &[Statement], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "To remove both roles later, when no lease is left:")?;
-    for statement in statements.iter().filter(|statement| statement.undo) {
-        writeln!(out, "  {}", statement.text)?;
-    }
-    writeln!(out, "  {MARK}")
+    writeln!(out, "To remove these roles later, when no lease is left:")?;
+    statements
+        .iter()
+        .filter(|statement| statement.undo)
+        .try_for_each(|statement| writeln!(out, "  {}", statement.text))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Request, Status,
@@ -175,9 +175,25 @@ pub(super) async fn eventually<T>(what: &str, mut condition: impl FnMut() -> Opt
     }
 }
 
+/// A connection that comes from this address of the host's own.
+pub(super) async fn tcp_from(source: &str, addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    socket.connect(addr).await.unwrap()
+}
+
 /// A TLS client without scruples: any server, any certificate of its own or none.
 pub(super) async fn raw_tls(
     addr: SocketAddr,
+    own: Option<&DevSvid>,
+    version: &'static SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    raw_tls_over(TcpStream::connect(addr).await?, own, version).await
+}
+
+/// The same over a connection that is open.
+pub(super) async fn raw_tls_over(
+    tcp: TcpStream,
     own: Option<&DevSvid>,
     version: &'static SupportedProtocolVersion,
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -196,7 +212,6 @@ pub(super) async fn raw_tls(
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let tcp = TcpStream::connect(addr).await?;
     let name = ServerName::try_from("broker.invalid").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }

@@ -7,9 +7,10 @@ use tokio_postgres::Row;
 
 use super::super::aside::{bare, table};
 use super::super::set::rows;
+use super::super::terms::Terms;
 use super::super::{Aside, AsideFilter, AsideKind, BadRow, StoreError};
 use super::readers::Readers;
-use super::terms::Terms;
+use super::terms::{MARK, select};
 use super::{column, leases};
 
 /// Newest first.
@@ -20,12 +21,8 @@ pub(super) async fn list(
 ) -> Result<Vec<Aside>, StoreError> {
     const COLUMNS: &str = "SELECT kind, id, task, target, principal, handle, bytes, error, at, due, tries, \
         last_error, gone_at FROM set_aside";
-    let terms = Terms::default()
-        .when(filter.alive, "due IS NOT NULL")
-        .with("due <=", filter.due.map(|at| at.0))
-        .with("target =", filter.target.clone())
-        .with("task =", filter.task.map(|id| id.to_string()));
-    let found = terms.select(readers, COLUMNS, "at DESC, id DESC", rows(limit)).await?;
+    let terms = Terms::of_asides(MARK, filter);
+    let found = select(readers, COLUMNS, &terms, "at DESC, id DESC", rows(limit)).await?;
     found.iter().map(read).collect()
 }
 
@@ -54,7 +51,7 @@ fn read(row: &Row) -> Result<Aside, StoreError> {
 /// forgotten.
 pub(super) async fn unreadable(readers: &Readers, limit: usize) -> Result<Vec<BadRow>, StoreError> {
     let mut found = Vec::new();
-    for (kind, id, error) in readers.bad_rows() {
+    for (kind, id, error) in readers.bad.all() {
         if found.len() >= limit {
             break;
         }
@@ -66,7 +63,7 @@ pub(super) async fn unreadable(readers: &Readers, limit: usize) -> Result<Vec<Ba
         };
         match row {
             Some(row) => found.push(row),
-            None => readers.forget_bad(kind, &id),
+            None => readers.bad.forget(kind, &id),
         }
     }
     Ok(found)

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use leasehold_law::journal::{ChainHead, Entry};
 
-use super::super::set::{LeaseRow, RevocationRow, Set, TaskRow, Write, lane_number, signed};
+use super::super::set::{LeaseRow, RevocationRow, Set, TaskRow, Write, signed};
 use super::super::{Draft, StoreError};
+use super::columns::{LeaseColumns, TaskColumns};
 use super::fault::Fault;
 use super::leaving::Leaving;
 use super::link::Link;
@@ -371,54 +372,6 @@ impl<'a> Flush<'a> {
         let hashes: Vec<_> = entries().map(|entry| entry.hash.0.as_slice()).collect();
         let chain = self.head.chain.as_str();
         link.rows(JOURNAL, &[&chain, &seqs, &at, &tasks, &leases, &bodies, &prevs, &hashes]).await.map(drop)
-    }
-}
-
-/// What a new version of a lease writes.
-struct LeaseColumns<'a> {
-    handles: Vec<Option<&'a str>>,
-    states: Vec<&'static str>,
-    due: Vec<Option<i64>>,
-    versions: Vec<i64>,
-    stuck: Vec<bool>,
-    revoked: Vec<Option<i64>>,
-    bodies: Vec<&'a str>,
-    lanes: Vec<i64>,
-}
-
-impl<'a> LeaseColumns<'a> {
-    fn of(rows: &[&'a LeaseRow]) -> Self {
-        Self {
-            handles: rows.iter().map(|row| row.lease.state.handle()).collect(),
-            states: rows.iter().map(|row| row.lease.state.name()).collect(),
-            due: rows.iter().map(|row| row.due).collect(),
-            versions: rows.iter().map(|row| signed(row.lease.version)).collect(),
-            stuck: rows.iter().map(|row| row.stuck).collect(),
-            revoked: rows.iter().map(|row| row.revoked_at).collect(),
-            bodies: rows.iter().map(|row| row.body.as_str()).collect(),
-            lanes: rows.iter().map(|row| lane_number(row.lease.state.lane())).collect(),
-        }
-    }
-}
-
-/// What a new version of a task writes.
-struct TaskColumns<'a> {
-    ids: Vec<String>,
-    states: Vec<&'static str>,
-    due: Vec<Option<i64>>,
-    versions: Vec<i64>,
-    bodies: Vec<&'a str>,
-}
-
-impl<'a> TaskColumns<'a> {
-    fn of(rows: &[&'a TaskRow]) -> Self {
-        Self {
-            ids: rows.iter().map(|row| row.task.terms.id.to_string()).collect(),
-            states: rows.iter().map(|row| row.task.state.name()).collect(),
-            due: rows.iter().map(|row| row.due).collect(),
-            versions: rows.iter().map(|row| signed(row.task.version)).collect(),
-            bodies: rows.iter().map(|row| row.body.as_str()).collect(),
-        }
     }
 }
 

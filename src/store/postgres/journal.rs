@@ -51,15 +51,16 @@ pub(super) async fn of_task(readers: &Readers, task: TaskId, limit: usize) -> Re
 }
 
 /// Across the chains of all brokers.
-pub(super) async fn between(
+pub(super) async fn with(
     readers: &Readers,
+    text: &str,
     from: Timestamp,
     to: Timestamp,
     limit: usize,
 ) -> Result<Vec<Entry>, StoreError> {
     const SQL: &str = "SELECT seq, body, prev, hash FROM journal WHERE at >= $1 AND at < $2 \
-        ORDER BY at, id LIMIT $3";
-    entries(readers, SQL, &[&from.0, &to.0, &rows(limit)]).await
+        AND position($3::bytea IN body) > 0 ORDER BY at, id LIMIT $4";
+    entries(readers, SQL, &[&from.0, &to.0, &text.as_bytes(), &rows(limit)]).await
 }
 
 async fn entries(readers: &Readers, sql: &str, params: &[Param<'_>]) -> Result<Vec<Entry>, StoreError> {

@@ -5,18 +5,17 @@ use leasehold_law::id::{ID_CHARS, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::principal::PREFIX;
 use leasehold_law::request::RequestId;
-use leasehold_law::time::{Span, Timestamp};
+use leasehold_law::time::Timestamp;
 use tokio_postgres::Row;
 
 use super::super::aside::sound_lease;
 use super::super::set::{lane_number, rows};
+use super::super::terms::Terms;
 use super::super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 use super::presence::Presence;
 use super::readers::Readers;
-use super::terms::Terms;
+use super::terms::{MARK, newest};
 use super::{archive, column};
-
-const LIVE: &str = "due IS NOT NULL";
 
 pub(super) async fn by_id(readers: &Readers, id: LeaseId) -> Result<Option<Lease>, StoreError> {
     let sql = "SELECT id, body FROM leases WHERE id = $1";
@@ -48,42 +47,18 @@ pub(super) async fn list(
     filter: &LeaseFilter,
     limit: usize,
 ) -> Result<Vec<Lease>, StoreError> {
-    terms(filter).newest(readers, AsideKind::Lease, limit).await
-}
-
-fn terms(filter: &LeaseFilter) -> Terms {
-    // One term in two halves, since each takes one value.
-    let (name, value) = filter.reference.clone().unzip();
-    Terms::default()
-        .with("id =", filter.id.map(|id| id.to_string()))
-        .with("agent =", filter.agent.as_ref().map(ToString::to_string))
-        .with("task =", filter.task.map(|id| id.to_string()))
-        .with("target =", filter.target.clone())
-        .with("intent =", filter.intent.clone())
-        .with("task IN (SELECT task FROM task_refs WHERE name =", name)
-        .with_closing("value =", value, ")")
-        .when(filter.live, LIVE)
-        .when(filter.stuck, "state = 'revoking' AND stuck")
-        .with("created_at >=", filter.since.map(|at| at.0))
-        .with("id >=", filter.since.map(|at| oldest_id(at).to_string()))
-        .with("id <", filter.before.map(|id| id.to_string()))
-        .with("id >", filter.after.map(|id| id.to_string()))
-}
-
-/// Ids sort by time, so that "since" ends the walk through the ids early; the minute allows for an id that was
-/// made before its lease was.
-fn oldest_id(since: Timestamp) -> LeaseId {
-    LeaseId::derive(since - Span::from_mins(1), 0)
+    newest(readers, AsideKind::Lease, &Terms::of_leases(MARK, filter), limit).await
 }
 
 /// The targets with live leases: one step through the index for each, however many leases it has.
+pub(super) const LIVE_TARGETS: &str = "WITH RECURSIVE found (target) AS (\
+    SELECT min(target) FROM leases WHERE due IS NOT NULL \
+    UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target) \
+        FROM found WHERE found.target IS NOT NULL) \
+    SELECT target FROM found WHERE target IS NOT NULL";
+
 pub(super) async fn live_targets(readers: &Readers) -> Result<Vec<String>, StoreError> {
-    const SQL: &str = "WITH RECURSIVE found (target) AS (\
-        SELECT min(target) FROM leases WHERE due IS NOT NULL \
-        UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target) \
-            FROM found WHERE found.target IS NOT NULL) \
-        SELECT target FROM found WHERE target IS NOT NULL";
-    readers.rows(SQL, &[]).await?.iter().map(|row| column(row, 0)).collect()
+    readers.rows(LIVE_TARGETS, &[]).await?.iter().map(|row| column(row, 0)).collect()
 }
 
 /// Those that nobody else has claimed are claimed for 30 s by the database's clock, and half-way through again. A row
@@ -114,7 +89,7 @@ fn read_due(readers: &Readers, row: &Row) -> Result<DueLease, StoreError> {
     Ok(match sound(row)? {
         Ok(lease) => DueLease::Lease(Box::new(lease)),
         Err(row) => {
-            readers.note_bad(AsideKind::Lease, &row.id, &row.error);
+            readers.bad.note(AsideKind::Lease, &row.id, &row.error);
             DueLease::Bad(row)
         }
     })

@@ -11,6 +11,7 @@ use leasehold_law::journal::ChainId;
 
 use super::fault::Fault;
 use super::link::Link;
+use super::readers::Readers;
 use super::{StoreError, column};
 
 /// How often a broker says that it lives.
@@ -55,6 +56,9 @@ const UNCLAIM: [&str; 2] = [
     "UPDATE leases SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = ANY($1) AND due IS NOT NULL",
     "UPDATE tasks SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = ANY($1) AND due IS NOT NULL",
 ];
+
+/// This one counts, whatever the others think of it.
+const LIVE: &str = "SELECT count(*) FROM brokers WHERE holder IS NOT NULL OR name = $1";
 
 const LEAVE: &str = "UPDATE brokers SET holder = NULL WHERE name = $1 AND holder = $2";
 
@@ -123,6 +127,12 @@ impl Presence {
             unclaim(link, &fallen).await?;
         }
         Ok(fallen)
+    }
+
+    /// How many brokers live: one that left or was fenced has no holder.
+    pub(super) async fn count_live(&self, readers: &Readers) -> Result<u32, StoreError> {
+        let Some(row) = readers.rows(LIVE, &[&self.name]).await?.pop() else { return Ok(1) };
+        Ok(u32::try_from(column::<i64>(&row, 0)?).unwrap_or(u32::MAX))
     }
 
     /// Lets go of the name, and of what this broker was working on.

@@ -1,14 +1,14 @@
 //! Reads: a few connections, apart from the writer, each of which takes questions before it has answered others.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_postgres::Row;
 
 use super::super::AsideKind;
+use super::super::bad::BadRows;
 use super::super::set::rows;
 use super::StoreError;
 use super::address::Address;
@@ -18,12 +18,6 @@ use super::link::{Link, Param};
 
 /// So many connections.
 const READERS: usize = 4;
-/// So many bad rows are told apart; beyond that they count no higher.
-const MAX_BAD_ROWS: usize = 10_000;
-
-/// Rows that some read could not read, with what was wrong.
-type Bad = BTreeMap<(AsideKind, String), String>;
-
 /// A connection, and which of the writer's moves it has seen.
 type Slot = AsyncMutex<Option<(usize, Arc<Link>)>>;
 
@@ -34,7 +28,8 @@ pub(super) struct Readers {
     turn: AtomicUsize,
     /// How often the writer has connected anew.
     moves: AtomicUsize,
-    bad: Mutex<Bad>,
+    /// What they met and could not read.
+    pub(super) bad: BadRows,
 }
 
 impl Readers {
@@ -45,7 +40,7 @@ impl Readers {
             links,
             turn: AtomicUsize::default(),
             moves: AtomicUsize::default(),
-            bad: Mutex::default(),
+            bad: BadRows::default(),
         }
     }
 
@@ -98,12 +93,15 @@ impl Readers {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Option<T>, StoreError> {
-        let Some(row) = self.rows(sql, params).await?.pop() else { return Ok(None) };
-        let id: &str = column(&row, 0)?;
-        match self.parse(kind, id, column(&row, 1)?) {
-            Some(value) => Ok(Some(value)),
-            None => Err(StoreError::Unreadable(format!("the {} `{id}`", kind.name()))),
-        }
+        let row = self.rows(sql, params).await?.pop();
+        row.map(|row| self.read(kind, &row)).transpose()
+    }
+
+    /// What a row of id and body says; a body that cannot be read is an error here.
+    pub(super) fn read<T: DeserializeOwned>(&self, kind: AsideKind, row: &Row) -> Result<T, StoreError> {
+        let id: &str = column(row, 0)?;
+        let value = self.bad.parse(kind, id, body(row)?);
+        value.ok_or_else(|| StoreError::Unreadable(format!("the {} `{id}`", kind.name())))
     }
 
     /// The rows of a query for ids and bodies, whose last parameter is how many: the first `limit` that can be read. A
@@ -116,59 +114,24 @@ impl Readers {
         limit: usize,
     ) -> Result<Vec<T>, StoreError> {
         loop {
-            let known = self.bad_count();
+            let known = self.bad.count();
             let asked = limit.saturating_add(usize::try_from(known).unwrap_or(usize::MAX));
             let count = rows(asked);
             let params: Vec<Param<'_>> = params.iter().copied().chain([&count as Param<'_>]).collect();
             let found = self.rows(sql, &params).await?;
             let mut read = Vec::new();
             for row in &found {
-                read.extend(self.parse::<T>(kind, column(row, 0)?, column(row, 1)?));
+                read.extend(self.bad.parse::<T>(kind, column(row, 0)?, body(row)?));
             }
             // Bad rows that were not known took the places of good ones.
-            if read.len() >= limit || found.len() < asked || self.bad_count() == known {
+            if read.len() >= limit || found.len() < asked || self.bad.count() == known {
                 read.truncate(limit);
                 return Ok(read);
             }
         }
     }
+}
 
-    /// What a body says; `None` for one that cannot be read, which is counted and set aside, so that it never hides
-    /// the rows beside it (law 9).
-    pub(super) fn parse<T: DeserializeOwned>(&self, kind: AsideKind, id: &str, body: &str) -> Option<T> {
-        match serde_json::from_str(body) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.note_bad(kind, id, &error.to_string());
-                None
-            }
-        }
-    }
-
-    /// Remembers a bad row, once, until it is set aside.
-    pub(super) fn note_bad(&self, kind: AsideKind, id: &str, error: &str) {
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (kind, id.to_owned());
-        if bad.len() < MAX_BAD_ROWS && !bad.contains_key(&key) {
-            tracing::error!(row = id, error, "a {} cannot be read and is set aside", kind.name());
-            bad.insert(key, error.to_owned());
-        }
-    }
-
-    /// The bad rows that were met and are not set aside yet.
-    pub(super) fn bad_rows(&self) -> Vec<(AsideKind, String, String)> {
-        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        bad.iter().map(|((kind, id), error)| (*kind, id.clone(), error.clone())).collect()
-    }
-
-    /// How many they are.
-    pub(super) fn bad_count(&self) -> u64 {
-        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        u64::try_from(bad.len()).unwrap_or(u64::MAX)
-    }
-
-    /// Forgets a bad row that is there no more.
-    pub(super) fn forget_bad(&self, kind: AsideKind, id: &str) {
-        self.bad.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, id.to_owned()));
-    }
+fn body(row: &Row) -> Result<&[u8], StoreError> {
+    column::<&str>(row, 1).map(str::as_bytes)
 }

@@ -7,11 +7,12 @@ use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
 
-use super::super::set::{Place, lane_of, unsigned};
+use super::super::set::{Place, lane_of, rows, unsigned};
+use super::super::terms::Terms;
 use super::super::{AsideKind, Counts, LaneCounts, StoreError};
 use super::column;
 use super::readers::Readers;
-use super::terms::Terms;
+use super::terms::{newest, select, terms};
 
 pub(super) async fn revocation(
     readers: &Readers,
@@ -27,8 +28,18 @@ pub(super) async fn revocations(
     before: Option<RevocationId>,
     limit: usize,
 ) -> Result<Vec<Revocation>, StoreError> {
-    let terms = Terms::default().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
-    terms.newest(readers, AsideKind::Revocation, limit).await
+    let terms = terms().when(freezing, "freezing").with("id <", before.map(|id| id.to_string()));
+    if freezing {
+        return barriers(readers, &terms, limit).await;
+    }
+    newest(readers, AsideKind::Revocation, &terms, limit).await
+}
+
+/// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
+async fn barriers(readers: &Readers, terms: &Terms, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+    let query = "SELECT id, body FROM revocations";
+    let found = select(readers, query, terms, "id DESC", rows(limit)).await?;
+    found.iter().map(|row| readers.read(AsideKind::Revocation, row)).collect()
 }
 
 /// In one question: every decision asks for several.
@@ -91,7 +102,7 @@ pub(super) async fn counts(readers: &Readers) -> Result<Counts, StoreError> {
         revoking: unsigned(column(&row, 1)?),
         stuck: unsigned(column(&row, 2)?),
         open_tasks: unsigned(column(&row, 3)?),
-        bad_rows: unsigned(column(&row, 4)?).saturating_add(readers.bad_count()),
+        bad_rows: unsigned(column(&row, 4)?).saturating_add(readers.bad.count()),
         aside: unsigned(column(&row, 5)?),
     })
 }

@@ -43,18 +43,40 @@ async fn prepare_inside(link: &Link, options: &Options) -> Result<ChainId, Store
     Ok(ChainId::new(&options.broker, incarnation))
 }
 
+/// Checks whose store it is without touching it; `false` where there is none yet.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) async fn identify(link: &Link, options: &Options) -> Result<bool, StoreError> {
+    let there = there(link).await?.1 && known_version(link).await? > 0;
+    if there {
+        check_identity(link, options).await?;
+    }
+    Ok(there)
+}
+
 async fn version(link: &Link) -> Result<u32, StoreError> {
-    const THERE: &str = "SELECT to_regnamespace('leasehold') IS NOT NULL, \
-        to_regclass('leasehold.schema_version') IS NOT NULL";
-    let row = one(link.rows(THERE, &[]).await?)?;
+    let (schema, versions) = there(link).await?;
     // Where somebody else made the schema for it, the broker needs no right to make one.
-    if !column::<bool>(&row, 0)? {
+    if !schema {
         link.run("CREATE SCHEMA leasehold").await?;
     }
-    if !column::<bool>(&row, 1)? {
+    if !versions {
         link.run("CREATE TABLE leasehold.schema_version (version integer NOT NULL)").await?;
         return Ok(0);
     }
+    known_version(link).await
+}
+
+/// Whether there is a schema, and a table of its versions in it.
+async fn there(link: &Link) -> Result<(bool, bool), StoreError> {
+    const THERE: &str = "SELECT to_regnamespace('leasehold') IS NOT NULL, \
+        to_regclass('leasehold.schema_version') IS NOT NULL";
+    let row = one(link.rows(THERE, &[]).await?)?;
+    Ok((column(&row, 0)?, column(&row, 1)?))
+}
+
+async fn known_version(link: &Link) -> Result<u32, StoreError> {
     let row = one(link.rows("SELECT coalesce(max(version), 0) FROM leasehold.schema_version", &[]).await?)?;
     let found = u32::try_from(column::<i32>(&row, 0)?).unwrap_or(u32::MAX);
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);

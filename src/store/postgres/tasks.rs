@@ -10,7 +10,7 @@ use super::super::set::{rows, signed, unsigned};
 use super::super::{AsideKind, StoreError, TaskFilter};
 use super::presence::Presence;
 use super::readers::Readers;
-use super::terms::Terms;
+use super::terms::{newest, terms};
 use super::{archive, column};
 
 pub(super) async fn by_id(readers: &Readers, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -38,13 +38,13 @@ pub(super) async fn list(
 ) -> Result<Vec<Task>, StoreError> {
     // One term in two halves, since each takes one value.
     let (name, value) = filter.reference.clone().unzip();
-    let terms = Terms::default()
+    let terms = terms()
         .with("agent =", filter.agent.as_ref().map(ToString::to_string))
         .with("EXISTS (SELECT FROM task_refs r WHERE r.task = tasks.id AND r.name =", name)
         .with_closing("r.value =", value, ")")
         .when(filter.live, "due IS NOT NULL")
         .with("id <", filter.before.map(|id| id.to_string()));
-    terms.newest(readers, AsideKind::Task, limit).await
+    newest(readers, AsideKind::Task, &terms, limit).await
 }
 
 /// Those that are ending first: they are due at 0. Claims as for leases.

@@ -8,9 +8,10 @@ use super::apply::Failure;
 use super::leases;
 use super::readers::Reader;
 use super::rows::{bytes, text};
-use super::sql::{Terms, rows, unusable};
+use super::sql::{MARK, rows, unusable};
 use super::{Aside, AsideFilter, AsideKind, BadRow, StoreError};
 use crate::store::aside::{bare, table};
+use crate::store::terms::Terms;
 
 /// Moves a row out of its table, if it is still the one that was read. An orphan has no row to move.
 pub(super) fn take(conn: &Connection, aside: &Aside) -> Result<(), Failure> {
@@ -57,11 +58,7 @@ pub(super) fn list(
     filter: &AsideFilter,
     limit: usize,
 ) -> Result<Vec<Aside>, StoreError> {
-    let terms = Terms::default()
-        .when(filter.alive, "due IS NOT NULL")
-        .with("due <= ?", filter.due.map(|at| at.0))
-        .with("target = ?", filter.target.clone())
-        .with("task = ?", filter.task.map(|id| id.to_string()));
+    let terms = Terms::of_asides(MARK, filter);
     let sql = format!(
         "SELECT kind, id, task, target, principal, handle, bytes, error, at, due, tries, last_error, gone_at
         FROM set_aside{terms} ORDER BY at DESC, id DESC LIMIT {}",
@@ -96,7 +93,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Aside> {
 /// What reads met and could not read, as it is now. What is gone or was mended meanwhile is forgotten.
 pub(super) fn unreadable(reader: &Reader<'_>, limit: usize) -> Result<Vec<BadRow>, StoreError> {
     let mut found = Vec::new();
-    for (kind, id, error) in reader.bad_rows() {
+    for (kind, id, error) in reader.bad.all() {
         if found.len() >= limit {
             break;
         }
@@ -108,7 +105,7 @@ pub(super) fn unreadable(reader: &Reader<'_>, limit: usize) -> Result<Vec<BadRow
         };
         match row {
             Some(row) => found.push(row),
-            None => reader.forget_bad(kind, &id),
+            None => reader.bad.forget(kind, &id),
         }
     }
     Ok(found)

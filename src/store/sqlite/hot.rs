@@ -9,10 +9,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
+use leasehold_law::request::RequestId;
 use leasehold_law::subject::Subject;
 use leasehold_law::task::Task;
 
 use super::Ended;
+use super::requests::Requests;
 use crate::store::set::{Set, Write};
 
 /// So many rows of a kind are kept at least once so many were written; at most twice as many. A row is about two KiB.
@@ -24,9 +26,11 @@ const MAX_SUBJECTS: usize = 100_000;
 /// Rows and versions, as of the last commit.
 pub(super) struct Hot(RwLock<Rows>);
 
+#[derive(Default)]
 struct Rows {
     leases: Recent<LeaseId, Arc<Lease>>,
     tasks: Recent<TaskId, Arc<Task>>,
+    requests: Requests,
     /// All of them, by key; `None` where they are too many, or not known.
     subjects: Option<HashMap<String, u64>>,
 }
@@ -35,7 +39,7 @@ impl Hot {
     /// With the versions of all subjects, as the file holds them.
     pub(super) fn new(subjects: HashMap<String, u64>) -> Self {
         let subjects = Some(subjects).filter(|subjects| subjects.len() <= MAX_SUBJECTS);
-        Self(RwLock::new(Rows { leases: Recent::default(), tasks: Recent::default(), subjects }))
+        Self(RwLock::new(Rows { subjects, ..Rows::default() }))
     }
 
     /// A lease that was written lately.
@@ -46,6 +50,11 @@ impl Hot {
     /// A task that was written lately.
     pub(super) fn task(&self, id: TaskId) -> Option<Arc<Task>> {
         self.read(|rows| rows.tasks.find(&id).cloned())
+    }
+
+    /// Whether it is certain that no lease of this task was requested by this id.
+    pub(super) fn is_new_request(&self, task: TaskId, request: &RequestId) -> bool {
+        self.read(|rows| rows.requests.is_new(task, request))
     }
 
     /// The versions of these subjects, where all of them are known.
@@ -62,7 +71,7 @@ impl Hot {
     /// Forgets all: nobody knows what a commit that failed has left.
     pub(super) fn forget(&self) {
         let mut rows = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *rows = Rows { leases: Recent::default(), tasks: Recent::default(), subjects: None };
+        *rows = Rows::default();
     }
 
     fn read<T>(&self, look: impl FnOnce(&Rows) -> T) -> T {
@@ -84,8 +93,14 @@ impl Rows {
 
     fn learn(&mut self, write: &Write) {
         match write {
-            Write::Lease(row) => self.leases.put(row.lease.terms.id, row.lease.clone()),
-            Write::Task(row) => self.tasks.put(row.task.terms.id, row.task.clone()),
+            Write::Lease(row) => {
+                self.requests.learn_lease(&row.lease);
+                self.leases.put(row.lease.terms.id, row.lease.clone());
+            }
+            Write::Task(row) => {
+                self.requests.learn_task(&row.task);
+                self.tasks.put(row.task.terms.id, row.task.clone());
+            }
             Write::Bump(key) => self.bump(key),
             Write::SetAside(aside) => self.unlearn(&aside.row.id),
             Write::Archive(Ended::Lease(id)) => self.leases.drop(id),

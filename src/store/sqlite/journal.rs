@@ -40,15 +40,16 @@ pub(super) fn of_task(reader: &Reader<'_>, task: TaskId, limit: usize) -> Result
 
 /// By an index, not by a binary search on `seq`: concurrent callers take their `at` before they queue, so that it is
 /// only nearly monotone, and a search would lose the entries at either end. The index grows at its end alone.
-pub(super) fn between(
+pub(super) fn with(
     reader: &Reader<'_>,
+    text: &str,
     from: Timestamp,
     to: Timestamp,
     limit: usize,
 ) -> Result<Vec<Entry>, StoreError> {
     const SQL: &str = "SELECT seq, body, prev, hash FROM journal WHERE at >= ? AND at < ?
-        ORDER BY at, rowid LIMIT ?";
-    entries(reader, SQL, params![from.0, to.0, rows(limit)])
+        AND instr(body, CAST(? AS BLOB)) > 0 ORDER BY at, rowid LIMIT ?";
+    entries(reader, SQL, params![from.0, to.0, text, rows(limit)])
 }
 
 fn entries(reader: &Reader<'_>, sql: &str, params: impl Params) -> Result<Vec<Entry>, StoreError> {

@@ -5,17 +5,16 @@ use leasehold_law::id::{ID_CHARS, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::principal::PREFIX;
 use leasehold_law::request::RequestId;
-use leasehold_law::time::{Span, Timestamp};
+use leasehold_law::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::archive;
 use super::readers::Reader;
 use super::rows::{bytes, newest, one, text};
-use super::sql::{Terms, lane_number, rows, unusable};
+use super::sql::{MARK, lane_number, rows, unusable};
 use super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 use crate::store::aside::sound_lease;
-
-const LIVE: &str = "due IS NOT NULL";
+use crate::store::terms::Terms;
 
 pub(super) fn by_id(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
     match one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ?", [id.to_string()])? {
@@ -46,32 +45,7 @@ pub(super) fn list(
     filter: &LeaseFilter,
     limit: usize,
 ) -> Result<Vec<Lease>, StoreError> {
-    newest(reader, AsideKind::Lease, &terms(filter), limit)
-}
-
-fn terms(filter: &LeaseFilter) -> Terms {
-    // One term in two halves, since each takes one value.
-    let (name, value) = filter.reference.clone().unzip();
-    Terms::default()
-        .with("id = ?", filter.id.map(|id| id.to_string()))
-        .with("agent = ?", filter.agent.as_ref().map(ToString::to_string))
-        .with("task = ?", filter.task.map(|id| id.to_string()))
-        .with("target = ?", filter.target.clone())
-        .with("intent = ?", filter.intent.clone())
-        .with("task IN (SELECT task FROM task_refs WHERE name = ?", name)
-        .with("value = ?)", value)
-        .when(filter.live, LIVE)
-        .when(filter.stuck, "state = 'revoking' AND stuck = 1")
-        .with("created_at >= ?", filter.since.map(|at| at.0))
-        .with("id >= ?", filter.since.map(|at| oldest_id(at).to_string()))
-        .with("id < ?", filter.before.map(|id| id.to_string()))
-        .with("id > ?", filter.after.map(|id| id.to_string()))
-}
-
-/// Ids sort by time, so that "since" ends the walk through the ids early; the minute allows for an id that was
-/// made before its lease was.
-fn oldest_id(since: Timestamp) -> LeaseId {
-    LeaseId::derive(since - Span::from_mins(1), 0)
+    newest(reader, AsideKind::Lease, &Terms::of_leases(MARK, filter), limit)
 }
 
 /// The targets with live leases: one step through the index for each, however many leases it has.
@@ -106,7 +80,7 @@ fn read_due(reader: &Reader<'_>, row: &Row<'_>) -> rusqlite::Result<DueLease> {
     match sound(row, &plain) {
         Ok(lease) => Ok(DueLease::Lease(Box::new(lease))),
         Err(error) => {
-            reader.note_bad(AsideKind::Lease, &plain.id, &error);
+            reader.bad.note(AsideKind::Lease, &plain.id, &error);
             Ok(DueLease::Bad(BadRow { error, ..plain }))
         }
     }

@@ -1,23 +1,17 @@
 //! Reads: a few read-only connections, apart from the writer.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
-use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::sql::unusable;
-use super::{AsideKind, StoreError, Writer, set_up};
+use super::{StoreError, Writer, set_up};
+use crate::store::bad::BadRows;
 
 /// So many reads run at once; more wait.
 const READERS: usize = 4;
-/// So many bad rows are told apart; beyond that they count no higher.
-const MAX_BAD_ROWS: usize = 10_000;
-
-/// Rows that some read could not read, with what was wrong.
-type Bad = BTreeMap<(AsideKind, String), String>;
 
 /// A pool of connections that cannot write.
 pub(super) struct Readers {
@@ -29,18 +23,19 @@ pub(super) struct Readers {
 struct Shared {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    bad: Mutex<Bad>,
+    bad: BadRows,
 }
 
 /// One connection while one read uses it.
 pub(super) struct Reader<'a> {
     pub(super) conn: &'a Connection,
-    bad: &'a Mutex<Bad>,
+    /// Where it notes what it cannot read.
+    pub(super) bad: &'a BadRows,
 }
 
 impl Readers {
     pub(super) fn new(path: PathBuf, writer: Writer) -> Self {
-        let shared = Shared { path, idle: Mutex::default(), bad: Mutex::default() };
+        let shared = Shared { path, idle: Mutex::default(), bad: BadRows::default() };
         Self { shared: Arc::new(shared), turns: Arc::new(Semaphore::new(READERS)), writer }
     }
 
@@ -86,40 +81,5 @@ impl Shared {
         let conn = Connection::open_with_flags(&self.path, flags)?;
         set_up(&conn)?;
         Ok(conn)
-    }
-}
-
-impl Reader<'_> {
-    /// What a body says; `None` for one that cannot be read, which is counted and set aside, so that it never
-    /// hides the rows beside it (law 9).
-    pub(super) fn parse<T: DeserializeOwned>(&self, kind: AsideKind, id: &str, body: &[u8]) -> Option<T> {
-        match serde_json::from_slice(body) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.note_bad(kind, id, &error.to_string());
-                None
-            }
-        }
-    }
-
-    /// Remembers a bad row, once, until it is set aside.
-    pub(super) fn note_bad(&self, kind: AsideKind, id: &str, error: &str) {
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (kind, id.to_owned());
-        if bad.len() < MAX_BAD_ROWS && !bad.contains_key(&key) {
-            tracing::error!(row = id, error, "a {} cannot be read and is set aside", kind.name());
-            bad.insert(key, error.to_owned());
-        }
-    }
-
-    /// The bad rows that were met and are not set aside yet.
-    pub(super) fn bad_rows(&self) -> Vec<(AsideKind, String, String)> {
-        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        bad.iter().map(|((kind, id), error)| (*kind, id.clone(), error.clone())).collect()
-    }
-
-    /// Forgets a bad row that is there no more.
-    pub(super) fn forget_bad(&self, kind: AsideKind, id: &str) {
-        self.bad.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, id.to_owned()));
     }
 }

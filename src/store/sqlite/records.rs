@@ -10,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::readers::Reader;
 use super::rows::{newest, one, text};
-use super::sql::{Place, Terms, lane_of, rows, unsigned, unusable, version_query};
+use super::sql::{Place, lane_of, rows, terms, unsigned, unusable, version_query};
 use super::{AsideKind, Counts, LaneCounts, StoreError};
+use crate::store::terms::Terms;
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
     one(reader, AsideKind::Revocation, "SELECT id, body FROM revocations WHERE id = ?", [id.to_string()])
@@ -23,8 +24,7 @@ pub(super) fn revocations(
     before: Option<RevocationId>,
     limit: usize,
 ) -> Result<Vec<Revocation>, StoreError> {
-    let terms =
-        Terms::default().when(freezing, "freezing = 1").with("id < ?", before.map(|id| id.to_string()));
+    let terms = terms().when(freezing, "freezing = 1").with("id <", before.map(|id| id.to_string()));
     if freezing {
         return barriers(reader, &terms, limit);
     }
@@ -94,7 +94,7 @@ pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
         (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND state = 'open'),
         (SELECT count(*) FROM set_aside WHERE kind <> 'orphan'),
         (SELECT count(*) FROM set_aside WHERE due IS NOT NULL)";
-    let met = u64::try_from(reader.bad_rows().len()).unwrap_or(u64::MAX);
+    let met = reader.bad.count();
     let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Counts {

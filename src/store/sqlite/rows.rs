@@ -4,9 +4,10 @@ use rusqlite::{OptionalExtension, Params, Row, params_from_iter};
 use serde::de::DeserializeOwned;
 
 use super::readers::Reader;
-use super::sql::{Terms, unusable};
+use super::sql::unusable;
 use super::{AsideKind, StoreError};
 use crate::store::aside::table;
+use crate::store::terms::Terms;
 
 /// The one row of a query for id and body; a body that cannot be read is an error here.
 pub(super) fn one<T: DeserializeOwned>(
@@ -19,7 +20,7 @@ pub(super) fn one<T: DeserializeOwned>(
     let read = |row: &Row<'_>| Ok((text(row, 0)?, bytes(row, 1)?));
     let found = statement.query_row(params, read).optional().map_err(unusable)?;
     let Some((id, body)) = found else { return Ok(None) };
-    match reader.parse(kind, &id, &body) {
+    match reader.bad.parse(kind, &id, &body) {
         Some(value) => Ok(Some(value)),
         None => Err(StoreError::Unreadable(format!("the {} `{id}`", kind.name()))),
     }
@@ -50,7 +51,7 @@ pub(super) fn many<T: DeserializeOwned>(
     while found.len() < limit {
         let Some(row) = rows.next().map_err(unusable)? else { break };
         let (id, body) = (text(row, 0).map_err(unusable)?, bytes(row, 1).map_err(unusable)?);
-        found.extend(reader.parse::<T>(kind, &id, &body));
+        found.extend(reader.bad.parse::<T>(kind, &id, &body));
     }
     Ok(found)
 }

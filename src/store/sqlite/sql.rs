@@ -1,11 +1,14 @@
 //! Between Rust values and SQL ones.
 
-use std::fmt;
-
-use rusqlite::types::Value;
+use rusqlite::ToSql;
+use rusqlite::types::ToSqlOutput;
 
 use super::StoreError;
 pub(super) use crate::store::set::{Place, lane_number, lane_of, rows, signed, unsigned};
+use crate::store::terms::{Mark, Terms, Value};
+
+/// What marks the places of bound values.
+pub(super) const MARK: Mark = Mark::Question;
 
 /// What SQLite says went wrong; its messages name tables and columns, never values.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
@@ -33,44 +36,16 @@ pub(super) fn version_query(place: &Place) -> (&'static str, &str) {
     }
 }
 
-/// The terms of a WHERE clause, each with at most one parameter.
-#[derive(Default)]
-pub(super) struct Terms {
-    sql: String,
-    values: Vec<Value>,
+/// No terms yet.
+pub(super) const fn terms() -> Terms {
+    Terms::new(MARK)
 }
 
-impl Terms {
-    /// Adds a term if there is a value for it.
-    pub(super) fn with<T: Into<Value>>(mut self, term: &str, value: Option<T>) -> Self {
-        if let Some(value) = value {
-            self.push(term);
-            self.values.push(value.into());
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Text(text) => text.to_sql(),
+            Self::Number(number) => number.to_sql(),
         }
-        self
-    }
-
-    /// Adds a term without a value if it is asked for.
-    pub(super) fn when(mut self, asked: bool, term: &str) -> Self {
-        if asked {
-            self.push(term);
-        }
-        self
-    }
-
-    fn push(&mut self, term: &str) {
-        self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
-        self.sql.push_str(term);
-    }
-
-    /// The values, in the order of their terms.
-    pub(super) fn values(&self) -> impl Iterator<Item = &Value> {
-        self.values.iter()
-    }
-}
-
-impl fmt::Display for Terms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.sql)
     }
 }

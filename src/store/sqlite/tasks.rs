@@ -10,7 +10,7 @@ use rusqlite::params;
 use super::archive;
 use super::readers::Reader;
 use super::rows::{many, newest, one};
-use super::sql::Terms;
+use super::sql::terms;
 use super::{AsideKind, StoreError, TaskFilter};
 
 pub(super) fn by_id(reader: &Reader<'_>, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -33,12 +33,12 @@ pub(super) fn by_request(
 pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError> {
     // One term in two halves, since each takes one value.
     let (name, value) = filter.reference.clone().unzip();
-    let terms = Terms::default()
-        .with("agent = ?", filter.agent.as_ref().map(ToString::to_string))
-        .with("id IN (SELECT task FROM task_refs WHERE name = ?", name)
-        .with("value = ?)", value)
+    let terms = terms()
+        .with("agent =", filter.agent.as_ref().map(ToString::to_string))
+        .with("id IN (SELECT task FROM task_refs WHERE name =", name)
+        .with_closing("value =", value, ")")
         .when(filter.live, "due IS NOT NULL")
-        .with("id < ?", filter.before.map(|id| id.to_string()));
+        .with("id <", filter.before.map(|id| id.to_string()));
     newest(reader, AsideKind::Task, &terms, limit)
 }
 

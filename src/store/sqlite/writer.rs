@@ -15,6 +15,12 @@ use crate::store::set::Set;
 const QUEUE: usize = 4096;
 /// So many sets share a transaction at most.
 const BATCH: usize = 256;
+/// With so many writes it takes no further set: a few have many, and others wait for it.
+const WRITES: usize = 1024;
+/// After a batch of so many others are likely on their way: the next waits a little for them.
+const RUSH: usize = 8;
+/// So long. Each commit flushes the disk, and writes whole pages that the next one touches again.
+const GATHER: Duration = Duration::from_millis(3);
 /// After so long without work the log is moved into the database.
 const QUIET: Duration = Duration::from_millis(200);
 /// After so long without work memory is given back.
@@ -94,15 +100,31 @@ fn stopped() -> StoreError {
 }
 
 fn serve(mut batcher: Batcher, waiting: &Receiver<Job>) {
+    let mut last = 0;
     while let Some(first) = next(&mut batcher, waiting) {
-        let rest = waiting.try_iter().take(BATCH - 1);
-        let (sets, answers): (Vec<_>, Vec<_>) =
-            std::iter::once(first).chain(rest).map(|job| (job.set, job.answer)).unzip();
+        if last >= RUSH {
+            thread::sleep(GATHER);
+        }
+        let (sets, answers) = batch(first, waiting);
+        last = sets.len();
         for (answer, outcome) in answers.into_iter().zip(batcher.write(&sets)) {
             // Whoever asked may be gone; its set stands all the same.
             drop(answer.send(outcome));
         }
     }
+}
+
+/// What is written in one transaction.
+fn batch(first: Job, waiting: &Receiver<Job>) -> (Vec<Set>, Vec<oneshot::Sender<Outcome>>) {
+    let mut writes = first.set.writes.len();
+    let (mut sets, mut answers) = (vec![first.set], vec![first.answer]);
+    while sets.len() < BATCH && writes < WRITES {
+        let Ok(job) = waiting.try_recv() else { break };
+        writes += job.set.writes.len();
+        sets.push(job.set);
+        answers.push(job.answer);
+    }
+    (sets, answers)
 }
 
 /// The next job; while there is none the writer tidies up once, then sleeps without waking.

@@ -32,6 +32,23 @@ async fn a_task_is_opened_under_one_name_whatever_it_takes() {
 }
 
 #[tokio::test]
+async fn what_is_over_a_quota_is_asked_again_when_the_broker_said_and_not_for_ever() {
+    let fake = Fake::start();
+    let full = || refusal(Code::ResourceExhausted, "QUOTA", Some(200));
+    fake.script().open.extend([full(), full()]);
+    let client = fake.client().await;
+    let begun = std::time::Instant::now();
+    client.task().scope(PAIR).open().await.unwrap().leave();
+    assert!(begun.elapsed() >= Duration::from_millis(400), "each delay was waited for");
+    let opened = std::mem::take(&mut fake.script().opened);
+    assert!(opened.len() == 3 && opened.iter().all(|request| *request == opened[0]));
+    fake.script().open.extend((0..9).map(|_| full()));
+    let error = client.task().scope(PAIR).open().await.err().unwrap();
+    assert!(error.is("QUOTA"));
+    assert_eq!(fake.script().opened.len(), 4);
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_asked_again() {
     let fake = Fake::start();
     fake.script().open.push_back(refusal(Code::PermissionDenied, "FORBIDDEN", None));

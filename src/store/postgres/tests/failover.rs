@@ -13,7 +13,7 @@ use crate::store::suite::verify_export;
 use crate::store::{Change, Outcome, Store};
 
 /// How often a server is asked again, with 50 ms between, before a test fails.
-const LOOKS: usize = 400;
+const LOOKS: usize = 1200;
 
 async fn client(port: u16) -> Option<Client> {
     let dsn =

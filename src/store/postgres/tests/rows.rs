@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use leasehold_law::quota::Holder;
+use leasehold_law::revocation::Selector;
 use leasehold_law::time::Span;
 
 use super::world::Base;
 use crate::store::suite::put;
-use crate::store::suite::samples::{agent, draft, lease_change, minting, task, task_change};
+use crate::store::suite::samples::{agent, draft, lease_change, minting, revocation, task, task_change};
 use crate::store::{
     Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, DueLease, Foreign, LeaseFilter, Outcome,
     Store, StoreError, TaskFilter,
@@ -124,6 +125,21 @@ async fn an_unreadable_row_is_set_aside_and_stops_nothing() {
     assert!(matches!(store.lease(bad.terms.id).await, Err(StoreError::Unreadable(_))));
     assert_eq!(store.tasks(&TaskFilter::default(), 9).await, Ok(vec![task(2)]));
     assert_eq!(store.counts().await.unwrap().bad_rows, 2);
+}
+
+/// RULES R-2: what cannot be read is not passed over, or it would let through what was frozen.
+#[tokio::test]
+async fn a_barrier_that_cannot_be_read_lets_nothing_pass() {
+    let base = Base::new().await;
+    let store = base.open("a").await;
+    let barriers = [1, 2].map(|n| revocation(n, Selector::Agent(agent(n))));
+    put(&store, barriers.iter().map(|one| Change::Revocation(Box::new(one.clone()))).collect()).await;
+    let [first, second] = &barriers;
+    base.sql(&format!("UPDATE leasehold.revocations SET body = 'x' WHERE id = '{}'", first.id)).await;
+    let read = store.revocations(true, None, usize::MAX).await;
+    assert!(matches!(&read, Err(StoreError::Unreadable(_))), "{read:?}");
+    assert_eq!(store.revocations(false, None, 9).await, Ok(vec![second.clone()]), "a list shows what it can");
+    assert_eq!(store.unreadable(9).await.unwrap().len(), 1);
 }
 
 /// Whichever broker moves a bad row moves it once; its bytes are kept, and nobody's quota counts it any more.

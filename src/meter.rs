@@ -1,0 +1,77 @@
+//! What is counted as it happens, by the names under which monitoring finds it. Nothing is counted where nobody
+//! listens for metrics.
+//!
+//! Labels are what operators wrote (targets), what this code wrote (methods, reasons, states), and nothing that a
+//! caller can choose: a caller must not be able to make series.
+
+use leasehold_law::lease::{Lease, LeaseState};
+use leasehold_law::reason::Reason;
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+use tonic::Code;
+
+/// Calls answered, by method and gRPC code.
+pub const RPCS: &str = "leasehold_rpcs_total";
+/// How long calls took until their answer began, by method.
+pub const RPC_SECONDS: &str = "leasehold_rpc_seconds";
+/// Calls refused, by reason.
+pub const REFUSALS: &str = "leasehold_refusals_total";
+/// Leases that came into a state, by target and state.
+pub const LEASES: &str = "leasehold_leases_total";
+/// From the record that condemns a lease to the proof that it is dead, by target.
+pub const REVOCATION_SECONDS: &str = "leasehold_revocation_seconds";
+/// Leases that may be alive, by target.
+pub const LEASES_LIVE: &str = "leasehold_leases_live";
+/// Leases whose revocation has failed at least once, by target.
+pub const LEASES_STUCK: &str = "leasehold_leases_stuck";
+/// Leases that are being revoked or are due to be, by target and lane.
+pub const LEASES_DUE: &str = "leasehold_leases_due";
+/// How long a target has not answered its revocations; 0 while it does.
+pub const UNREACHED_SECONDS: &str = "leasehold_target_unreached_seconds";
+/// Tasks that are open.
+pub const TASKS_OPEN: &str = "leasehold_tasks_open";
+/// Freezes that stand.
+pub const FREEZES: &str = "leasehold_freezes";
+/// Whether the journal takes entries: 1 or 0.
+pub const JOURNAL_UP: &str = "leasehold_journal_up";
+/// How far the wall clock is behind the broker's, in seconds.
+pub const CLOCK_BEHIND_SECONDS: &str = "leasehold_clock_behind_seconds";
+/// How many things need a person, as `leasehold status` lists them.
+pub const NEEDS_PERSON: &str = "leasehold_needs_person";
+
+/// A call under way.
+pub struct Rpc(Instant);
+
+impl Rpc {
+    /// It begins.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// It was answered. `method` is one that is served: a caller's own words would make a series of each.
+    pub fn answered(self, method: &'static str, code: Code) {
+        counter!(RPCS, "method" => method, "code" => format!("{code:?}")).increment(1);
+        histogram!(RPC_SECONDS, "method" => method).record(self.0.elapsed().as_secs_f64());
+    }
+}
+
+/// A call was refused.
+pub fn refused(reason: Reason) {
+    counter!(REFUSALS, "reason" => reason.text()).increment(1);
+}
+
+/// A lease came into a state.
+pub fn lease(lease: &Lease) {
+    counter!(LEASES, "target" => lease.terms.pair.target.clone(), "state" => lease.state.name()).increment(1);
+}
+
+/// A step of a lease that may have been its last.
+pub fn died(before: &Lease, after: &Lease) {
+    if let (LeaseState::Revoking { progress, .. }, LeaseState::Revoked { at, .. }) =
+        (&before.state, &after.state)
+    {
+        let took = at.since(progress.since).as_duration().as_secs_f64();
+        histogram!(REVOCATION_SECONDS, "target" => after.terms.pair.target.clone()).record(took);
+    }
+}

@@ -1,0 +1,161 @@
+//! What a monitoring system reads: `GET /metrics` in Prometheus' text format, on an address of its own.
+//!
+//! Counters and times are kept as things happen; what stands now is read from the store when it is asked for, so that
+//! it is never older than the answer. It names targets, states and reasons: no agent, no task, no secret.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use leasehold_law::cause::Rank;
+use leasehold_law::time::{Span, Timestamp};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::StartError;
+use crate::broker::{Breaker, Broker, Status, TargetStatus};
+use crate::meter;
+
+/// How long the store may take to say what stands.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often what was counted is folded together where nobody asks.
+const FOLD: Duration = Duration::from_secs(10);
+/// The bounds of times in seconds: from a request on this host to a target that was down for an hour.
+const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0];
+/// The type of Prometheus' text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Starts to count, and answers on this address.
+pub(super) async fn serve(
+    address: SocketAddr,
+    broker: Broker,
+) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
+    let told =
+        |error: &dyn std::fmt::Display| StartError::Host(format!("listen.metrics on {address}: {error}"));
+    let handle = recorder().map_err(|error| told(&error))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| told(&error))?;
+    let bound = listener.local_addr().map_err(|error| told(&error))?;
+    let routes = axum::Router::new().route("/metrics", get(scrape)).with_state((handle.clone(), broker));
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            ended = axum::serve(listener, routes).into_future() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "metrics are served no more");
+                }
+            }
+            () = fold(handle) => {}
+        }
+    });
+    Ok((bound, task))
+}
+
+/// The process has one: counters are counted where things happen.
+fn recorder() -> Result<PrometheusHandle, BuildError> {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?;
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_ok() {
+        describe();
+    }
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+async fn fold(handle: PrometheusHandle) {
+    let mut beat = tokio::time::interval(FOLD);
+    loop {
+        beat.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+async fn scrape(State((handle, broker)): State<(PrometheusHandle, Broker)>) -> Response {
+    match tokio::time::timeout(PATIENCE, broker.status()).await {
+        Ok(Ok(status)) => show(&status),
+        Ok(Err(refused)) => return unavailable(&refused.what),
+        Err(_) => return unavailable("the store does not answer"),
+    }
+    ([(header::CONTENT_TYPE, TEXT)], handle.render()).into_response()
+}
+
+fn unavailable(why: &str) -> Response {
+    tracing::warn!(why, "metrics could not be read");
+    (StatusCode::SERVICE_UNAVAILABLE, "what stands cannot be read now\n").into_response()
+}
+
+fn show(status: &Status) {
+    let count = |name: &'static str, count: u64| gauge!(name).set(number(count));
+    gauge!(meter::JOURNAL_UP).set(if status.journal_error.is_none() { 1.0 } else { 0.0 });
+    gauge!(meter::CLOCK_BEHIND_SECONDS).set(seconds(status.clock.behind));
+    count(meter::TASKS_OPEN, status.counts.open_tasks);
+    count(meter::FREEZES, status.frozen as u64);
+    count(meter::NEEDS_PERSON, status.needs_person.len() as u64);
+    status.targets.iter().for_each(|target| show_target(target, status.clock.now));
+}
+
+fn show_target(target: &TargetStatus, now: Timestamp) {
+    let gauge = |name: &'static str| gauge!(name, "target" => target.name.clone());
+    gauge(meter::LEASES_LIVE).set(number(target.live));
+    gauge(meter::LEASES_STUCK).set(number(target.stuck));
+    let unreached = match target.breaker {
+        Breaker::Closed => Span::ZERO,
+        Breaker::Open { since, .. } | Breaker::HalfOpen { since, .. } => now.since(since),
+    };
+    gauge(meter::UNREACHED_SECONDS).set(seconds(unreached));
+    for lane in Rank::ALL {
+        let due = target.due.get(&lane).copied().unwrap_or_default();
+        gauge!(meter::LEASES_DUE, "target" => target.name.clone(), "lane" => lane.name()).set(number(due));
+    }
+}
+
+fn seconds(span: Span) -> f64 {
+    span.as_duration().as_secs_f64()
+}
+
+/// Counts far beyond what a store holds are told as that many.
+fn number(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+fn describe() {
+    describe_counter!(meter::RPCS, "Calls answered, by method and gRPC code");
+    describe_histogram!(
+        meter::RPC_SECONDS,
+        Unit::Seconds,
+        "How long calls took until their answer began, by method"
+    );
+    describe_counter!(meter::REFUSALS, "Calls refused, by reason");
+    describe_counter!(meter::LEASES, "Leases that came into a state, by target and state");
+    describe_histogram!(
+        meter::REVOCATION_SECONDS,
+        Unit::Seconds,
+        "From the record that condemns a lease to the proof that it is dead, by target"
+    );
+    for (name, what) in [
+        (meter::LEASES_LIVE, "Leases that may be alive, by target"),
+        (meter::LEASES_STUCK, "Leases whose revocation has failed at least once, by target"),
+        (meter::LEASES_DUE, "Leases that are being revoked or are due to be, by target and lane"),
+        (meter::UNREACHED_SECONDS, "How long a target has not answered its revocations; 0 while it does"),
+        (meter::TASKS_OPEN, "Tasks that are open"),
+        (meter::FREEZES, "Freezes that stand"),
+        (meter::JOURNAL_UP, "Whether the journal takes entries: 1 or 0"),
+        (
+            meter::CLOCK_BEHIND_SECONDS,
+            "How far the wall clock is behind the broker's; above 5 nothing is issued",
+        ),
+        (meter::NEEDS_PERSON, "How many things need a person, as leasehold status lists them"),
+    ] {
+        describe_gauge!(name, what);
+    }
+}

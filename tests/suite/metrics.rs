@@ -1,0 +1,78 @@
+//! What monitoring reads.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::{Setup, World};
+
+const PAIR: &str = "orders.read@orders";
+
+fn listening() -> Setup {
+    Setup::default().replace("[operators]", "metrics = \"127.0.0.1:0\"\n[operators]")
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: broker\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn monitoring_reads_what_happened_and_what_stands() {
+    let mut world = World::with(listening()).await;
+    let address = world.running().metrics.unwrap();
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&[PAIR]).await.unwrap();
+    let lease = agent.lease(&task, PAIR).await.unwrap().lease.unwrap().id;
+    agent.lease(&task, "stock.read@stock").await.unwrap_err();
+
+    let text = get(address, "/metrics").await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    for line in [
+        "leasehold_leases_live{target=\"orders\"} 1",
+        "leasehold_leases_stuck{target=\"orders\"} 0",
+        "leasehold_target_unreached_seconds{target=\"orders\"} 0",
+        "leasehold_leases_due{target=\"orders\",lane=\"security\"} 0",
+        "leasehold_tasks_open 1",
+        "leasehold_journal_up 1",
+        "leasehold_rpcs_total{method=\"leasehold.v1.LeaseService/RequestLease\",code=\"Ok\"}",
+        "leasehold_refusals_total{reason=\"OUT_OF_SCOPE\"}",
+    ] {
+        assert!(text.contains(line), "no line {line} in\n{text}");
+    }
+    agent.release(&lease).await.unwrap();
+    let text = get(address, "/metrics").await;
+    assert!(text.contains("leasehold_leases_live{target=\"orders\"} 0"), "{text}");
+    assert!(text.contains("leasehold_revocation_seconds_count{target=\"orders\"}"), "{text}");
+    for told in ["triage", &lease, &task.id, "suite.leasehold.test"] {
+        assert!(!text.contains(told), "{told} is told to whoever asks:\n{text}");
+    }
+    world.stop().await;
+    TcpStream::connect(address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_caller_makes_no_series_and_nothing_else_is_served() {
+    let mut world = World::with(listening()).await;
+    let address = world.running().metrics.unwrap();
+    let mut client = tonic::client::Grpc::new(world.agent("triage").await.channel);
+    client.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static("/made.up.Service/OfTheCaller");
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    client.unary(tonic::Request::new(()), path, codec).await.unwrap_err();
+    assert!(!get(address, "/metrics").await.contains("made.up"));
+    assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn where_nobody_asked_for_it_no_port_is_open() {
+    let mut world = World::new().await;
+    assert_eq!(world.running().metrics, None);
+    world.stop().await;
+}
