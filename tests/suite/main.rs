@@ -11,6 +11,7 @@ mod archive;
 mod aside;
 mod audit;
 mod bad_input;
+mod chaos;
 mod child;
 mod crash;
 #[cfg(feature = "fault-points")]
@@ -26,7 +27,9 @@ mod leases;
 mod load;
 mod matrix;
 mod metrics;
+mod mishaps;
 mod orphans;
+mod outages;
 mod papers;
 mod postgres;
 mod process;

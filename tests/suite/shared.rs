@@ -20,8 +20,8 @@ use crate::world::{
     PATIENCE, Setup, World, by_heartbeat, eventually, lease_request, open_request, refused, seconds,
 };
 
-const SQLITE: &str = "sqlite = \"store/leases.db\"";
-const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
+pub(crate) const SQLITE: &str = "sqlite = \"store/leases.db\"";
+pub(crate) const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
 
 /// With the store in PostgreSQL, as the first of several brokers.
 pub(crate) fn first(setup: Setup) -> Setup {

@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     pub(crate) policy: String,
     pub(crate) orders: Settings,
     pub(crate) limits: Limits,
+    /// As `serve --force` does.
+    pub(crate) force: bool,
 }
 
 impl Default for Setup {
@@ -28,6 +30,7 @@ impl Default for Setup {
             orders: Settings::of(Grade::Exact),
             // A test's clients are slower than people.
             limits: Limits { visitor_life: Duration::from_secs(600), ..Limits::default() },
+            force: false,
         }
     }
 }
