@@ -138,6 +138,7 @@ fn lie(target: &MemoryTarget) -> RevokeReport {
         handle: None,
         target_now: Some(target.now()),
         error: None,
+        unasked: false,
         remains: Vec::new(),
     }
 }
