@@ -166,7 +166,9 @@ impl Ledger {
     ) -> Result<Lease, LedgerError> {
         let lease = Lease::first(terms.clone(), &step)?;
         let event = Event::Lease { terms: Some(Box::new(terms)), decision: Some(Box::new(decision)), step };
-        self.put_lease(lease, event, guards, ceilings).await
+        let lease = self.put_lease(lease, event, guards, ceilings).await?;
+        meter::moved(None, &lease);
+        Ok(lease)
     }
 
     /// Commit one of a renewal.
@@ -184,8 +186,9 @@ impl Ledger {
         let next = lease.apply(&step)?;
         let guards = order.guards().to_vec();
         let event = Event::Lease { terms: None, decision: Some(Box::new(decision)), step };
-        let lease = self.put_lease(next, event, guards, Vec::new()).await?;
-        Ok((Recorded(order), lease))
+        let renewing = self.put_lease(next, event, guards, Vec::new()).await?;
+        meter::moved(Some(&lease.state), &renewing);
+        Ok((Recorded(order), renewing))
     }
 
     /// A step of a lease.
@@ -201,7 +204,7 @@ impl Ledger {
         let next = lease.apply(&step)?;
         let event = Event::Lease { terms: None, decision: None, step };
         let next = self.put_lease(next, event, guards.to_vec(), Vec::new()).await?;
-        meter::died(lease, &next);
+        meter::moved(Some(&lease.state), &next);
         Ok(next)
     }
 
@@ -251,7 +254,7 @@ impl Ledger {
         let (moved, changes) = self.moved(leases)?;
         let event = Event::Task { terms: None, scope: None, decisions, step };
         let task = self.put_task(next, event, changes, guards).await?;
-        moved.iter().for_each(|lease| self.tell_lease(lease));
+        self.tell_moved(leases, &moved);
         Ok((task, moved))
     }
 
@@ -262,8 +265,7 @@ impl Ledger {
     pub async fn step_all(&self, steps: &[(Lease, LeaseEvent)]) -> Result<Vec<Lease>, LedgerError> {
         let (moved, changes) = self.moved(steps)?;
         self.commit(changes, Vec::new()).await?;
-        moved.iter().for_each(|lease| self.tell_lease(lease));
-        steps.iter().zip(&moved).for_each(|((before, _), after)| meter::died(before, after));
+        self.tell_moved(steps, &moved);
         Ok(moved)
     }
 
@@ -442,8 +444,14 @@ impl Ledger {
         self.notices.tell_task(task);
     }
 
+    fn tell_moved(&self, steps: &[(Lease, LeaseEvent)], moved: &[Lease]) {
+        for ((before, _), after) in steps.iter().zip(moved) {
+            meter::moved(Some(&before.state), after);
+            self.tell_lease(after);
+        }
+    }
+
     fn tell_lease(&self, lease: &Lease) {
-        meter::lease(lease);
         if self.notices.reach(lease.terms.id) {
             self.notices.tell_lease(&Arc::new(lease.clone()));
         }

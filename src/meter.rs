@@ -51,8 +51,31 @@ impl Rpc {
 
     /// It was answered. `method` is one that is served: a caller's own words would make a series of each.
     pub fn answered(self, method: &'static str, code: Code) {
-        counter!(RPCS, "method" => method, "code" => format!("{code:?}")).increment(1);
+        counter!(RPCS, "method" => method, "code" => spelled(code)).increment(1);
         histogram!(RPC_SECONDS, "method" => method).record(self.0.elapsed().as_secs_f64());
+    }
+}
+
+/// A code as gRPC writes it.
+const fn spelled(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -61,17 +84,38 @@ pub fn refused(reason: Reason) {
     counter!(REFUSALS, "reason" => reason.text()).increment(1);
 }
 
-/// A lease came into a state.
-pub fn lease(lease: &Lease) {
-    counter!(LEASES, "target" => lease.terms.pair.target.clone(), "state" => lease.state.name()).increment(1);
-}
-
-/// A step of a lease that may have been its last.
-pub fn died(before: &Lease, after: &Lease) {
-    if let (LeaseState::Revoking { progress, .. }, LeaseState::Revoked { at, .. }) =
-        (&before.state, &after.state)
+/// A lease moved. A step that leaves it in its state, such as one more try, is not counted.
+pub fn moved(before: Option<&LeaseState>, after: &Lease) {
+    let target = || after.terms.pair.target.clone();
+    if before.map(LeaseState::name) != Some(after.state.name()) {
+        counter!(LEASES, "target" => target(), "state" => after.state.name()).increment(1);
+    }
+    if let (Some(LeaseState::Revoking { progress, .. }), LeaseState::Revoked { at, .. }) =
+        (before, &after.state)
     {
         let took = at.since(progress.since).as_duration().as_secs_f64();
-        histogram!(REVOCATION_SECONDS, "target" => after.terms.pair.target.clone()).record(took);
+        histogram!(REVOCATION_SECONDS, "target" => target()).record(took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::with_local_recorder;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::store::suite::samples::minting;
+
+    #[test]
+    fn one_more_try_is_no_new_state() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let lease = minting(1, 1);
+        with_local_recorder(&recorder, || {
+            moved(None, &lease);
+            moved(Some(&lease.state), &lease);
+        });
+        let text = recorder.handle().render();
+        let line = text.lines().find(|line| line.starts_with(LEASES)).unwrap_or_default();
+        assert!(line.contains("state=\"minting\"") && line.ends_with(" 1"), "{text}");
     }
 }

@@ -206,6 +206,7 @@ struct Listeners {
     agents: TcpListener,
     admin_tcp: Vec<TcpListener>,
     admin_unix: Vec<UnixListener>,
+    metrics: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -219,7 +220,11 @@ impl Listeners {
                 AdminAddr::Unix(path) => admin_unix.push(bind_unix(path, access).await?),
             }
         }
-        Ok(Self { agents, admin_tcp, admin_unix })
+        let metrics = match config.listen.metrics {
+            Some(address) => Some(bind_tcp(address).await?),
+            None => None,
+        };
+        Ok(Self { agents, admin_tcp, admin_unix, metrics })
     }
 }
 
@@ -264,14 +269,11 @@ async fn serve(
     };
     let doors = vec![door(agents_incoming), door(admin_incoming)];
     let mut background = background;
-    let metrics = match config.listen.metrics {
-        Some(address) => {
-            let (bound, task) = metrics::serve(address, broker.clone()).await?;
-            background.push(task);
-            Some(bound)
-        }
-        None => None,
-    };
+    let metrics = listeners.metrics.as_ref().map(local).transpose()?;
+    if let Some(listener) = listeners.metrics {
+        let served = metrics::serve(listener, broker.clone());
+        background.push(served.map_err(|error| StartError::Host(error.to_string()))?);
+    }
     background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
     tracing::info!(%agents, broker = broker.name(), "serving");
     Ok(Running { broker, agents, admin_tcp, metrics, stop, doors, background })

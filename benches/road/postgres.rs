@@ -111,7 +111,7 @@ async fn drop_bare(cluster: &Cluster, count: u64) {
     }
 }
 
-/// A SCRAM verifier of fresh random bits (RFC 5803), as a broker makes one for each lease.
+/// A SCRAM verifier of its own for each (RFC 5803), as a broker makes one for each lease.
 fn verifier(n: u64, iterations: u32) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -131,7 +131,7 @@ fn setup(cluster: &Cluster, iterations: u32) -> Setup {
     let base = Setup::default();
     let memory =
         "[targets.orders]\nbackend = \"memory\"\nowner = \"group:data\"\nlabels = { env = \"test\" }";
-    let password = std::env::temp_dir().join(format!("leasehold-bench-{}", std::process::id()));
+    let password = cluster.socket_dir().join("broker-password");
     std::fs::write(&password, "bench").unwrap();
     let target = format!(
         "[targets.orders]\nbackend = \"postgres\"\nowner = \"group:data\"\nlabels = {{ env = \"test\" }}\n\

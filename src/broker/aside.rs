@@ -120,10 +120,7 @@ impl Inner {
     async fn condemn_all_of(self: &Arc<Self>, row: &BadRow) {
         let Ok(task) = row.id.parse::<TaskId>() else { return };
         match self.live_of_task(task).await {
-            Ok(live) => {
-                let all = live.into_iter().map(|lease| self.condemn(lease, Cause::Unreadable, None));
-                futures::future::join_all(all).await;
-            }
+            Ok(live) => self.condemn_all(live, Cause::Unreadable).await,
             Err(error) => tracing::error!(%task, %error, "the leases of a task cannot be listed"),
         }
     }

@@ -63,7 +63,7 @@ impl Broker {
         let mut counted = false;
         for _ in 0..RACES {
             let task = self.own_task(asker, id).await;
-            if !counted && !narrows(task.as_ref(), &scope) {
+            if !counted && !gives_back(task.as_ref(), &scope) {
                 self.inner.count_call(asker)?;
                 counted = true;
             }
@@ -164,9 +164,11 @@ impl Inner {
     }
 }
 
-/// Whether a change of this task's scope only takes away. Where there is no such task, it does not.
-fn narrows(task: Result<&Task, &Refused>, scope: &Scope) -> bool {
-    task.is_ok_and(|task| widened(&task.scope, scope).is_none())
+/// Whether a change of this task's scope only takes away, and a pair at least: a task can do that as often as it has
+/// pairs, while lifetimes could be shortened a little for ever. Where there is no such task, it does not.
+fn gives_back(task: Result<&Task, &Refused>, scope: &Scope) -> bool {
+    let fewer = |old: &Scope| scope.entries().len() < old.entries().len();
+    task.is_ok_and(|task| fewer(&task.scope) && widened(&task.scope, scope).is_none())
 }
 
 /// The parameters of entries that are not as they were. What was granted once and is no more can still be narrowed.

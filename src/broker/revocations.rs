@@ -102,6 +102,7 @@ impl Broker {
             taken = inner.take(&mut revocation).await;
         }
         if let Err(error) = taken {
+            inner.remember(&revocation).await;
             inner.taking.owe(revocation.id);
             return Err(Refused::unfinished(&revocation, &error));
         }

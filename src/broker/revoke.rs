@@ -110,8 +110,12 @@ impl Inner {
         futures::stream::iter(steps).buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 
-    /// In one transaction, and where one of them is not as it was read, each by itself.
+    /// In one transaction, and where one of them is not as it was read, each by itself. A journal that is known to take
+    /// nothing is not waited for.
     async fn condemn_some(self: Arc<Self>, leases: Vec<Lease>, cause: Cause) {
+        if !self.ledger.is_well() {
+            return leases.into_iter().for_each(|lease| self.kill_unrecorded(lease, cause, None));
+        }
         if let Err(error) = self.condemn_together(&leases, cause).await {
             tracing::debug!(%error, "several leases are condemned one by one");
             let each = leases.into_iter().map(|lease| self.condemn(lease, cause, None));

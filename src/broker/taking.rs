@@ -209,8 +209,9 @@ impl Inner {
     /// read once.
     async fn cut_short(&self, older: Span) -> Result<Vec<Revocation>, StoreError> {
         let (now, known) = (self.clock.now(), *self.taking.complete());
-        let (mut found, mut before) = (Vec::new(), None);
+        let (mut found, mut before) = (self.owed().await?, None);
         let mut complete = None;
+        let mut all = false;
         for _ in 0..UNDER_WAY.div_ceil(PAGE) {
             let page = self.ledger.store().revocations(false, before, PAGE).await?;
             for revocation in page.iter().take_while(|one| known.is_none_or(|known| one.id > known)) {
@@ -221,16 +222,33 @@ impl Inner {
                 }
             }
             before = page.last().map(|one| one.id);
-            let last = page.len() < PAGE || before <= known;
+            all = page.len() < PAGE || before <= known;
             found.extend(page.into_iter().filter(|one| !one.complete));
-            if last {
+            if all {
                 break;
             }
         }
-        *self.taking.complete() = complete.or(known);
+        // Only where the look came to its end, and nothing was opened again meanwhile.
+        let mut mark = self.taking.complete();
+        if all && *mark == known {
+            *mark = complete.or(known);
+        }
+        drop(mark);
+        found.sort_by_key(|one| one.id);
+        found.dedup_by_key(|one| one.id);
         let (under_way, owed) = (self.taking.under_way(), self.taking.owed());
         let is_left = |id: &RevocationId| owed.contains(id) || now.since(id.made_at()) >= older;
         found.retain(|one| is_left(&one.id) && !under_way.contains(&one.id));
+        Ok(found)
+    }
+
+    /// Those that were cut short here, however old they are.
+    async fn owed(&self) -> Result<Vec<Revocation>, StoreError> {
+        let ids: Vec<_> = self.taking.owed().iter().copied().collect();
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(self.ledger.store().revocation(id).await?.filter(|one| !one.complete));
+        }
         Ok(found)
     }
 
@@ -252,10 +270,12 @@ impl Inner {
             if let Some(stored) = self.ledger.store().revocation(revocation.id).await? {
                 revocation.lifted = stored.lifted;
             }
-            page.retain(|lease| is_meant(&revocation, lease) && is_untouched(lease));
-            *taken += page.len();
+            page.retain(|lease| is_meant(&revocation, lease));
+            // What is dying already may be of those that were condemned and not written down any more.
             list(&mut revocation, &mut listed, page.iter().map(|lease| lease.terms.id));
             self.remember(&revocation).await;
+            page.retain(is_untouched);
+            *taken += page.len();
             self.condemn_all(page, Cause::Operator).await;
         }
         let unread = self.unread(&revocation.selector).await?;

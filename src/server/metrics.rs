@@ -3,27 +3,36 @@
 //! Counters and times are kept as things happen; what stands now is read from the store when it is asked for, so that
 //! it is never older than the answer. It names targets, states and reasons: no agent, no task, no secret.
 
-use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use leasehold_law::cause::Rank;
 use leasehold_law::time::{Span, Timestamp};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::StartError;
 use crate::broker::{Breaker, Broker, Status, TargetStatus};
 use crate::meter;
 
-/// How long the store may take to say what stands.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the store may take to say what stands: longer than a write that is tried meanwhile, and shorter than a
+/// scrape waits.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How long one connection lasts: each is one question.
+const CONNECTION: Duration = Duration::from_secs(15);
+/// How soon another connection is taken after one could not be.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How many connections there may be; the others wait.
+const CONNECTIONS: usize = 16;
 /// How often what was counted is folded together where nobody asks.
 const FOLD: Duration = Duration::from_secs(10);
 /// The bounds of times in seconds: from a request on this host to a target that was down for an hour.
@@ -32,28 +41,58 @@ const SECONDS: &[f64] =
 /// The type of Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Starts to count, and answers on this address.
-pub(super) async fn serve(
-    address: SocketAddr,
+/// What answers.
+#[derive(Clone)]
+struct Exporter {
+    counted: PrometheusHandle,
     broker: Broker,
-) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
-    let told =
-        |error: &dyn std::fmt::Display| StartError::Host(format!("listen.metrics on {address}: {error}"));
-    let handle = recorder().map_err(|error| told(&error))?;
-    let listener = TcpListener::bind(address).await.map_err(|error| told(&error))?;
-    let bound = listener.local_addr().map_err(|error| told(&error))?;
-    let routes = axum::Router::new().route("/metrics", get(scrape)).with_state((handle.clone(), broker));
-    let task = tokio::spawn(async move {
+    /// One scrape at a time: each reads the store.
+    turn: Arc<Semaphore>,
+}
+
+/// Starts to count, and answers whoever connects.
+pub(super) fn serve(listener: TcpListener, broker: Broker) -> Result<JoinHandle<()>, BuildError> {
+    let counted = recorder()?;
+    let exporter = Exporter { counted: counted.clone(), broker, turn: Arc::new(Semaphore::new(1)) };
+    let routes = axum::Router::new().route("/metrics", get(scrape)).with_state(exporter);
+    Ok(tokio::spawn(async move {
         tokio::select! {
-            ended = axum::serve(listener, routes).into_future() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "metrics are served no more");
-                }
-            }
-            () = fold(handle) => {}
+            () = answer(listener, routes) => {}
+            () = fold(counted) => {}
         }
-    });
-    Ok((bound, task))
+    }))
+}
+
+/// Nobody here has said who it is, so that connections are few and short. They end with the listener.
+async fn answer(listener: TcpListener, routes: axum::Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open = JoinSet::new();
+    loop {
+        while open.try_join_next().is_some() {}
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let routes = routes.clone();
+                open.spawn(async move {
+                    drop(tokio::time::timeout(CONNECTION, converse(stream, routes)).await);
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection for metrics could not be taken");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, routes: axum::Router) {
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().keep_alive(false);
+    let service = TowerToHyperService::new(routes);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(error, "a connection for metrics ended badly");
+    }
 }
 
 /// The process has one: counters are counted where things happen.
@@ -62,14 +101,16 @@ fn recorder() -> Result<PrometheusHandle, BuildError> {
     if let Some(handle) = HANDLE.get() {
         return Ok(handle.clone());
     }
-    let builder =
-        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?;
-    let recorder = builder.build_recorder();
+    let recorder = builder()?.build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_ok() {
-        describe();
+        describe_counted();
     }
     Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
 }
 
 async fn fold(handle: PrometheusHandle) {
@@ -80,13 +121,28 @@ async fn fold(handle: PrometheusHandle) {
     }
 }
 
-async fn scrape(State((handle, broker)): State<(PrometheusHandle, Broker)>) -> Response {
-    match tokio::time::timeout(PATIENCE, broker.status()).await {
-        Ok(Ok(status)) => show(&status),
-        Ok(Err(refused)) => return unavailable(&refused.what),
-        Err(_) => return unavailable("the store does not answer"),
+async fn scrape(State(exporter): State<Exporter>) -> Response {
+    let status = async {
+        let _turn = exporter.turn.acquire().await;
+        exporter.broker.status().await
+    };
+    match tokio::time::timeout(PATIENCE, status).await {
+        Ok(Ok(status)) => {
+            ([(header::CONTENT_TYPE, TEXT)], exporter.counted.render() + &standing(&status)).into_response()
+        }
+        Ok(Err(refused)) => unavailable(&refused.what),
+        Err(_) => unavailable("the store does not answer"),
     }
-    ([(header::CONTENT_TYPE, TEXT)], handle.render()).into_response()
+}
+
+/// What stands, in a recorder of its own: what stands no more is not told again.
+fn standing(status: &Status) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        describe_standing();
+        show(status);
+    });
+    recorder.handle().render()
 }
 
 fn unavailable(why: &str) -> Response {
@@ -128,7 +184,7 @@ fn number(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-fn describe() {
+fn describe_counted() {
     describe_counter!(meter::RPCS, "Calls answered, by method and gRPC code");
     describe_histogram!(
         meter::RPC_SECONDS,
@@ -142,6 +198,9 @@ fn describe() {
         Unit::Seconds,
         "From the record that condemns a lease to the proof that it is dead, by target"
     );
+}
+
+fn describe_standing() {
     for (name, what) in [
         (meter::LEASES_LIVE, "Leases that may be alive, by target"),
         (meter::LEASES_STUCK, "Leases whose revocation has failed at least once, by target"),

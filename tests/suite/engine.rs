@@ -151,6 +151,28 @@ async fn what_cannot_be_removed_is_disabled_and_cut_and_says_so() {
 }
 
 /// A stranger holds the write lock, so that commits hang: RULES R-24.
+/// Many are killed as soon as the journal is known to hang: no part of them waits for it again.
+#[tokio::test]
+async fn a_journal_that_hangs_holds_up_a_kill_of_many_once() {
+    const MANY: usize = 800;
+    let world = World::new().await;
+    let (mut agent, mut revoker) = (world.agent("triage").await, world.operator("revoker").await);
+    let task = agent.open(&[READ]).await.unwrap();
+    for _ in 0..MANY {
+        agent.lease(&task, READ).await.unwrap();
+    }
+    let stranger = rusqlite::Connection::open(world.path("store/leases.db")).unwrap();
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = std::time::Instant::now();
+    let request = v1::RevokeRequest { wait: None, ..revoke(Kind::Task(task.id.clone())) };
+    let stopped = tokio::spawn(async move { run(&mut revoker, request).await });
+    eventually("all are gone", || async { World::principals(&world.orders) == 0 }).await;
+    // Each part that waited would have taken five seconds, and there are four.
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+    stranger.execute_batch("ROLLBACK").unwrap();
+    drop(stopped.await.unwrap());
+}
+
 #[tokio::test]
 async fn a_journal_that_hangs_holds_up_no_kill() {
     let world = World::new().await;

@@ -40,7 +40,7 @@ const SOME: usize = 5;
 /// The promise: dead so soon after the target is back. Four seconds of it are the longest pause between two questions
 /// whether it is.
 const BOUND: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_secs(3);
 /// How often another target is used before the outage.
 const ROUNDS: usize = 200;
 /// Where these are not reached nothing has waited for the target that is away, however busy the machine is: its shortest

@@ -96,6 +96,9 @@ async fn an_agent_over_its_rate_may_narrow_its_scope_and_not_widen_it() {
     agent.change(&task, scope(&["stock.read@stock"])).await.unwrap();
     assert_eq!(agent.look(&lease.id).await.cause(), v1::Cause::ScopeChanged);
     over_quota(agent.change(&task, scope(BOTH)).await);
+    let mut shorter = scope(&["stock.read@stock"]);
+    shorter[0].max_ttl = seconds(60);
+    over_quota(agent.change(&task, shorter).await);
     let elsewhere = v1::Task { id: "task_00000000000000000000".into(), ..task };
     over_quota(agent.change(&elsewhere, scope(&["stock.read@stock"])).await);
 }

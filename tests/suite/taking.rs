@@ -45,6 +45,33 @@ async fn a_revocation_that_was_cut_short_is_seen_through_by_whoever_sweeps() {
     assert_eq!(counts(&world, &id).await.total, 2);
 }
 
+/// Between two writes of its list a revocation condemns more: whoever sees it through lists what is dying by then too,
+/// and calls nothing done that lives.
+#[tokio::test]
+async fn what_was_condemned_and_is_not_on_the_list_is_listed_by_whoever_sees_it_through() {
+    let world = World::new().await;
+    let (mut agent, mut revoker) = (world.agent("triage").await, world.operator("revoker").await);
+    let task = agent.open(&[READ]).await.unwrap();
+    let lease = agent.lease(&task, READ).await.unwrap().lease.unwrap();
+    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    let request = v1::RevokeRequest { wait: None, ..revoke(Kind::Agent(ID.into())) };
+    let told = run(&mut revoker, request).await.unwrap();
+    let id = told.last().unwrap().revocation.clone().unwrap().id;
+    agent.until_lease(&lease.id, v1::LeaseState::Revoking).await;
+    world.on_store(
+        "UPDATE revocations SET body = json_set(body, '$.leases', json('[]'), '$.complete', json('false'))",
+    );
+    assert_eq!(counts(&world, &id).await.total, 0);
+    world.pass(130);
+    eventually("it is on the list", || async {
+        let counts = counts(&world, &id).await;
+        (counts.total, counts.confirmed) == (1, 0)
+    })
+    .await;
+    world.orders.faults.clear();
+    eventually("it is dead", || async { counts(&world, &id).await.confirmed == 1 }).await;
+}
+
 /// What cannot be listed now is listed later: the barrier stands meanwhile, and the operator is told.
 #[tokio::test]
 async fn a_revocation_whose_leases_cannot_be_listed_goes_on_by_itself() {
