@@ -15,10 +15,6 @@ use leasehold::init::{TargetSpec, database, init};
 use leasehold::server::{self, Checked};
 use leasehold::telemetry;
 
-/// Most of the road is many short-lived texts, on several threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Bad config (sysexits.h).
 const BAD_CONFIG: u8 = 78;
 

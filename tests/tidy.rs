@@ -156,6 +156,7 @@ const CLOCK_READS: &[&str] = &[
 const MAY_READ_THE_CLOCK: &[(&str, &str)] = &[
     ("src/clock.rs", "it is the clock"),
     ("src/broker/wait.rs", "the end of a wait, on the runtime's clock, which tests pause"),
+    ("src/store/sqlite/writer.rs", "the pace of a thread's batches; the simulation has no such thread"),
     ("src/meter.rs", "how long calls take, on the runtime's clock"),
     ("src/identity", "deadlines of handshakes and connections, on the runtime's clock"),
     ("src/dev", "signs the short certificates of a throwaway trust domain"),

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -17,10 +17,10 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// With so many writes it takes no further set: a few have many, and others wait for it.
 const WRITES: usize = 1024;
-/// After a batch of so many others are likely on their way: the next waits a little for them.
+/// After a batch of so many others are likely on their way: the next begins no sooner than [`PACE`] after it.
 const RUSH: usize = 8;
-/// So long. Each commit flushes the disk, and writes whole pages that the next one touches again.
-const GATHER: Duration = Duration::from_millis(3);
+/// Each commit flushes the disk, and writes whole pages that the next one touches again. A slow disk gathers by itself.
+const PACE: Duration = Duration::from_millis(4);
 /// After so long without work the log is moved into the database.
 const QUIET: Duration = Duration::from_millis(200);
 /// After so long without work memory is given back.
@@ -100,11 +100,12 @@ fn stopped() -> StoreError {
 }
 
 fn serve(mut batcher: Batcher, waiting: &Receiver<Job>) {
-    let mut last = 0;
+    let (mut last, mut began) = (0, Instant::now());
     while let Some(first) = next(&mut batcher, waiting) {
         if last >= RUSH {
-            thread::sleep(GATHER);
+            thread::sleep(PACE.saturating_sub(began.elapsed()));
         }
+        began = Instant::now();
         let (sets, answers) = batch(first, waiting);
         last = sets.len();
         for (answer, outcome) in answers.into_iter().zip(batcher.write(&sets)) {
