@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod drill;
 mod follow;
 mod identity;
 pub mod layers;

@@ -85,6 +85,8 @@ pub const TABLE: &[Row] = &[
     admin("leasehold.v1.TargetService/CheckTarget", Role::Admin),
     admin("leasehold.v1.TargetService/SetupTarget", Role::Admin),
     act("leasehold.v1.TargetService/SweepTarget", Role::Admin),
+    // It mints, and whoever may only stop things must cause no mint.
+    act("leasehold.v1.TargetService/DrillTarget", Role::Admin),
     admin("leasehold.v1.AdminService/Status", Role::Viewer),
     act("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
     open("grpc.health.v1.Health/Check"),
@@ -115,6 +117,7 @@ const STAY_OPEN: &[&str] = &[
     "leasehold.v1.RevocationService/Revoke",
     "leasehold.v1.RevocationService/WatchRevocation",
     "leasehold.v1.AuditService/Export",
+    "leasehold.v1.TargetService/DrillTarget",
     "grpc.health.v1.Health/Watch",
     "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];

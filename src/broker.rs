@@ -5,6 +5,7 @@ mod aside;
 mod barrier;
 mod change_scope;
 mod decide;
+mod drill;
 mod end_task;
 mod follow;
 mod issue;
@@ -27,6 +28,7 @@ mod revoke;
 mod selected;
 mod status;
 mod sweep;
+mod taking;
 mod views;
 mod wait;
 
@@ -48,6 +50,7 @@ use crate::vault_door::VaultDoor;
 
 pub use change_scope::ScopeChange;
 pub use decide::Asker;
+pub use drill::{DrillStatus, Drilling};
 pub use end_task::Ended;
 pub use issue::{Delivery, Minted};
 pub use keep::{Keeping, Owner, Restored};
@@ -62,7 +65,7 @@ pub use revocations::{RevokeCommand, RevokePlan};
 pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
 pub use views::{Hit, Part, Story};
-pub use wait::{MAX_WAIT, Settled};
+pub use wait::{MAX_WAIT, Settled, Unread};
 // Plain data of other rooms, shown here so that the door names the broker alone.
 pub use crate::store::{Aside, LeaseFilter, TaskFilter};
 pub use leasehold_backend::{Credential, Missing};
@@ -124,10 +127,12 @@ struct Inner {
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
     standing: barrier::Standing,
+    taking: taking::Taking,
     held: sweep::Held,
     archive: archive::Archive,
     busy: aside::Busy,
     keep: keep::Keep,
+    drills: drill::Drills,
     reaping: sweep::Reaping,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
@@ -148,10 +153,12 @@ impl Broker {
                 repeats: repeats::Repeats::default(),
                 revoker: revoke::Revoker::default(),
                 standing: barrier::Standing::default(),
+                taking: taking::Taking::default(),
                 held: sweep::Held::default(),
                 archive: archive::Archive::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),
+                drills: drill::Drills::default(),
                 reaping: sweep::Reaping::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),

@@ -7,6 +7,7 @@ mod clock;
 mod console;
 mod deliver;
 mod doctor;
+mod drill;
 mod exec;
 mod find;
 mod grants;
@@ -245,6 +246,9 @@ pub enum Ask {
     /// The targets: how they are, and what they need.
     #[command(subcommand)]
     Targets(targets::TargetsCommand),
+    /// Prove that what is revoked is dead.
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// The journal: read it, check it, take it away.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -296,6 +300,7 @@ async fn dispatch(command: Ask, session: &mut Session) -> Result<Exit, Problem> 
         Ask::Revocations(command) => revocations::run(command, session).await,
         Ask::Find(args) => find::run(args, session).await,
         Ask::Targets(command) => targets::run(command, session).await,
+        Ask::Drill(command) => drill::run(command, session).await,
         Ask::Audit(command) => audit::run(command, session).await,
         Ask::Clock(command) => clock::run(command, session).await,
         Ask::Version => version(session),

@@ -6,6 +6,7 @@
 mod agents;
 mod broker;
 mod digest;
+mod drill;
 mod files;
 mod grants;
 mod identity;
@@ -46,6 +47,7 @@ use leasehold_law::time::Span;
 
 pub use broker::Broker;
 pub use digest::Digests;
+pub use drill::{Drill, DrillChoice};
 pub use identity::{Identity, Spiffe};
 pub use json::Lines;
 pub use key::{KeyError, KeyKind, read_installation_key, write_installation_key};
@@ -87,6 +89,8 @@ pub struct Config {
     pub tasks: Tasks,
     /// `[sweep]`.
     pub sweep: Sweep,
+    /// `[drill]`.
+    pub drill: Drill,
     /// `[quotas]`.
     pub quotas: Quotas,
     /// `[people]`, with what the catalog does not hold.
@@ -170,13 +174,14 @@ fn check(
     let store = store::read(root);
     let tasks = tasks::read(root);
     let sweep = sweep::read(root);
+    let drill = drill::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
     let defined = Defined::read(parts, kinds, trust, domain, report);
     let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
     let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
-    let catalog = (report.count() == before).then(|| defined.catalog(floors));
+    let catalog = (report.count() == before).then(|| defined.catalog(floors, drill, report));
     let places = policy::Places { main: root.place(), grants: &defined.grants.places };
     let engine = catalog.as_ref().and_then(|catalog| policy::load(catalog, &sources, &places, report));
     let (catalog, engine) = (catalog?, engine?);
@@ -192,6 +197,7 @@ fn check(
         retention,
         tasks,
         sweep,
+        drill,
         quotas,
         digests: digest::digests(&catalog, &beside),
         people,
@@ -232,8 +238,8 @@ impl Defined {
         Self { people, groups, agents, targets, intents, grants }
     }
 
-    fn catalog(&self, floors: Floors) -> Catalog {
-        Catalog {
+    fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {
+        let catalog = Catalog {
             people: self.people.values.keys().cloned().collect(),
             groups: self.groups.values.clone(),
             agents: self.agents.values.values().map(|agent| (agent.id.clone(), agent.clone())).collect(),
@@ -241,6 +247,9 @@ impl Defined {
             intents: self.intents.values.clone(),
             grants: self.grants.values.clone(),
             floors,
-        }
+            drills: BTreeMap::new(),
+        };
+        let plans = drill::plans(&catalog, &self.targets.values, drill, report);
+        catalog.with_drills(plans)
     }
 }

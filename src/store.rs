@@ -273,6 +273,8 @@ pub enum Foreign {
     Task(TaskId),
     /// What no task is about: config, a barrier.
     Other,
+    /// Another broker fell silent and was fenced: what it was doing is nobody's now.
+    Fallen,
 }
 
 /// What holds tasks, leases, revocations and the journal.

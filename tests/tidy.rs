@@ -162,6 +162,7 @@ const MAY_READ_THE_CLOCK: &[(&str, &str)] = &[
     ("src/cli", "tells people how long ago something was"),
     ("sdk/rust", "the agent's own process: when to renew, when to give up"),
     ("backends/postgres/src/sessions.rs", "how long a live server is looked at"),
+    ("backends/postgres/src/revoke.rs", "how long a call sees to what roles own, on the runtime's clock"),
     ("backends/postgres/src/throwaway.rs", "how long a throwaway server may take to start"),
     ("benches", "measures"),
 ];
@@ -172,6 +173,7 @@ const MAY_SLEEP: &[(&str, &str)] = &[
     ("src/identity/tests/world.rs", "looks again whether a real connection has changed, with a bound"),
     ("backends/postgres/tests/common", "looks again at a real server, with a bound"),
     ("backends/postgres/tests/attacks.rs", "looks again at a real server's locks and settings, with a bound"),
+    ("backends/postgres/tests/delays.rs", "looks again at a real server's locks, with a bound"),
     ("backends/postgres/tests/conformance.rs", "lets a real server's own clock pass the end of a lease"),
     ("tests/simulation", "lets time pass on a runtime whose clock is paused"),
     ("tests/suite/demo.rs", "looks again at what a real program has printed, with a bound"),

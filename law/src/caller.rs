@@ -29,6 +29,9 @@ impl SpiffeId {
 
 const SCHEME: &str = "spiffe://";
 
+/// The text of [`CallerId::Drill`]. It is no SPIFFE ID and no uid, so that no handshake and no socket can ever prove it.
+pub const DRILL: &str = "leasehold/drill";
+
 /// Why a text is no caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a workload or operator; write `spiffe://trust-domain/path` or `uid:N`")]
@@ -68,6 +71,8 @@ pub enum CallerId {
     Agent(SpiffeId),
     /// A process on the broker's host, by the uid that the kernel reports for its socket.
     LocalUser(u32),
+    /// The broker itself, which drills its targets. Reserved: nobody from outside is ever this.
+    Drill,
 }
 
 impl fmt::Display for CallerId {
@@ -75,6 +80,7 @@ impl fmt::Display for CallerId {
         match self {
             Self::Agent(id) => id.fmt(f),
             Self::LocalUser(uid) => write!(f, "uid:{uid}"),
+            Self::Drill => f.write_str(DRILL),
         }
     }
 }
@@ -82,6 +88,9 @@ impl fmt::Display for CallerId {
 impl FromStr for CallerId {
     type Err = CallerIdError;
     fn from_str(text: &str) -> Result<Self, CallerIdError> {
+        if text == DRILL {
+            return Ok(Self::Drill);
+        }
         match text.strip_prefix("uid:") {
             Some(uid) => uid.parse().map(Self::LocalUser).map_err(|_| CallerIdError(text.to_owned())),
             None => text.parse().map(Self::Agent),
@@ -118,6 +127,7 @@ mod tests {
         check("spiffe://prod.example/agent/triage", true);
         check("spiffe://prod.example/Agent_1/a.b-c", true);
         check("uid:0", true);
+        check(DRILL, true);
         for bad in [
             "spiffe://prod.example",
             "spiffe://prod.example/",
@@ -129,9 +139,18 @@ mod tests {
             "https://prod.example/a",
             "uid:-1",
             "uid:",
+            "leasehold/other",
             "",
         ] {
             check(bad, false);
         }
+    }
+
+    #[test]
+    fn the_reserved_agent_is_no_workload() {
+        assert_eq!(DRILL.parse::<CallerId>(), Ok(CallerId::Drill));
+        assert!(DRILL.parse::<SpiffeId>().is_err(), "no SVID holds it");
+        let near = "spiffe://prod.example/leasehold/drill".parse::<CallerId>().unwrap();
+        assert_ne!(near, CallerId::Drill, "a path that looks like it is somebody else");
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::CallerId;
+use crate::drill::Plan;
 use crate::param::ParamSpec;
 use crate::scope::{Pair, is_name};
 use crate::time::Span;
@@ -91,7 +92,7 @@ impl Floors {
     }
 }
 
-/// Who answers for an agent or a target: `person:ana` or `group:oncall`.
+/// Who answers for an agent or a target: `person:ana` or `group:oncall`; the broker for its own drills.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Owner {
@@ -99,13 +100,19 @@ pub enum Owner {
     Person(String),
     /// A group of people.
     Group(String),
+    /// The broker itself: it owns what drills, and nothing that config defines.
+    Broker,
 }
+
+/// The text of [`Owner::Broker`].
+const BROKER: &str = "leasehold";
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Person(name) => write!(f, "person:{name}"),
             Self::Group(name) => write!(f, "group:{name}"),
+            Self::Broker => f.write_str(BROKER),
         }
     }
 }
@@ -121,6 +128,7 @@ impl FromStr for Owner {
         match text.split_once(':') {
             Some(("person", name)) if is_name(name) => Ok(Self::Person(name.to_owned())),
             Some(("group", name)) if is_name(name) => Ok(Self::Group(name.to_owned())),
+            None if text == BROKER => Ok(Self::Broker),
             Some(_) | None => Err(OwnerError(text.to_owned())),
         }
     }
@@ -177,6 +185,20 @@ pub struct Agent {
     /// What it is for.
     #[serde(default)]
     pub purpose: String,
+}
+
+impl Agent {
+    /// The agent that drills: the broker itself. It is in no group, so that no grant allows it anything.
+    #[must_use]
+    pub fn drill() -> Self {
+        Self {
+            id: CallerId::Drill,
+            owner: Owner::Broker,
+            groups: BTreeSet::new(),
+            autonomy: Autonomy::Act,
+            purpose: "proves that what is revoked is dead".to_owned(),
+        }
+    }
 }
 
 /// Where a credential is minted.
@@ -251,6 +273,21 @@ pub struct Catalog {
     pub grants: BTreeMap<Pair, Grant>,
     /// Floors.
     pub floors: Floors,
+    /// What each target is drilled with, by target: each becomes a permit for the agent that drills, with the id
+    /// `drill:INTENT@TARGET`.
+    pub drills: BTreeMap<String, Plan>,
+}
+
+impl Catalog {
+    /// The same with these drills, and with the agent that does them, if there are any.
+    #[must_use]
+    pub fn with_drills(mut self, drills: BTreeMap<String, Plan>) -> Self {
+        if !drills.is_empty() {
+            self.agents.insert(CallerId::Drill, Agent::drill());
+        }
+        self.drills = drills;
+        self
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +310,7 @@ mod tests {
 
     #[test]
     fn owners_read_as_they_print() {
-        for good in ["person:ana", "group:data-platform"] {
+        for good in ["person:ana", "group:data-platform", "leasehold"] {
             assert_eq!(good.parse::<Owner>().unwrap().to_string(), good);
         }
         for bad in ["ana", "person:", "team:x", "person:a b"] {

@@ -6,6 +6,7 @@
 pub mod caller;
 pub mod catalog;
 pub mod cause;
+pub mod drill;
 pub mod id;
 pub mod journal;
 pub mod lease;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::CallerId;
-use crate::id::{LeaseId, TaskId};
+use crate::id::{LeaseId, RevocationId, TaskId};
 
 /// Something whose change makes a decision stale.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub enum Subject {
     /// All barriers together: bumped where one is raised or lifted. One version for all costs each commit one
     /// comparison; where another's barrier moved, whoever is in the middle looks again, and is not revoked for it.
     Freezes,
+    /// A revocation: bumped by each change of it. Who sees it through and who lifts it may be two brokers.
+    Revocation(RevocationId),
 }
 
 impl fmt::Display for Subject {
@@ -35,6 +37,7 @@ impl fmt::Display for Subject {
             Self::Target(name) => write!(f, "target:{name}"),
             Self::Policy => f.write_str("policy"),
             Self::Freezes => f.write_str("freezes"),
+            Self::Revocation(id) => write!(f, "revocation:{id}"),
         }
     }
 }

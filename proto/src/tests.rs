@@ -115,6 +115,7 @@ fn descriptors_list_every_rpc() {
         "stream AuditService.Export",
         "stream RevocationService.Revoke",
         "stream RevocationService.WatchRevocation",
+        "stream TargetService.DrillTarget",
         "stream TaskService.WatchTask",
     ];
     assert_eq!(rpcs(), expect);

@@ -167,7 +167,7 @@ impl Api {
         let owner = registry.agent(id).map(|agent| agent.owner.clone());
         let person = match &owner {
             Some(Owner::Person(name)) => name.clone(),
-            Some(Owner::Group(_)) | None => String::new(),
+            Some(Owner::Group(_) | Owner::Broker) | None => String::new(),
         };
         v1::FindHit {
             kind: kind.into(),

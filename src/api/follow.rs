@@ -1,6 +1,6 @@
 //! The progress of a revocation as a stream: first all that it took, then what changes, until nothing is left to confirm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
 use leasehold_law::id::LeaseId;
@@ -53,26 +53,49 @@ impl Following {
         let until = wait.map(|wait| self.broker.now() + wait);
         let mut step = Span::ZERO;
         loop {
+            let before = self.standing();
+            self.learn_more().await;
             let settled = match self.broker.settled(&self.open, step).await {
                 Ok(settled) => settled,
                 Err(refused) => return self.out.send(Err(refused.into())).await.map_err(|_| Gone),
             };
             let changed = self.learn(settled);
-            if step == Span::ZERO || !changed.is_empty() {
+            if step == Span::ZERO || !changed.is_empty() || self.standing() != before {
                 self.tell(&changed).await?;
             }
             let over = until.is_some_and(|until| self.broker.now() >= until);
-            if self.open.is_empty() || over || self.out.is_closed() {
+            if self.is_done() || over || self.out.is_closed() {
                 return Ok(());
             }
             step = STEP;
         }
     }
 
+    /// What a revocation that is not listed to its end has taken since.
+    async fn learn_more(&mut self) {
+        if self.revocation.complete {
+            return;
+        }
+        if let Ok(revocation) = self.broker.revocation(self.revocation.id).await {
+            let known: BTreeSet<_> = self.revocation.leases.iter().copied().collect();
+            self.open.extend(revocation.leases.iter().copied().filter(|id| !known.contains(id)));
+            self.revocation = revocation;
+        }
+    }
+
+    fn standing(&self) -> (usize, usize, bool) {
+        (self.open.len(), self.stuck, self.revocation.complete)
+    }
+
+    /// All is listed, and each is dead or beyond reach.
+    fn is_done(&self) -> bool {
+        self.revocation.complete && self.open.is_empty()
+    }
+
     /// What is new of the leases that were open.
     fn learn(&mut self, settled: Settled) -> Vec<Lease> {
-        self.open = settled.pending().map(|lease| lease.terms.id).collect();
-        self.stuck = settled.pending().filter(|lease| write::is_stuck(lease)).count();
+        self.open = settled.pending_ids().collect();
+        self.stuck = write::stuck(&settled);
         let residual = settled.leases.iter().filter(|lease| is_residual(lease));
         self.residual += residual.count();
         let mut changed = settled.leases;
@@ -85,7 +108,7 @@ impl Following {
         let pages = changed.len().div_ceil(OUTCOMES).max(1);
         for number in 0..pages {
             let page: Vec<_> = changed.iter().skip(number * OUTCOMES).take(OUTCOMES).cloned().collect();
-            let done = self.open.is_empty() && number + 1 == pages;
+            let done = self.is_done() && number + 1 == pages;
             let progress = v1::RevocationProgress {
                 revocation: Some(self.view(page)),
                 pending: self.open.iter().take(OUTCOMES).map(ToString::to_string).collect(),
@@ -106,7 +129,8 @@ impl Following {
             residual: count(self.residual),
             stuck: count(self.stuck),
         };
-        v1::Revocation { counts: Some(counts), ..write::revocation(&self.revocation, &Settled { leases }) }
+        let changed = Settled { leases, ..Settled::default() };
+        v1::Revocation { counts: Some(counts), ..write::revocation(&self.revocation, &changed) }
     }
 }
 

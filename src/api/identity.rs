@@ -52,6 +52,8 @@ fn kind(id: &CallerId) -> v1::CallerKind {
     match id {
         CallerId::Agent(_) => v1::CallerKind::Workload,
         CallerId::LocalUser(_) => v1::CallerKind::UnixUser,
+        // No connection ever proves it.
+        CallerId::Drill => v1::CallerKind::Unspecified,
     }
 }
 

@@ -57,7 +57,7 @@ impl RevocationService for Api {
         for revocation in &page {
             let view = self.view(revocation).await?;
             let pending = view.counts.as_ref().is_some_and(|counts| counts.pending > 0);
-            if pending || !wire.pending {
+            if pending || !revocation.complete || !wire.pending {
                 revocations.push(v1::Revocation { outcomes: Vec::new(), ..view });
             }
         }
@@ -99,7 +99,7 @@ impl Api {
     async fn plan(&self, command: &RevokeCommand) -> Result<v1::RevocationProgress, Status> {
         let plan = self.broker.plan_revocation(command).await?;
         let total = u32::try_from(plan.total).unwrap_or(u32::MAX);
-        let settled = Settled { leases: plan.leases };
+        let settled = Settled { leases: plan.leases, ..Settled::default() };
         let at = self.broker.now();
         let revocation = Revocation {
             id: leasehold_law::id::RevocationId::derive(at, 0),

@@ -6,8 +6,9 @@ use leasehold_law::time::{Span, Timestamp};
 use leasehold_proto::v1::{self, target_service_server::TargetService};
 use tonic::{Request, Response, Status};
 
+use super::drill::{self, DrillStream};
 use super::task::next_page;
-use super::{Api, read, write};
+use super::{Api, read, standing, write};
 use crate::broker::{
     Breaker, Broker, Missing, Orphan, Owner, SweepOrder, SweepReport, SweepVerdict, TargetStatus,
 };
@@ -71,6 +72,17 @@ impl TargetService for Api {
         };
         let report = self.broker.sweep_target(&wire.target, &order).await?;
         Ok(Response::new(v1::SweepTargetResponse { sweep: Some(sweep(&report)) }))
+    }
+
+    type DrillTargetStream = DrillStream;
+
+    async fn drill_target(
+        &self,
+        request: Request<v1::DrillTargetRequest>,
+    ) -> Result<Response<Self::DrillTargetStream>, Status> {
+        let by = standing(&request)?.id().clone();
+        let told = self.broker.drill(&request.into_inner().target, Some(by)).await?;
+        Ok(Response::new(drill::progress(told)))
     }
 }
 
@@ -136,6 +148,10 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
         due_task_end: due(Rank::TaskEnd),
         due_expiry: due(Rank::Routine),
         breaker: Some(breaker(status.breaker)),
+        drill_intent: status.drill.plan.as_ref().map(|plan| plan.pair.intent.clone()).unwrap_or_default(),
+        last_drill: status.drill.last.as_ref().map(drill::view),
+        next_drill: status.drill.next.map(write::moment),
+        not_drilled: status.drill.not_drilled.clone().unwrap_or_default(),
     }
 }
 

@@ -226,7 +226,7 @@ pub(super) fn outcome(lease: &Lease) -> v1::LeaseOutcome {
 
 /// Leases at the end of a wait, and the ids of those whose end is not proven yet.
 pub(super) fn settled(settled: &Settled) -> (Vec<v1::LeaseOutcome>, Vec<String>) {
-    let pending = settled.pending().map(|lease| lease.terms.id.to_string()).collect();
+    let pending = settled.pending_ids().map(|id| id.to_string()).collect();
     (settled.leases.iter().map(outcome).collect(), pending)
 }
 
@@ -449,20 +449,25 @@ pub(super) fn revocation(revocation: &Revocation, settled: &Settled) -> v1::Revo
 }
 
 fn counts(settled: &Settled) -> v1::RevocationCounts {
-    let count = |test: &dyn Fn(&Lease) -> bool| {
-        u32::try_from(settled.leases.iter().filter(|lease| test(lease)).count()).unwrap_or(u32::MAX)
-    };
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let of = |test: &dyn Fn(&Lease) -> bool| settled.leases.iter().filter(|lease| test(lease)).count();
     v1::RevocationCounts {
-        total: count(&|_| true),
-        confirmed: count(&|lease| !lease.state.is_live()),
-        pending: u32::try_from(settled.pending().count()).unwrap_or(u32::MAX),
-        residual: count(&|lease| matches!(lease.state, LeaseState::Residual { .. })),
-        stuck: count(&is_stuck),
+        total: number(settled.leases.len() + settled.unread.len() + settled.gone),
+        confirmed: number(of(&|lease| !lease.state.is_live()) + settled.gone),
+        pending: number(settled.pending_ids().count()),
+        residual: number(of(&|lease| matches!(lease.state, LeaseState::Residual { .. }))),
+        stuck: number(stuck(settled)),
     }
 }
 
+/// How many of those that are pending could not be killed at the first try.
+pub(super) fn stuck(settled: &Settled) -> usize {
+    let unread = settled.unread.iter().filter(|one| one.stuck);
+    settled.pending().filter(|lease| is_stuck(lease)).count() + unread.count()
+}
+
 /// Whether it could not be killed at the first try.
-pub(super) fn is_stuck(lease: &Lease) -> bool {
+fn is_stuck(lease: &Lease) -> bool {
     matches!(&lease.state, LeaseState::Revoking { progress, .. } if progress.last_error.is_some())
 }
 

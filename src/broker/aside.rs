@@ -95,8 +95,13 @@ impl Inner {
         };
         let due = matches!(row.kind, AsideKind::Lease | AsideKind::Orphan).then_some(now);
         let aside = Aside { row, at: now, due, tries: 0, last_error: None, gone_at: None };
+        let again = instead.as_ref().map(|revocation| revocation.id);
         match self.ledger.set_aside(&aside, instead).await {
-            Ok(()) => self.kill_asides(&aside.row.target).await,
+            Ok(()) => {
+                // Its first entry does not say what it took.
+                again.into_iter().for_each(|id| self.taking.reopen(id));
+                self.kill_asides(&aside.row.target).await;
+            }
             Err(error) => {
                 tracing::warn!(row = aside.row.id, %error, "a row is not set aside yet");
                 self.kill_unlisted(&aside).await;
@@ -211,10 +216,20 @@ fn judged(aside: Aside, report: &RevokeReport, now: Timestamp) -> Aside {
     Aside { row, tries, due: Some(now + wait), last_error: report.error.clone(), ..aside }
 }
 
+/// The lease whose name in its target this is.
+fn lease_in(principal: &str) -> Option<LeaseId> {
+    let suffix = principal.strip_prefix(PREFIX).and_then(|rest| rest.get(..leasehold_law::id::ID_CHARS));
+    suffix.and_then(LeaseId::from_suffix)
+}
+
+/// The lease that a row is, or was minted for.
+pub(super) fn lease_of(row: &BadRow) -> Option<LeaseId> {
+    row.id.parse().ok().or_else(|| lease_in(&row.principal))
+}
+
 /// No mint under a name lands later than its window after the moment in it, whatever the clocks.
 fn nothing_lands(row: &BadRow, report: &RevokeReport) -> bool {
-    let suffix = row.principal.strip_prefix(PREFIX).and_then(|rest| rest.get(..leasehold_law::id::ID_CHARS));
-    let made = suffix.and_then(LeaseId::from_suffix).map(LeaseId::made_at);
+    let made = lease_in(&row.principal).map(LeaseId::made_at);
     match (made, report.target_now) {
         (Some(made), Some(target_now)) => target_now > made + MINT_WINDOW + MAX_OFFSET,
         (None, _) | (_, None) => false,

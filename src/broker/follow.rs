@@ -1,8 +1,11 @@
 //! What other brokers of the same store have changed, told here to whoever watches or waits: any broker serves any
 //! call.
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use leasehold_law::task::TaskState;
+use leasehold_law::time::Span;
 
 use super::liveness::grace;
 use super::{Broker, Inner};
@@ -23,13 +26,14 @@ impl Broker {
 }
 
 impl Inner {
-    async fn hear_of(&self, change: Foreign) {
+    async fn hear_of(self: &Arc<Self>, change: Foreign) {
         let heard = match change {
             // Nobody keeps what he knows of leases but those who watch or wait.
             Foreign::Lease(id) if !self.ledger.reaches(id) => Ok(()),
             Foreign::Lease(id) => self.hear_of_lease(id).await,
             Foreign::Task(id) => self.hear_of_task(id).await,
             Foreign::Other => self.compare_config().await,
+            Foreign::Fallen => self.resume_revocations(Span::ZERO).await.map(drop),
         };
         if let Err(error) = heard {
             tracing::warn!(%error, "what another broker has changed cannot be read");

@@ -262,7 +262,7 @@ pub(super) fn cause_of(error: &LedgerError) -> Cause {
     match error {
         LedgerError::Stale(S::Task(_)) => Cause::ScopeChanged,
         LedgerError::Stale(S::Agent(_)) => Cause::AgentChanged,
-        LedgerError::Stale(S::Freezes | S::Lease(_)) => Cause::Operator,
+        LedgerError::Stale(S::Freezes | S::Revocation(_) | S::Lease(_)) => Cause::Operator,
         LedgerError::Stale(S::Policy | S::Target(_)) => Cause::PolicyChanged,
         LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => Cause::Operator,
         LedgerError::Full(_) | LedgerError::Store(_) | LedgerError::Unknown(_) => Cause::MintFailed,

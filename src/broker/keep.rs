@@ -29,6 +29,8 @@ pub struct Keeping {
     pub restored: Option<Restored>,
     /// How often each is swept for orphans.
     pub sweep_every: Span,
+    /// How often each is drilled; not by itself, where nothing is said.
+    pub drill_every: Option<Span>,
     /// How long leases and tasks stay in their tables after they are over.
     pub retention: Span,
 }
@@ -101,6 +103,10 @@ impl Keep {
 
     pub(super) fn retention(&self) -> Span {
         self.keeping.retention
+    }
+
+    pub(super) fn drill_every(&self) -> Option<Span> {
+        self.keeping.drill_every
     }
 
     /// Whose a target is, as far as it has said.

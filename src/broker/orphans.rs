@@ -354,7 +354,7 @@ impl Inner {
     }
 
     /// A revoked lease whose principal is back is revoked anew. False where its row has left the table.
-    async fn condemn_again(self: &Arc<Self>, orphan: &Orphan) -> bool {
+    pub(super) async fn condemn_again(self: &Arc<Self>, orphan: &Orphan) -> bool {
         let Ok(Some(lease)) = self.ledger.store().lease(orphan.lease).await else { return false };
         let handle = orphan.handle.clone();
         let step = LeaseEvent::RevokeStarted { cause: Cause::Resurrected, at: self.clock.now(), handle };

@@ -84,8 +84,12 @@ impl Inner {
         }
     }
 
-    /// Counts a call of an agent, and of its owner. Who is not registered has no bucket, and is refused elsewhere.
+    /// Counts a call of an agent, and of its owner. Who is not registered has no bucket, and is refused elsewhere. What
+    /// drills has none: a target has one drill at a time, and only what the target itself bears bounds it.
     pub(super) fn count_call(&self, asker: &Asker) -> Result<(), Refused> {
+        if asker.id == CallerId::Drill {
+            return Ok(());
+        }
         let registry = self.registry.load();
         let Some(agent) = registry.agent(&asker.id) else { return Ok(()) };
         let holders = [Holder::Agent(asker.id.clone()), Holder::Owner(agent.owner.clone())];
@@ -102,12 +106,10 @@ impl Inner {
     /// What must not be reached by one more lease of this agent on this target.
     pub(super) fn ceilings(&self, registry: &Registry, agent: &CallerId, target: &str) -> Vec<Ceiling> {
         let owner = registry.agent(agent).map(|agent| agent.owner.clone());
-        let holders = [
-            Some(Holder::Agent(agent.clone())),
-            owner.map(Holder::Owner),
-            Some(Holder::Target(target.to_owned())),
-        ];
-        holders.into_iter().flatten().filter_map(|holder| self.ceiling(registry, holder)).collect()
+        let whose = [Some(Holder::Agent(agent.clone())), owner.map(Holder::Owner)];
+        let whose = whose.into_iter().flatten().filter(|_| *agent != CallerId::Drill);
+        let holders = whose.chain([Holder::Target(target.to_owned())]);
+        holders.filter_map(|holder| self.ceiling(registry, holder)).collect()
     }
 
     fn ceiling(&self, registry: &Registry, holder: Holder) -> Option<Ceiling> {

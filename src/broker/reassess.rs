@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
 use leasehold_law::lease::Lease;
 use leasehold_law::policy::Verdict;
@@ -9,9 +10,9 @@ use leasehold_law::revocation::Selector;
 use leasehold_law::subject::Subject;
 use leasehold_law::task::Task;
 
-use super::Inner;
 use super::decide::{Ask, Asker, TaskFacts};
 use super::refused::Refused;
+use super::{Inner, drill};
 use crate::registry::Registry;
 
 impl Inner {
@@ -23,7 +24,7 @@ impl Inner {
         task: &Task,
     ) -> Result<bool, Refused> {
         let now = self.clock.now();
-        let asker = Asker { id: lease.terms.agent.clone(), proof: PROOF };
+        let asker = Asker { id: lease.terms.agent.clone(), proof: proof_of(&lease.terms.agent) };
         if registry.agent(&asker.id).is_none() || registry.granted(&lease.terms.pair).is_none() {
             return Ok(false);
         }
@@ -47,7 +48,7 @@ impl Inner {
                 Subject::Agent(id) => (Selector::Agent(id.clone()), Cause::AgentChanged),
                 Subject::Target(name) => (Selector::Target(name.clone()), Cause::PolicyChanged),
                 Subject::Policy => (Selector::All, Cause::PolicyChanged),
-                Subject::Task(_) | Subject::Lease(_) | Subject::Freezes => continue,
+                Subject::Task(_) | Subject::Lease(_) | Subject::Freezes | Subject::Revocation(_) => continue,
             };
             revoked += self.reassess_selected(&selector, cause).await?;
         }
@@ -84,5 +85,10 @@ impl Inner {
     }
 }
 
-/// How the holder of a live lease proved itself: the only way there is.
-const PROOF: &str = "x509-svid";
+/// How the holder of a live lease proved itself: there is one way for each kind.
+const fn proof_of(holder: &CallerId) -> &'static str {
+    match holder {
+        CallerId::Agent(_) | CallerId::LocalUser(_) => "x509-svid",
+        CallerId::Drill => drill::PROOF,
+    }
+}

@@ -1,4 +1,4 @@
-//! After a start: revocations that were cut short go on, what changed in config is decided again, open tasks get their
+//! After a start: drills that were cut short end, revocations that were cut short go on, what changed in config is decided again, open tasks get their
 //! grace, and whatever else the last run left in the middle is found by the sweep, since its row is due.
 
 use std::collections::BTreeMap;
@@ -17,14 +17,15 @@ use crate::store::TaskFilter;
 const PAGE: usize = 512;
 
 impl Broker {
-    /// Notes the start, goes on with revocations, re-decides the live leases that changed config touches, and gives every open task its grace.
+    /// Notes the start, ends the drills of the last run, goes on with revocations, re-decides the live leases that changed config touches, and gives every open task its grace.
     ///
     /// # Errors
     /// Where the store cannot be used.
     pub async fn recover(&self, changed: &[Subject]) -> Result<(), Refused> {
         self.inner.count_brokers().await;
         self.inner.hear_open_tasks().await?;
-        let resumed = self.inner.resume_revocations().await?;
+        self.inner.recover_drills().await?;
+        let resumed = self.inner.resume_revocations(Span::ZERO).await?;
         let revoked = self.inner.reassess(changed).await?;
         let details = BTreeMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),

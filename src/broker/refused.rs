@@ -371,6 +371,16 @@ impl Refused {
         .detail("leases", count)
     }
 
+    /// A revocation is on record, and its list cannot be read to its end yet.
+    #[must_use]
+    pub fn unfinished(revocation: &Revocation, error: &StoreError) -> Self {
+        let (id, count) = (revocation.id, revocation.leases.len());
+        Self::new(Reason::Journal, format!("{count} leases are being revoked, and not all are listed yet"))
+            .why(format!("the store cannot be read to the end; the broker goes on by itself: {error}"))
+            .next(format!("see it through: leasehold revocations watch {id}"))
+            .detail("revocation", id)
+    }
+
     /// Too much at once: nothing was begun.
     #[must_use]
     pub fn overloaded(what: impl Into<String>) -> Self {

@@ -1,25 +1,20 @@
 //! What operators do: revoke by selector behind a barrier (RULES R-2), see it through, lift the barrier.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use leasehold_law::caller::CallerId;
-use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, RevocationId};
-use leasehold_law::lease::{Lease, LeaseState};
+use leasehold_law::lease::Lease;
 use leasehold_law::revocation::{Lifted, Revocation, Selector};
+use leasehold_law::subject::Subject;
 use leasehold_law::time::Span;
 use tokio::sync::oneshot;
 
+use super::Broker;
 use super::refused::Refused;
+use super::taking::{RACES, TRIES};
 use super::wait::Settled;
-use super::{Broker, Inner};
 use crate::fault::{self, Point};
+use crate::ledger::LedgerError;
 
-/// How many revocations are looked at after a start: no more can have been under way when the last run ended.
-const UNDER_WAY: usize = 512;
-/// How long a revocation may have taken from its beginning until it was on record.
-const RECORDED_WITHIN: Span = Span::from_secs(10);
 /// How many leases a dry run names; it counts all.
 const SHOWN: usize = 1000;
 
@@ -65,6 +60,7 @@ impl Broker {
         loop {
             let page = walk.next(self.inner.ledger.store()).await?;
             if page.is_empty() {
+                plan.total += self.inner.unread(&command.selector).await?.len();
                 return Ok(plan);
             }
             plan.total += page.len();
@@ -78,7 +74,8 @@ impl Broker {
     ///
     /// # Errors
     /// Where there is nothing that it could take. A failing journal does not stop it (RULES R-24), and is
-    /// the answer: what is not on record is not promised, since a crash would forget what could not be killed yet.
+    /// the answer: what is not on record is not promised, since a crash would forget what could not be killed yet. A
+    /// list that cannot be read to its end is the answer too; the broker goes on with it by itself.
     pub async fn revoke(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
         self.inner.require_selected(&command.selector).await?;
         let (answer, answered) = oneshot::channel();
@@ -90,22 +87,25 @@ impl Broker {
     async fn revoke_selected(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
         let inner = &self.inner;
         let mut revocation = self.begin(command)?;
+        let _turn = inner.taking.begin(revocation.id);
         // A journal that is known to take nothing is not waited for.
-        let recorded = inner.ledger.is_well() && inner.ledger.record_revocation(&revocation).await.is_ok();
+        let recorded = inner.ledger.is_well() && inner.raise(&revocation, 1).await.is_ok();
         fault::point(Point::BarrierRaised);
-        inner.take(&mut revocation).await?;
+        let mut taken = inner.take(&mut revocation).await;
         if !recorded {
             // Whole, with its barrier: a freeze that nobody compares with would be a freeze by name only. What came
             // between the list and the barrier is listed now.
-            if let Err(error) = inner.ledger.record_revocation(&revocation).await {
+            if let Err(error) = inner.raise(&revocation, TRIES).await {
                 tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
                 return Err(Refused::unrecorded(&revocation, &error));
             }
-            inner.take(&mut revocation).await?;
+            taken = inner.take(&mut revocation).await;
         }
-        revocation.complete = true;
-        inner.remember(&revocation).await;
-        Ok(revocation)
+        if let Err(error) = taken {
+            inner.taking.owe(revocation.id);
+            return Err(Refused::unfinished(&revocation, &error));
+        }
+        Ok(inner.finish(revocation).await)
     }
 
     fn begin(&self, command: RevokeCommand) -> Result<Revocation, Refused> {
@@ -158,97 +158,20 @@ impl Broker {
     /// # Errors
     /// Where there is no such revocation, or it cannot be written.
     pub async fn lift(&self, id: RevocationId, by: CallerId, reason: String) -> Result<Revocation, Refused> {
-        let revocation = self.revocation(id).await?;
-        if !revocation.is_freezing() {
-            return Ok(revocation);
-        }
+        let ledger = &self.inner.ledger;
         let lifted = Lifted { by, reason, at: self.now() };
-        Ok(self.inner.ledger.record_lift(&revocation, lifted).await?)
-    }
-}
-
-impl Inner {
-    /// Lists and condemns what is live, a page at a time. The list is on record before its leases are touched; since it
-    /// is written whole, it is written whenever it has doubled.
-    async fn take(self: &Arc<Self>, revocation: &mut Revocation) -> Result<(), Refused> {
-        let mut walk = self.walk(&revocation.selector);
-        let mut listed: BTreeSet<_> = revocation.leases.iter().copied().collect();
-        for page_number in 1_usize.. {
-            let page = walk.next(self.ledger.store()).await?;
-            if page.is_empty() {
-                break;
+        for _ in 0..RACES {
+            let found = ledger.revocation(id).await?;
+            let (revocation, version) = found.ok_or_else(|| Refused::not_found("revocation", id))?;
+            if !revocation.is_freezing() {
+                return Ok(revocation);
             }
-            revocation.leases.extend(page.iter().map(|lease| lease.terms.id).filter(|id| listed.insert(*id)));
-            if page_number.is_power_of_two() {
-                self.remember(revocation).await;
+            // Whoever sees it through may write down what it took meanwhile.
+            match ledger.record_lift((revocation, version), lifted.clone()).await {
+                Err(LedgerError::Stale(_)) => {}
+                other => return Ok(other?),
             }
-            fault::point(Point::TakenListed);
-            self.condemn_all(page, Cause::Operator).await;
         }
-        Ok(())
-    }
-
-    /// Writes down what a revocation took so far. A journal that takes nothing is not waited for, and a barrier that
-    /// was lifted meanwhile stays so.
-    async fn remember(&self, revocation: &Revocation) {
-        if !self.ledger.is_well() {
-            return;
-        }
-        let stored = self.ledger.store().revocation(revocation.id).await.ok().flatten();
-        let lifted = stored.and_then(|stored| stored.lifted);
-        if let Err(error) = self.ledger.remember_taken(&Revocation { lifted, ..revocation.clone() }).await {
-            tracing::error!(revocation = %revocation.id, %error, "what was taken is not on record");
-        }
-    }
-
-    /// Goes on with revocations that the end of the last run cut short: what was live when they were made, and still
-    /// is, is taken now. Gives how many leases that were.
-    pub(super) async fn resume_revocations(self: &Arc<Self>) -> Result<usize, Refused> {
-        let mut taken = 0;
-        let recent = self.ledger.store().revocations(false, None, UNDER_WAY).await?;
-        for revocation in recent.into_iter().filter(|revocation| !revocation.complete) {
-            taken += self.resume(revocation).await?;
-        }
-        Ok(taken)
-    }
-
-    async fn resume(self: &Arc<Self>, mut revocation: Revocation) -> Result<usize, Refused> {
-        let mut listed: BTreeSet<_> = revocation.leases.iter().copied().collect();
-        let mut walk = self.walk(&revocation.selector);
-        let mut taken = 0;
-        loop {
-            let mut page = walk.next(self.ledger.store()).await?;
-            if page.is_empty() {
-                break;
-            }
-            page.retain(|lease| is_meant(&revocation, lease) && is_untouched(lease));
-            taken += page.len();
-            revocation.leases.extend(page.iter().map(|lease| lease.terms.id).filter(|id| listed.insert(*id)));
-            self.remember(&revocation).await;
-            self.condemn_all(page, Cause::Operator).await;
-        }
-        tracing::warn!(revocation = %revocation.id, leases = taken, "a revocation was cut short: it is complete now");
-        revocation.complete = true;
-        self.remember(&revocation).await;
-        Ok(taken)
-    }
-}
-
-/// Whether a revocation that was cut short was to take this lease. Behind a barrier that stands nothing younger is legal;
-/// without one, what was minted until the revocation was on record, by a clock that may be a little ahead, is taken too.
-fn is_meant(revocation: &Revocation, lease: &Lease) -> bool {
-    revocation.is_freezing() || lease.terms.created_at <= revocation.at + RECORDED_WITHIN
-}
-
-/// Live, and nobody has begun to kill it.
-fn is_untouched(lease: &Lease) -> bool {
-    match lease.state {
-        LeaseState::Minting { .. } | LeaseState::Active { .. } | LeaseState::Renewing { .. } => true,
-        LeaseState::New
-        | LeaseState::Refused { .. }
-        | LeaseState::Revoking { .. }
-        | LeaseState::Residual { .. }
-        | LeaseState::Revoked { .. }
-        | LeaseState::Lapsed { .. } => false,
+        Err(LedgerError::Stale(Subject::Revocation(id)).into())
     }
 }

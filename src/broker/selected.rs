@@ -1,13 +1,14 @@
 //! What a selector takes: its live leases, a page at a time, since all of them need not fit in memory.
 
-use leasehold_law::id::TaskId;
+use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::Selector;
 
 use super::Inner;
+use super::aside::lease_of;
 use super::refused::Refused;
 use crate::registry::Registry;
-use crate::store::{LeaseFilter, Store, StoreError};
+use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError};
 
 /// How many leases are read at a time.
 const PAGE: usize = 512;
@@ -55,6 +56,50 @@ impl Inner {
         Walk { filters: vec![filter] }
     }
 
+    /// The leases whose rows cannot be read, or were set aside for that, that are not proven gone and may be among the
+    /// selected: they die by their plain columns, whatever is selected, and whoever asks whether all is dead waits for
+    /// them too. Read after the selected, since what cannot be read is known once something met it.
+    pub(super) async fn unread(&self, selector: &Selector) -> Result<Vec<LeaseId>, StoreError> {
+        let store = self.ledger.store();
+        let met = store.unreadable(usize::MAX).await?;
+        let met = met.into_iter().filter(|row| row.kind == AsideKind::Lease);
+        let alive = AsideFilter { alive: true, ..AsideFilter::default() };
+        let set_aside = store.asides(&alive, usize::MAX).await?.into_iter().map(|aside| aside.row);
+        let mut found = Vec::new();
+        for row in met.chain(set_aside) {
+            if self.may_be_selected(selector, &row).await {
+                found.extend(lease_of(&row));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a selector may mean what a row stands for, as far as its plain columns and its task tell.
+    async fn may_be_selected(&self, selector: &Selector, row: &BadRow) -> bool {
+        match selector {
+            Selector::All => true,
+            Selector::Target(name) => row.target == *name || row.target.is_empty(),
+            Selector::Lease(id) => lease_of(row) == Some(*id),
+            // A principal that no row explains is nobody's in particular.
+            Selector::Task(_)
+            | Selector::Agent(_)
+            | Selector::Owner(_)
+            | Selector::Intent(_)
+            | Selector::Ref { .. }
+                if row.kind == AsideKind::Orphan =>
+            {
+                false
+            }
+            Selector::Intent(_) => true,
+            Selector::Task(_) | Selector::Agent(_) | Selector::Owner(_) | Selector::Ref { .. } => {
+                let Ok(id) = row.task.parse() else { return true };
+                let Ok(Some(task)) = self.ledger.store().task(id).await else { return true };
+                let registry = self.registry.load_full();
+                selector.covers(&registry.reach(&task.terms.agent, Some(&task), None))
+            }
+        }
+    }
+
     /// Every live lease of a task: as many as its own agent asked for.
     pub(super) async fn live_of_task(&self, task: TaskId) -> Result<Vec<Lease>, StoreError> {
         let filter = LeaseFilter { task: Some(task), live: true, ..LeaseFilter::default() };
@@ -67,15 +112,26 @@ impl Inner {
         let store = self.ledger.store();
         let registry = self.registry.load_full();
         let known = match selector {
-            Selector::Lease(id) => store.lease(*id).await?.is_some(),
-            Selector::Task(id) => store.task(*id).await?.is_some(),
+            Selector::Lease(id) => is_there(store.lease(*id).await)?,
+            Selector::Task(id) => is_there(store.task(*id).await)?,
             // Nobody need be registered, and no task be open, to be frozen: the barrier may come first.
             Selector::Agent(_) | Selector::Ref { .. } | Selector::All => true,
             Selector::Owner(_) | Selector::Target(_) | Selector::Intent(_) => {
                 registry.names(selector) || !self.walk(selector).next(store).await?.is_empty()
             }
         };
-        if known { Ok(()) } else { Err(Refused::not_found("match for", selector)) }
+        if known || !self.unread(selector).await?.is_empty() {
+            return Ok(());
+        }
+        Err(Refused::not_found("match for", selector))
+    }
+}
+
+/// What cannot be read is there.
+fn is_there<T>(read: Result<Option<T>, StoreError>) -> Result<bool, StoreError> {
+    match read {
+        Err(StoreError::Unreadable(_)) => Ok(true),
+        read => Ok(read?.is_some()),
     }
 }
 
@@ -87,6 +143,7 @@ impl Registry {
         match selector {
             Selector::Owner(Owner::Person(name)) => catalog.people.contains(name),
             Selector::Owner(Owner::Group(name)) => catalog.groups.contains_key(name),
+            Selector::Owner(Owner::Broker) => !catalog.drills.is_empty(),
             Selector::Target(name) => catalog.targets.contains_key(name),
             Selector::Intent(name) => catalog.intents.contains_key(name),
             Selector::Lease(_)

@@ -8,16 +8,19 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
 
+use super::drill::DrillStatus;
 use super::keep::Owner;
 use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
 use super::{Breaker, Broker, Inner};
 use crate::clock::Reading;
-use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts};
+use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts, StoreError};
 use crate::vault_door::Seen;
 
 /// How many that were set aside are shown.
 const ASIDES: usize = 1000;
+/// How many barriers are counted.
+const FREEZES: usize = 1000;
 /// How long something that is over is news.
 const NEWS: Span = Span::from_mins(24 * 60);
 
@@ -65,6 +68,8 @@ pub struct TargetStatus {
     pub reconciled: bool,
     /// How the last sweep for orphans went.
     pub swept: Option<SweepReport>,
+    /// How its drills went.
+    pub drill: DrillStatus,
     /// Of these, those that are being revoked or are due to be, by lane.
     pub due: BTreeMap<Rank, u64>,
     /// Whether revocations reach it.
@@ -90,7 +95,7 @@ impl Broker {
         let store = inner.ledger.store();
         let journal_error = inner.ledger.healthy().await.err().map(|error| error.to_string());
         let counts = store.counts().await?;
-        let frozen = store.revocations(true, None, 1000).await?.len();
+        let frozen = inner.frozen().await?;
         let targets = self.target_statuses().await?;
         let clock = inner.clock.read();
         let asides = inner.recent_asides(clock.now).await?;
@@ -134,6 +139,7 @@ impl Broker {
                 owner: inner.keep.owner(name),
                 reconciled: inner.keep.is_reconciled(name),
                 swept: inner.keep.swept(name),
+                drill: inner.drill_status(name),
                 live: 0,
                 stuck: 0,
                 due: BTreeMap::new(),
@@ -222,11 +228,48 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
         let lacks = target.seen.missing.iter();
         needs.extend(lacks.map(|missing| format!("{} lacks {}: {}", target.name, missing.what, missing.fix)));
         needs.extend(keeping_needs(target));
+        needs.extend(drill_need(target));
     }
     needs
 }
 
+/// A drill that failed is an alarm until a later one has passed; a schedule that is not kept is one, too.
+fn drill_need(target: &TargetStatus) -> Option<String> {
+    let (name, drill) = (&target.name, &target.drill);
+    if let Some((last, failure)) = drill.last.as_ref().and_then(|last| Some((last, last.failure.as_ref()?))) {
+        let alive = if failure.alive { "A REVOKED CREDENTIAL IS ALIVE in it: " } else { "" };
+        return Some(format!(
+            "{name}: {alive}the drill of {} failed to {}: {}: leasehold drill run --target {name}",
+            last.at,
+            failure.step.name(),
+            failure.why
+        ));
+    }
+    let why = drill.not_drilled.as_ref()?;
+    Some(match &drill.last {
+        Some(last) => format!("{name}: drilled last at {}, and not when it was due: {why}", last.at),
+        None => format!("{name}: was never drilled, though it was due: {why}"),
+    })
+}
+
 impl Inner {
+    fn drill_status(&self, target: &str) -> DrillStatus {
+        let plan = self.registry.load().catalog().drills.get(target).cloned();
+        DrillStatus { plan, ..self.drills.status(target) }
+    }
+
+    /// How many barriers stand. One that cannot be read stands too, and keeps nobody from the screen that says so.
+    async fn frozen(&self) -> Result<usize, Refused> {
+        let store = self.ledger.store();
+        match store.revocations(true, None, FREEZES).await {
+            Err(StoreError::Unreadable(_)) => {
+                let read = store.revocations(false, None, FREEZES).await?;
+                Ok(read.iter().filter(|one| one.is_freezing()).count() + 1)
+            }
+            found => Ok(found?.len()),
+        }
+    }
+
     async fn recent_asides(&self, now: Timestamp) -> Result<Vec<Aside>, Refused> {
         let mut asides = self.ledger.store().asides(&AsideFilter::default(), ASIDES).await?;
         asides.retain(|aside| aside.due.is_some() || now.since(aside.at) < NEWS);

@@ -59,7 +59,9 @@ impl Broker {
             inner.reap();
             inner.tend_asides().await;
             inner.tend_targets();
+            self.tend_drills();
             inner.tend_archive();
+            inner.tend_revocations();
         }
         if count.is_multiple_of(MARK_EVERY)
             && inner.ledger.is_well()

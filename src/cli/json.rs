@@ -122,6 +122,7 @@ pub(crate) fn target(one: &v1::Target) -> Value {
             "security": one.due_security, "task_end": one.due_task_end, "expiry": one.due_expiry,
         },
         "breaker": breaker(&one.breaker.unwrap_or_default()),
+        "drill": super::targets::drill_json(one),
     })
 }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     console::Report,
+    drill,
     grants::grade_words,
     json,
     problem::{Exit, Problem},
@@ -85,6 +86,14 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<Exit, Problem> {
     .await?;
     let json = json!({"targets": targets.iter().map(json::target).collect::<Vec<_>>(), "more": more});
     session.console.report(&Report::new(table(&targets) + more_line(more), json)).map(|()| Exit::DONE)
+}
+
+/// The drills of a target, for programs.
+pub(crate) fn drill_json(one: &v1::Target) -> serde_json::Value {
+    json!({
+        "target": one.name, "intent": one.drill_intent, "last": one.last_drill.as_ref().map(drill::as_json),
+        "next": json::time(one.next_drill), "not_drilled": one.not_drilled,
+    })
 }
 
 /// Targets, one a row.

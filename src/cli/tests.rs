@@ -76,6 +76,10 @@ fn lines_are_taken_or_refused() {
     check("revocations lift rev_1", false);
     check("find lh9fk2", true);
     check("targets setup orders-db", true);
+    check("drill run", true);
+    check("drill run --target a --target b --output json", true);
+    check("drill run orders-db", false);
+    check("drill list", true);
     check("audit trace --last", true);
     check("audit trace", false);
     check("audit trace --last lease_1", false);

@@ -34,7 +34,7 @@ words! {
     v1::Grade = "GRADE_", v1::Limit = "LIMIT_", v1::Refusal = "REFUSAL_",
     v1::ReversibilityClass = "REVERSIBILITY_CLASS_", v1::decision::Outcome = "OUTCOME_",
     v1::CallerKind = "CALLER_KIND_", v1::Door = "DOOR_", v1::OperatorRole = "OPERATOR_ROLE_",
-    v1::SweepVerdict = "SWEEP_VERDICT_",
+    v1::SweepVerdict = "SWEEP_VERDICT_", v1::DrillState = "DRILL_STATE_", v1::DrillStep = "DRILL_STEP_",
     v1::TargetState = "TARGET_STATE_", v1::BreakerState = "BREAKER_STATE_", v1::FindKind = "FIND_KIND_", v1::param_spec::Type = "TYPE_",
 }
 

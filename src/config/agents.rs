@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, DRILL};
 use leasehold_law::catalog::{Agent, Autonomy, Owner};
 use leasehold_law::request::MAX_PURPOSE_BYTES;
 use leasehold_law::scope::is_name;
@@ -27,6 +27,9 @@ impl Owners<'_> {
         match &owner {
             Owner::Person(name) => self.people.check(name, value.place(), report),
             Owner::Group(name) => self.groups.check(name, value.place(), report),
+            Owner::Broker => value.problem(format!(
+                "`{owner}` answers for its own drills alone; write `person:NAME` or `group:NAME`"
+            )),
         }
         Some(owner)
     }
@@ -51,6 +54,12 @@ fn agent(id: &str, value: &Value<'_>, owners: &Owners<'_>, trust_domain: Option<
 }
 
 fn agent_id(text: &str, value: &Value<'_>, trust_domain: Option<&str>) -> Option<CallerId> {
+    if text == DRILL {
+        value.problem(format!(
+            "`{DRILL}` is the broker's own agent: it is there by itself, and nobody else is it"
+        ));
+        return None;
+    }
     let Ok(id) = text.parse().map(CallerId::Agent) else {
         value.problem(format!(
             "`{text}` is not a SPIFFE ID: write it like `spiffe://prod.example/agent/triage`"

@@ -25,7 +25,8 @@ pub(super) struct Beside<'a> {
 pub(super) fn digests(catalog: &Catalog, beside: &Beside<'_>) -> Digests {
     let agents = catalog.agents.iter().map(|(id, agent)| (Subject::Agent(id.clone()), of(agent)));
     let targets = beside.targets.iter().map(|(name, target)| {
-        let what = (&target.law, &target.backend, &target.table, granted(catalog, name));
+        let drill = catalog.drills.get(name);
+        let what = (&target.law, &target.backend, &target.table, granted(catalog, name), drill);
         (Subject::Target(name.clone()), of(&what))
     });
     agents.chain(targets).chain([(Subject::Policy, policy(catalog, beside))]).collect()

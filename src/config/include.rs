@@ -5,8 +5,19 @@ use super::source::Source;
 use super::table::Table;
 
 /// The tables of the main file that say how the broker itself runs.
-const MAIN_ONLY: [&str; 10] =
-    ["include", "broker", "listen", "operators", "identity", "store", "policy", "tasks", "sweep", "quotas"];
+const MAIN_ONLY: [&str; 11] = [
+    "include",
+    "broker",
+    "listen",
+    "operators",
+    "identity",
+    "store",
+    "policy",
+    "tasks",
+    "sweep",
+    "drill",
+    "quotas",
+];
 
 /// Reads the files that `include` names, in the order of their paths.
 pub(super) fn read(main: &Table<'_>) -> Vec<Source> {

@@ -29,6 +29,9 @@ fn operator(
     let roles: Vec<_> = value.items().iter().filter_map(|item| item.word(&words)).collect();
     let report = table.context().report;
     let id = name.parse().map_err(|error| report.problem(place, format!("{error}"))).ok()?;
+    if id == CallerId::Drill {
+        report.problem(place, format!("`{id}` is the broker's own, and nobody else is it"));
+    }
     foreign(&id, trust_domain).into_iter().for_each(|what| report.problem(place, what));
     Some((id, roles.into_iter().flat_map(Role::held).collect()))
 }

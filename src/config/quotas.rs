@@ -42,6 +42,9 @@ fn quotas<A, T>(table: &Table<'_>, world: &World<'_, A, T>) -> Quotas {
     for entry in entries(table, "owners") {
         let owner: Result<Owner, _> = entry.name.parse();
         let owner = owner.map_err(|error| report.problem(&entry.place, error.to_string()));
+        if owner == Ok(Owner::Broker) {
+            report.problem(&entry.place, format!("no quota counts what `{}` drills", entry.name));
+        }
         name(&mut quotas, owner.ok().map(Holder::Owner), &entry);
     }
     for entry in entries(table, "targets") {

@@ -8,6 +8,7 @@ use leasehold_law::scope::{MAX_NAME_BYTES, is_name};
 use serde_json::{Map, Value as Json};
 
 use super::agents::{Owners, group_names};
+use super::drill::{self, DrillChoice};
 use super::json::{self, Lines};
 use super::names::Names;
 use super::problem::{Problem, did_you_mean};
@@ -15,7 +16,7 @@ use super::table::{Table, Value};
 use super::trust::Trust;
 
 /// The keys of a target that are the broker's; the backend gets the others.
-const OURS: [&str; 4] = ["backend", "owner", "labels", "groups"];
+const OURS: [&str; 5] = ["backend", "owner", "labels", "groups", "drill"];
 /// The backend that needs `--dev-trust` (RULES R-19).
 const MEMORY: &str = "memory";
 
@@ -26,8 +27,10 @@ pub struct Target {
     pub law: catalog::Target,
     /// The name of its backend's kind.
     pub backend: String,
-    /// What the backend is made from: the target's table without `backend`, `owner`, `labels` and `groups`. Paths,
-    /// which are the values of `sslrootcert` and of keys that end in `_file`, are those that the config means.
+    /// What it is drilled with.
+    pub drill: DrillChoice,
+    /// What the backend is made from: the target's table without `backend`, `owner`, `labels`, `groups` and `drill`.
+    /// Paths, which are the values of `sslrootcert` and of keys that end in `_file`, are those that the config means.
     pub table: Map<String, Json>,
     /// Where each part of the table stands.
     pub lines: Lines,
@@ -63,6 +66,7 @@ fn target(name: &str, value: &Value<'_>, world: &World<'_>) -> Option<Target> {
     let owner = world.owners.read(&ours);
     let labels = ours.get("labels").map(|value| labels(&value)).unwrap_or_default();
     let groups = group_names(&ours);
+    let drill = ours.get("drill").and_then(|value| drill::choice(&value)).unwrap_or_default();
     let kind = ours.need("backend").and_then(|value| backend(&value, world));
     ours.finish_open();
     let (table, lines) = json::read(value, &OURS)?;
@@ -71,7 +75,7 @@ fn target(name: &str, value: &Value<'_>, world: &World<'_>) -> Option<Target> {
         value.context().report.push(located(name, &lines, &found));
     }
     let law = catalog::Target { name: name.to_owned(), owner: owner?, labels, groups };
-    Some(Target { law, backend: kind.name().to_owned(), table, lines })
+    Some(Target { law, backend: kind.name().to_owned(), drill, table, lines })
 }
 
 fn backend<'k>(value: &Value<'_>, world: &World<'k>) -> Option<&'k dyn BackendKind> {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{Class, Floor};
-use leasehold_law::param::{ParamKind, TextRule};
+use leasehold_law::param::{ParamKind, ParamValue, Params, TextRule};
 use leasehold_law::quota::{Holder, Quota, Rate};
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Span;
@@ -61,6 +62,8 @@ impl Folder {
     }
 }
 
+/// A line that can be left out.
+const TLS: &str = "tls     = \"verify-full\"";
 const SQLITE: &str = "sqlite = \"/var/lib/leasehold/leases.db\"";
 
 #[test]
@@ -310,9 +313,65 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("[agents.\"spiffe://prod.example/agent/triage\"]", "[agents.triage]", "`triage` is not a SPIFFE ID"),
     ("autonomy = \"act\"", "autonomy = \"acts\"", "did you mean `act`?"),
     ("autonomy = \"act\"", "autonomy = \"act\"\nautonomous = true", "unknown key `agents.spiffe://prod"),
+    (
+        "[agents.\"spiffe://prod.example/agent/triage\"]",
+        "[agents.\"leasehold/drill\"]",
+        "is the broker's own agent",
+    ),
+    ("\"uid:0\"", "\"leasehold/drill\"", "`leasehold/drill` is the broker's own, and nobody else is it"),
+    ("owner   = \"group:data-platform\"", "owner   = \"leasehold\"", "answers for its own drills alone"),
+    (
+        "[tasks]",
+        "[quotas]\nowners.leasehold = { live = 1 }\n[tasks]",
+        "no quota counts what `leasehold` drills",
+    ),
+    ("[tasks]", "[drill]\nevery = \"5m\"\n[tasks]", "targets are drilled every 10m to 31d; this is 5m"),
+    ("[tasks]", "[drill]\n[tasks]", "`drill.every` is missing"),
+    (TLS, "drill = \"orders.write\"", "there is no grant `orders.write@orders-db` to drill with"),
+    (TLS, "drill = \"orders.purge\"", "`orders.purge@orders-db` needs people, and a drill asks nobody"),
+    (TLS, "drill = \"orders.read\"", "parameter `reason_code` is required; write `drill = { intent"),
+    (
+        TLS,
+        "drill = { intent = \"orders.read\", params = { reason_code = 1.5 } }",
+        "parameter `reason_code` is text",
+    ),
+    (TLS, "drill = { params = {} }", "`targets.orders-db.drill.intent` is missing"),
+    (TLS, "drill = 7", "`targets.orders-db.drill` takes text"),
     ("conf.d/*.toml", "conf.d/gone.toml", "cannot be read"),
     ("policies/*.cedar", "policies/[.cedar", "is not a pattern"),
 ];
+
+#[test]
+fn a_target_is_drilled_with_its_narrowest_reading_grant_or_with_what_is_named() {
+    let plan = |config: &str| {
+        let loaded = Folder::with(config).load(Trust::Production).unwrap();
+        let plan = loaded.config.catalog.drills.get("orders-db").cloned();
+        (plan.map(|plan| (plan.pair.intent, plan.params)), loaded.warnings.len())
+    };
+    let every = EXAMPLE.replace("[tasks]", "[drill]\nevery = \"6h\"\n[tasks]");
+    assert_eq!(plan(EXAMPLE), (None, 0), "the one that reads needs a parameter");
+    assert_eq!(plan(&every), (None, 1), "and a schedule that cannot be kept is worth a warning");
+    assert_eq!(plan(&every.replace(TLS, "drill = false")), (None, 0));
+    let optional =
+        EXAMPLE.replace("{ enum = [\"triage\", \"audit\"] }", "{ enum = [\"a\"], optional = true }");
+    assert_eq!(plan(&optional), (Some(("orders.read".into(), Params::new())), 0));
+    let briefer = format!(
+        "{optional}\n[intents.\"orders.count\"]\nclass = \"read-only\"\n[[grants]]\nintent = \"orders.count\"\n\
+         targets = [\"orders-db\"]\nrecipe = {{ member_of = [\"x\"] }}\n\
+         ttl = {{ default = \"1m\", max = \"1m\", life = \"5m\" }}"
+    );
+    assert_eq!(plan(&briefer).0.unwrap().0, "orders.count", "the shorter life is the narrower");
+    let named =
+        every.replace(TLS, "drill = { intent = \"orders.read\", params = { reason_code = \"audit\" } }");
+    let audit = Params::from([("reason_code".into(), ParamValue::String("audit".into()))]);
+    assert_eq!(plan(&named), (Some(("orders.read".into(), audit)), 0));
+    let config = Folder::with(&named).load(Trust::Production).unwrap().config;
+    assert_eq!(config.drill.every, Some(Span::from_mins(360)));
+    assert!(!config.targets["orders-db"].table.contains_key("drill"), "the backend is not asked about it");
+    assert!(config.catalog.agents.contains_key(&CallerId::Drill));
+    let without = Folder::with(EXAMPLE).load(Trust::Production).unwrap().config;
+    assert_ne!(without.digests, config.digests, "what is drilled is decided anew");
+}
 
 #[test]
 fn dev_things_need_dev_trust_and_dev_trust_stays_on_loopback() {

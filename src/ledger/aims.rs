@@ -1,5 +1,7 @@
 //! The seven fields of draft-ietf-wimse-aims (AUD-5) for every kind of entry.
 
+use leasehold_law::caller::CallerId;
+use leasehold_law::drill::Drill;
 use leasehold_law::journal::record::NOT_APPLICABLE;
 use leasehold_law::journal::{Aims, Event};
 use leasehold_law::lease::Lease;
@@ -96,10 +98,23 @@ pub(super) fn of_event(subject: &str, event: &Event, now: Timestamp) -> Aims {
             aims.resource.clone_from(target);
             aims.remediation = format!("{sessions} late sessions ended");
         }
+        Event::Drilled { drill } => {
+            aims.agent = CallerId::Drill.to_string();
+            aims.resource.clone_from(&drill.pair.target);
+            aims.action_decision = format!("{} drill {}: {}", drill.pair.intent, drill.word(), drill.times());
+            aims.remediation = drilled(drill);
+        }
         Event::Broker { what, .. } => aims.action_decision.clone_from(what),
         Event::Lease { .. } | Event::Task { .. } => {}
     }
     aims
+}
+
+fn drilled(drill: &Drill) -> String {
+    match &drill.failure {
+        Some(failure) => format!("failed to {}: {}", failure.step.name(), failure.why),
+        None => "the credential is refused".to_owned(),
+    }
 }
 
 fn posture(record: &DecisionRecord) -> String {

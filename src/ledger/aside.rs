@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use leasehold_law::journal::{ChainHead, Event};
 use leasehold_law::revocation::Revocation;
+use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
 
 use super::entry::about_nothing;
@@ -24,7 +25,10 @@ impl Ledger {
             | crate::store::AsideKind::Revocation => "set aside a row",
         };
         let mut changes = vec![Change::SetAside(Box::new(aside.clone()))];
-        changes.extend(instead.map(|revocation| Change::Revocation(Box::new(revocation))));
+        if let Some(revocation) = instead {
+            changes.push(Change::Bump(Subject::Revocation(revocation.id)));
+            changes.push(Change::Revocation(Box::new(revocation)));
+        }
         changes.push(self.noted(what, details(aside))?);
         self.commit(changes, Vec::new()).await
     }

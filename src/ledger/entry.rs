@@ -1,5 +1,6 @@
 //! From an event to the bytes of its journal entry, with the columns that must equal them.
 
+use leasehold_law::drill::Drill;
 use leasehold_law::id::TaskId;
 use leasehold_law::journal::{Body, Event, record};
 use leasehold_law::lease::Lease;
@@ -35,6 +36,22 @@ pub(super) fn about_task(task: &Task, event: Event, now: Timestamp) -> Result<Dr
         task: Some(task.terms.id),
         lease: None,
         aims: of_task(task, &event, now),
+        event,
+    })
+}
+
+/// An entry about a drill: found by its task and its lease, whose story it ends.
+pub(super) fn about_drill(drill: &Drill, now: Timestamp) -> Result<Draft, StoreError> {
+    let event = Event::Drilled { drill: Box::new(drill.clone()) };
+    draft(&Body {
+        v: record::VERSION,
+        kind: kind(&event).to_owned(),
+        at: now,
+        subject: drill.pair.target.clone(),
+        subject_version: 0,
+        task: Some(drill.task),
+        lease: drill.lease,
+        aims: of_event(&drill.task.to_string(), &event, now),
         event,
     })
 }
@@ -75,6 +92,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Revocation { .. } => "revocation.begun",
         Event::Lifted { .. } => "revocation.lifted",
         Event::Reaped { .. } => "target.reaped",
+        Event::Drilled { drill } => drill.kind(),
         Event::Broker { .. } => "broker.noted",
     }
 }

@@ -155,5 +155,11 @@ async fn keeping(config: &Config, key: &InstallationKey, store: &dyn Store) -> R
         (Some(taken_at), Some(at)) => Some(Restored { taken_at: Timestamp(taken_at), at: Timestamp(at) }),
         (None, _) | (_, None) => None,
     };
-    Ok(Keeping { claim, restored, sweep_every: config.sweep.every, retention: config.retention })
+    Ok(Keeping {
+        claim,
+        restored,
+        sweep_every: config.sweep.every,
+        drill_every: config.drill.every,
+        retention: config.retention,
+    })
 }

@@ -29,6 +29,7 @@ mod writer;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -103,6 +104,8 @@ pub struct PostgresStore {
     queue: Queue,
     follow: Mutex<Follow>,
     wake: Arc<Notify>,
+    /// Whether another broker was fenced since whoever follows last looked.
+    fallen: Arc<AtomicBool>,
     herald: JoinHandle<()>,
 }
 
@@ -137,9 +140,16 @@ impl PostgresStore {
         let seat = Seat::new(link, fence);
         let batcher = Batcher::new(address.clone(), presence.clone(), readers.clone(), seat);
         let queue = Queue::new(batcher, written.clone());
-        let herald = Herald { address, presence: presence.clone(), written, wake: wake.clone() };
+        let fallen = Arc::new(AtomicBool::new(false));
+        let herald = Herald {
+            address,
+            presence: presence.clone(),
+            written,
+            wake: wake.clone(),
+            fallen: fallen.clone(),
+        };
         let herald = tokio::spawn(herald.run());
-        Ok(Self { presence, readers, queue, follow, wake, herald })
+        Ok(Self { presence, readers, queue, follow, wake, fallen, herald })
     }
 }
 
@@ -293,6 +303,9 @@ impl Store for PostgresStore {
     async fn foreign_changes(&self) -> Vec<Foreign> {
         let mut follow = self.follow.lock().await;
         loop {
+            if self.fallen.swap(false, Ordering::Relaxed) {
+                return vec![Foreign::Fallen];
+            }
             match follow.look(&self.readers, &self.presence).await {
                 Ok(found) if !found.is_empty() => return found,
                 Ok(_) => {}

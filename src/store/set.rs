@@ -211,9 +211,11 @@ impl Place {
         Ok(match subject {
             Subject::Task(id) => Self::Task(id.to_string()),
             Subject::Lease(id) => Self::Lease(id.to_string()),
-            Subject::Agent(_) | Subject::Target(_) | Subject::Policy | Subject::Freezes => {
-                Self::Subject(json(subject)?)
-            }
+            Subject::Agent(_)
+            | Subject::Target(_)
+            | Subject::Policy
+            | Subject::Freezes
+            | Subject::Revocation(_) => Self::Subject(json(subject)?),
         })
     }
 }

@@ -15,7 +15,7 @@ use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Span;
 
-use crate::ground::{PAIRS, agents};
+use crate::ground::{PAIRS, REF, RUNS, agents};
 use crate::life::pause;
 use crate::world::World;
 
@@ -98,7 +98,7 @@ impl Agent {
                 false => Liveness::Deadline,
             },
             deadline: dice.chance(500).then(|| Span::from_secs(dice.between(30, 100))),
-            refs: Refs::new(),
+            refs: Refs::from([(REF.to_owned(), dice.roll(RUNS).to_string())]),
         };
         let mut first: Option<TaskId> = None;
         for _ in 0..3 {

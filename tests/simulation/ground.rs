@@ -7,7 +7,9 @@ use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{
     Agent, Autonomy, Catalog, Class, Floors, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
+use leasehold_law::drill::Plan;
 use leasehold_law::lease::Grade;
+use leasehold_law::param::Params;
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::{Quota, Quotas};
 use leasehold_law::scope::Pair;
@@ -20,6 +22,9 @@ pub(crate) const TARGETS: [(&str, Grade); 4] =
 /// What agents ask for, the likeliest first; the last is denied.
 pub(crate) const PAIRS: [&str; 7] =
     ["read@orders", "read@stock", "write@orders", "write@stock", "read@cache", "read@feed", "purge@orders"];
+/// What tasks refer to.
+pub(crate) const REF: &str = "run";
+pub(crate) const RUNS: u64 = 3;
 /// How many live leases an agent may have.
 pub(crate) const LIVE_AT_MOST: usize = 6;
 const AGENTS: [&str; 3] = ["triage", "build", "report"];
@@ -44,6 +49,12 @@ pub(crate) fn ground(version: usize) -> &'static Ground {
 
 pub(crate) fn agents() -> Vec<CallerId> {
     AGENTS.iter().map(|name| format!("spiffe://sim.leasehold.test/agent/{name}").parse().unwrap()).collect()
+}
+
+/// Who answers for an agent: a group for one of them.
+pub(crate) fn owner_of(agent: &CallerId) -> Owner {
+    let owner = if agent.to_string().ends_with("report") { "group:data" } else { "person:ana" };
+    owner.parse().unwrap()
 }
 
 /// What an agent may use.
@@ -86,8 +97,8 @@ fn catalog(build_writes: bool) -> Catalog {
             true => set(&["readers"]),
             false => set(&["readers", "writers"]),
         },
+        owner: owner_of(&id),
         id,
-        owner: "person:ana".parse::<Owner>().unwrap(),
         autonomy: Autonomy::Act,
         purpose: String::new(),
     };
@@ -108,7 +119,16 @@ fn catalog(build_writes: bool) -> Catalog {
         intents: intents.into_iter().map(intent).map(|intent| (intent.name.clone(), intent)).collect(),
         grants: PAIRS.iter().map(|pair| grant(pair)).map(|grant| (grant.pair.clone(), grant)).collect(),
         floors: Floors::default(),
+        drills: BTreeMap::new(),
     }
+    .with_drills(drills())
+}
+
+/// What an operator drills: the two that kill, and one that cannot, which is refused.
+fn drills() -> BTreeMap<String, Plan> {
+    let plan = |pair: &str| Plan { pair: pair.parse().unwrap(), params: Params::new() };
+    let plans = ["read@orders", "read@stock", "read@cache"].map(plan);
+    plans.into_iter().map(|plan| (plan.pair.target.clone(), plan)).collect()
 }
 
 /// Short lives, so that many leases come to their end in a world.

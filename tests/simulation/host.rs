@@ -113,6 +113,7 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
             claim,
             restored: None,
             sweep_every: Span::from_mins(1),
+            drill_every: None,
             retention: Span::from_mins(24 * 60),
         },
         name: "sim".to_owned(),

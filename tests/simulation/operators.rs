@@ -1,4 +1,5 @@
-//! Operators at work, who revoke and lift, and the sky above all: outages, full disks, clocks that step.
+//! Operators at work, who revoke and lift, and the sky above all: outages, full disks, clocks that step, principals that
+//! somebody drops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::Selector;
 use leasehold_law::time::Span;
 
-use crate::ground::agents;
+use crate::ground::{REF, agents, owner_of};
 use crate::life::pause;
 use crate::world::World;
 
@@ -21,7 +22,7 @@ fn operator() -> CallerId {
     CallerId::LocalUser(0)
 }
 
-/// Revokes now and then, and lifts what it froze.
+/// Revokes now and then, lifts what it froze, and drills.
 pub(crate) async fn live(world: Arc<World>) {
     loop {
         pause(world.dice.millis(2000, 20_000)).await;
@@ -31,9 +32,10 @@ pub(crate) async fn live(world: Arc<World>) {
         if world.weather.is_calm() {
             return;
         }
-        match world.dice.roll(5) {
+        match world.dice.roll(6) {
             0..=2 => revoke(&world).await,
             3 => lift_one(&world).await,
+            4 => drop(tokio::spawn(drill(world.clone()))),
             _ => confirm_clock(&world).await,
         }
     }
@@ -61,27 +63,64 @@ async fn revoke(world: &Arc<World>) {
     world.history.note(format!("operator revokes {}, freeze {freeze:?}", command.selector));
     let revoke = async |broker: leasehold::broker::Broker| broker.revoke(command).await;
     match world.call("revoke", revoke).await {
-        Some(Ok(revocation)) => world.record.told_revoked(&revocation),
+        Some(Ok(revocation)) => {
+            world.record.told_revoked(&revocation);
+            if revocation.is_freezing() && is_wide(&revocation.selector) {
+                // Behind it little happens.
+                pause(world.dice.millis(500, 5000)).await;
+                lift(world, revocation.id).await;
+            }
+        }
         Some(Err(refused)) => world.history.note(format!("revoke: {refused}")),
         None => {}
     }
 }
 
+/// More than one agent at a time.
+fn is_wide(selector: &Selector) -> bool {
+    match selector {
+        Selector::Lease(_) | Selector::Task(_) | Selector::Agent(_) => false,
+        Selector::Owner(_)
+        | Selector::Target(_)
+        | Selector::Intent(_)
+        | Selector::Ref { .. }
+        | Selector::All => true,
+    }
+}
+
+/// What is being minted, what is live, or whatever there may be.
 fn select(world: &World) -> Option<Selector> {
     if let Some(lease) = minting(world) {
-        return Some(match world.dice.roll(3) {
-            0 => Selector::Lease(lease.terms.id),
-            1 => Selector::Task(lease.terms.task),
-            _ => Selector::Agent(lease.terms.agent),
-        });
+        return Some(meaning(world, &lease));
     }
     let rows = world.record.rows();
-    let leases: Vec<_> = rows.live().map(|lease| lease.terms.id).collect();
+    let live: Vec<_> = rows.live().cloned().collect();
     let tasks: Vec<_> = rows.tasks.keys().copied().collect();
-    match world.dice.roll(4) {
-        0 | 1 => world.dice.pick(&leases).copied().map(Selector::Lease),
+    drop(rows);
+    match world.dice.roll(8) {
+        0 | 1 => world.dice.pick(&live).map(|lease| Selector::Lease(lease.terms.id)),
         2 => world.dice.pick(&tasks).copied().map(Selector::Task),
-        _ => world.dice.pick(&agents()).cloned().map(Selector::Agent),
+        3 => world.dice.pick(&agents()).cloned().map(Selector::Agent),
+        _ => world.dice.pick(&live).map(|lease| meaning(world, lease)),
+    }
+}
+
+/// One of all that a lease may be taken by.
+fn meaning(world: &World, lease: &Lease) -> Selector {
+    let terms = &lease.terms;
+    match world.dice.roll(16) {
+        0..=2 => Selector::Lease(terms.id),
+        3..=5 => Selector::Task(terms.task),
+        6..=8 => Selector::Agent(terms.agent.clone()),
+        9 | 10 => Selector::Owner(owner_of(&terms.agent)),
+        11 => Selector::Target(terms.pair.target.clone()),
+        12 => Selector::Intent(terms.pair.intent.clone()),
+        13 | 14 => {
+            let rows = world.record.rows();
+            let run = rows.tasks.get(&terms.task).and_then(|task| task.terms.refs.get(REF)).cloned();
+            Selector::Ref { key: REF.to_owned(), value: run.unwrap_or_default() }
+        }
+        _ => Selector::All,
     }
 }
 
@@ -100,6 +139,29 @@ async fn lift(world: &World, id: RevocationId) {
     let lift = async |broker: leasehold::broker::Broker| broker.lift(id, operator(), "over".to_owned()).await;
     if let Some(Err(refused)) = world.call("lift", lift).await {
         world.history.note(format!("lift {id}: {refused}"));
+    }
+}
+
+/// Drills a target. In this weather most drills prove nothing; none may find alive what the record calls dead.
+async fn drill(world: Arc<World>) {
+    let Some(target) = world.dice.pick(&world.sites).map(|site| site.name) else { return };
+    let drill = async |broker: leasehold::broker::Broker| {
+        let mut told = broker.drill(target, Some(operator())).await?;
+        let mut last = None;
+        while let Some(drill) = told.recv().await {
+            last = Some(drill?);
+        }
+        Ok::<_, leasehold::broker::Refused>(last)
+    };
+    match world.call("drill", drill).await {
+        Some(Ok(Some(drill))) => {
+            world.history.note(format!("the drill of {target} {}: {:?}", drill.word(), drill.failure));
+            if drill.failure.is_some_and(|failure| failure.alive) {
+                world.history.wrong(format!("a drill of {target} found alive what was called revoked"));
+            }
+        }
+        Some(Ok(None)) | None => {}
+        Some(Err(refused)) => world.history.note(format!("drill: {refused}")),
     }
 }
 
@@ -140,9 +202,10 @@ pub(crate) async fn sky(world: Arc<World>) {
             return;
         }
         if world.dice.chance(world.weather.rates().sky) {
-            match world.dice.roll(4) {
+            match world.dice.roll(6) {
                 0 | 1 => drop(tokio::spawn(outage(world.clone()))),
                 2 => drop(tokio::spawn(full_disk(world.clone()))),
+                3 | 4 => drop_by_hand(&world),
                 _ => drop(tokio::spawn(step_clock(world.clone()))),
             }
         }
@@ -156,6 +219,17 @@ async fn outage(world: Arc<World>) {
     pause(world.dice.millis(1000, 35_000)).await;
     site.set_down(false);
     world.history.note(format!("{} is up", site.name));
+}
+
+/// Somebody drops a principal, and says nothing.
+fn drop_by_hand(world: &World) {
+    let exact: Vec<_> = world.sites.iter().filter(|site| site.is_exact()).collect();
+    let Some(site) = world.dice.pick(&exact) else { return };
+    let names: Vec<_> = site.target.accounts().into_keys().collect();
+    if let Some(name) = world.dice.pick(&names) {
+        world.history.note(format!("somebody drops {name} in {}", site.name));
+        site.target.remove(name);
+    }
 }
 
 async fn full_disk(world: Arc<World>) {

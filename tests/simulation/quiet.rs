@@ -13,6 +13,7 @@ use leasehold_law::time::Span;
 
 use crate::life::pause;
 use crate::operators;
+use crate::record::Rows;
 use crate::target::Site;
 use crate::world::World;
 
@@ -79,10 +80,19 @@ fn is_settled(world: &World) -> bool {
     life.flights.is_empty()
         && world.sites.iter().all(|site| site.flights.is_empty())
         && rows.live().all(rests)
+        && rows.revocations.values().all(|revocation| revocation.complete)
+        && world.sites.iter().filter(|site| site.is_exact()).all(|site| lost(&rows, site).is_empty())
         && !rows.tasks.values().any(ending)
         && sessions(world)
             .into_iter()
             .all(|name| rows.live().any(|lease| lease.terms.principal.as_str() == name))
+}
+
+/// Active leases whose principals are gone: somebody dropped them by hand, and the next look at the target finds out.
+fn lost(rows: &Rows, site: &Site) -> Vec<String> {
+    let found = found(site);
+    let active = rows.active(site.name).filter(|(_, killed_first)| !killed_first);
+    active.map(|(name, _)| name).filter(|name| !found.contains(name)).collect()
 }
 
 fn is_over(world: &World) -> bool {
@@ -101,6 +111,14 @@ fn tell_unsettled(world: &World) {
     }
     for task in rows.tasks.values().filter(|task| !matches!(task.state, TaskState::Ended { .. })) {
         world.history.wrong(format!("{} does not settle: {:?}", task.terms.id, task.state));
+    }
+    for revocation in rows.revocations.values().filter(|revocation| !revocation.complete) {
+        world.history.wrong(format!("nobody sees {} through", revocation.id));
+    }
+    for site in world.sites.iter().filter(|site| site.is_exact()) {
+        lost(&rows, site).iter().for_each(|name| {
+            world.history.wrong(format!("{name} is gone from {}, and nobody finds out", site.name));
+        });
     }
     let left = sessions(world);
     world.history.wrong(format!(
@@ -123,8 +141,7 @@ fn explained(world: &World) {
         for orphan in found.iter().filter(|name| !active.contains_key(*name)) {
             world.history.wrong(format!("{orphan} is in {}, and no active lease explains it", site.name));
         }
-        let must_be = active.iter().filter(|(_, killed_first)| site.is_exact() && !**killed_first);
-        for (lost, _) in must_be.filter(|(name, _)| !found.contains(*name)) {
+        for lost in lost(&rows, site).iter().filter(|_| site.is_exact()) {
             world.history.wrong(format!("{lost} is active, and not in {}", site.name));
         }
     }
@@ -143,6 +160,9 @@ fn found(site: &Site) -> BTreeSet<String> {
 fn promises_hold(world: &World) {
     for id in world.record.rows().broken_promises() {
         world.history.wrong(format!("an operator was told that {id} is revoked, and it is in use"));
+    }
+    for (lease, revocation) in world.record.rows().spared() {
+        world.history.wrong(format!("{revocation} is on record and complete, and spared {lease}"));
     }
 }
 

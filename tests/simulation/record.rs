@@ -10,7 +10,7 @@ use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_law::task::{Outcome, Task, TaskState};
 
-use crate::ground::LIVE_AT_MOST;
+use crate::ground::{LIVE_AT_MOST, owner_of};
 use crate::target::Site;
 use crate::world::World;
 
@@ -22,6 +22,8 @@ pub(crate) struct Rows {
     pub(crate) revocations: BTreeMap<RevocationId, Revocation>,
     /// Leases that were Active on record at some time.
     activated: BTreeSet<LeaseId>,
+    /// Leases that were live when a revocation that means them was put on record.
+    meant: BTreeMap<LeaseId, RevocationId>,
     /// Leases that an operator was told are revoked.
     told_revoked: BTreeSet<LeaseId>,
     /// Leases that were killed while the journal took nothing (RULES R-24): a crash forgets why, and the row says active
@@ -48,7 +50,7 @@ impl Record {
             } else if let Change::Task(task) = change {
                 rows.tasks.insert(task.terms.id, (**task).clone());
             } else if let Change::Revocation(revocation) = change {
-                rows.revocations.insert(revocation.id, (**revocation).clone());
+                rows.begun(revocation);
             }
         }
         for change in changes {
@@ -109,19 +111,10 @@ impl Rows {
         if !lease.state.is_usable() || !self.activated.insert(lease.terms.id) {
             return;
         }
-        let over = |selector: &Selector| match selector {
-            Selector::Agent(agent) => *agent == lease.terms.agent,
-            Selector::Task(task) => *task == lease.terms.task,
-            // It is in the list that follows.
-            Selector::Lease(_) => false,
-            // The operators of these worlds freeze none of these.
-            Selector::Owner(_)
-            | Selector::Target(_)
-            | Selector::Intent(_)
-            | Selector::Ref { .. }
-            | Selector::All => false,
-        };
         let mut standing = self.revocations.values().filter(|revocation| revocation.is_freezing());
+        // A lease that is revoked by itself is in the list that follows.
+        let over =
+            |selector: &Selector| !matches!(selector, Selector::Lease(_)) && self.selects(selector, lease);
         if let Some(barrier) = standing.find(|revocation| over(&revocation.selector)) {
             world
                 .history
@@ -131,6 +124,38 @@ impl Rows {
         if !open {
             world.history.wrong(format!("{} became active in a task that is not open", lease.terms.id));
         }
+    }
+
+    /// Whether an operator who names this means that lease.
+    fn selects(&self, selector: &Selector, lease: &Lease) -> bool {
+        let terms = &lease.terms;
+        match selector {
+            Selector::Lease(id) => *id == terms.id,
+            Selector::Task(id) => *id == terms.task,
+            Selector::Agent(id) => *id == terms.agent,
+            Selector::Owner(owner) => *owner == owner_of(&terms.agent),
+            Selector::Target(name) => *name == terms.pair.target,
+            Selector::Intent(name) => *name == terms.pair.intent,
+            Selector::Ref { key, value } => {
+                self.tasks.get(&terms.task).is_some_and(|task| task.terms.refs.get(key) == Some(value))
+            }
+            Selector::All => true,
+        }
+    }
+
+    /// A revocation is on record: whatever is live and meant by it dies, whoever must see it through.
+    fn begun(&mut self, revocation: &Revocation) {
+        if self.revocations.insert(revocation.id, revocation.clone()).is_none() {
+            let meant = self.live().filter(|lease| self.selects(&revocation.selector, lease));
+            let meant: Vec<_> = meant.map(|lease| (lease.terms.id, revocation.id)).collect();
+            self.meant.extend(meant);
+        }
+    }
+
+    /// What a revocation on record means, and an agent may still use.
+    pub(crate) fn spared(&self) -> Vec<(LeaseId, RevocationId)> {
+        let meant = self.meant.iter().filter(|(lease, _)| self.is_usable(**lease));
+        meant.map(|(lease, revocation)| (*lease, *revocation)).collect()
     }
 
     /// No agent ever has more live leases than it may.

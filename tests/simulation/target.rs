@@ -236,6 +236,7 @@ fn unread() -> RevokeReport {
         target_now: None,
         error: None,
         remains: Vec::new(),
+        unasked: false,
     }
 }
 

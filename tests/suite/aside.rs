@@ -2,7 +2,9 @@
 
 use leasehold_memory::{Call, Fault, Rule};
 use leasehold_proto::v1;
+use leasehold_proto::v1::selector::Kind;
 
+use crate::stopping::{revoke, run};
 use crate::world::{Client, Setup, World, eventually, login, reason};
 
 const READ: &str = "orders.read@orders";
@@ -73,6 +75,40 @@ async fn a_bad_row_that_a_read_meets_is_set_aside_before_it_is_due() {
     eventually("its principal is gone", || async { !world.orders.accounts().contains_key(&user) }).await;
 }
 
+/// REV-6, law 8: whoever stops everything is not told that all is dead while something is alive whose row nobody can read.
+#[tokio::test]
+async fn a_kill_switch_is_not_done_while_a_lease_whose_row_cannot_be_read_lives() {
+    let (world, bad, good, _) = spoiled("UPDATE leases SET body = '{}' WHERE id = 'BAD'").await;
+    let (user, _) = login(&bad);
+    let id = bad.lease.unwrap().id;
+    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()).on(&user));
+    let mut revoker = world.operator("revoker").await;
+    let all = revoke(Kind::All(v1::All {}));
+    let dry = v1::RevokeRequest { dry_run: true, ..all.clone() };
+    let radius = run(&mut revoker, dry).await.unwrap().remove(0).revocation.unwrap();
+    assert_eq!(radius.counts.unwrap().total, 2);
+    let told = run(&mut revoker, v1::RevokeRequest { wait: None, ..all }).await.unwrap();
+    let last = told.last().unwrap();
+    assert!(!last.done && last.pending.contains(&id), "{last:?}");
+    assert_eq!(last.revocation.as_ref().unwrap().counts.unwrap().total, 2);
+    world.admin().await.until_lease(&good.id, v1::LeaseState::Revoked).await;
+    let id = last.revocation.as_ref().unwrap().id.clone();
+    let watch = v1::WatchRevocationRequest { revocation: id };
+    let mut watched = revoker.revocations.watch_revocation(watch).await.unwrap().into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    assert!(!first.done && first.revocation.unwrap().counts.unwrap().pending == 1, "the other one is alive");
+    world.orders.faults.clear();
+    world.pass(61);
+    loop {
+        let progress = watched.message().await.unwrap().expect("it ends only when all is done");
+        if progress.done {
+            assert_eq!(progress.revocation.unwrap().counts.unwrap().confirmed, 2);
+            break;
+        }
+    }
+    assert!(!world.orders.accounts().contains_key(&user), "it was said to be dead");
+}
+
 #[tokio::test]
 async fn a_task_with_a_bad_row_of_its_own_is_not_called_ended_while_that_lives() {
     let (world, _, good, task) = spoiled("UPDATE leases SET body = '{}', due = 1 WHERE id = 'BAD'").await;
@@ -112,7 +148,7 @@ async fn a_barrier_whose_row_cannot_be_read_goes_on_standing_and_can_be_lifted()
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[READ]).await.unwrap();
     let mut admin = world.admin().await;
-    let kind = v1::selector::Kind::Agent("spiffe://suite.leasehold.test/agent/triage".into());
+    let kind = Kind::Agent("spiffe://suite.leasehold.test/agent/triage".into());
     let revoke = v1::RevokeRequest {
         selector: Some(v1::Selector { kind: Some(kind) }),
         reason: "a test".into(),

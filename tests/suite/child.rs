@@ -29,7 +29,8 @@ pub(crate) struct Rig {
     runs: u32,
 }
 
-struct Process {
+/// A broker's process, and what it wrote.
+pub(crate) struct Process {
     child: Child,
     agents: Option<SocketAddr>,
     log: PathBuf,
@@ -39,6 +40,66 @@ impl Drop for Process {
     fn drop(&mut self) {
         _ = self.child.kill();
         _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// Starts a process with its output in a file.
+    pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Self {
+        let file = File::create(&log).unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Self { child, agents: None, log }
+    }
+
+    /// Waits until it serves.
+    pub(crate) async fn serves(&mut self) {
+        eventually("the broker serves", || async {
+            let text = self.log();
+            assert!(self.is_running(), "the broker does not start: {text}");
+            text.contains(SERVING)
+        })
+        .await;
+        let text = self.log();
+        let address = text.split(SERVING).nth(1).unwrap().split_whitespace().next().unwrap();
+        self.agents = Some(address.parse().unwrap());
+    }
+
+    /// Where agents connect.
+    pub(crate) fn agents(&self) -> SocketAddr {
+        self.agents.expect("it serves")
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        // A process that has ended and was not waited for is a zombie, which takes signals: look at its state.
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        status
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']) && !rest.is_empty())
+    }
+
+    /// What it wrote to its output.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        eventually("the broker ends", || async { !self.is_running() }).await;
+        self.child.wait().unwrap()
     }
 }
 
@@ -56,16 +117,12 @@ impl Rig {
     /// Starts a broker and waits until it serves.
     pub(crate) async fn start(&mut self, env: &[(&str, &str)]) {
         self.spawn(env);
-        let log = self.log_file().to_owned();
-        eventually("the broker serves", || async {
-            let text = std::fs::read_to_string(&log).unwrap();
-            assert!(self.is_running(), "the broker does not start: {text}");
-            text.contains(SERVING)
-        })
-        .await;
-        let text = self.log();
-        let address = text.split(SERVING).nth(1).unwrap().split_whitespace().next().unwrap();
-        self.process.as_mut().unwrap().agents = Some(address.parse().unwrap());
+        self.serves().await;
+    }
+
+    /// Waits until the broker serves.
+    pub(crate) async fn serves(&mut self) {
+        self.process.as_mut().expect("a broker runs").serves().await;
     }
 
     /// Starts a broker, whatever comes of it.
@@ -78,55 +135,41 @@ impl Rig {
     pub(crate) fn spawn_with(&mut self, command: &mut Command) {
         self.runs += 1;
         let log = self.world.path(&format!("log-{}", self.runs));
-        let file = File::create(&log).unwrap();
-        let child =
-            command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
-        self.process = Some(Process { child, agents: None, log });
+        self.process = Some(Process::spawn(command, log));
     }
 
-    fn is_running(&self) -> bool {
-        // A process that has ended and was not waited for is a zombie, which takes signals: look at its state.
-        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        status
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']) && !rest.is_empty())
+    /// The broker's process.
+    pub(crate) fn process(&self) -> &Process {
+        self.process.as_ref().expect("a broker runs")
     }
 
     /// The child's process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.process.as_ref().expect("a broker runs").child.id()
-    }
-
-    fn log_file(&self) -> &Path {
-        &self.process.as_ref().expect("a broker runs").log
+        self.process().child.id()
     }
 
     /// What this run wrote to its output.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap()
+        self.process().log()
     }
 
     /// Kills it, and waits until it is gone.
     pub(crate) async fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.exit().await;
+        self.process.as_mut().expect("a broker runs").kill().await;
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        self.process().signal(signal);
     }
 
     /// Waits until it has ended.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
-        eventually("the broker ends", || async { !self.is_running() }).await;
-        self.process.as_mut().unwrap().child.wait().unwrap()
+        self.process.as_mut().expect("a broker runs").exit().await
     }
 
     /// A client on the agents' door.
     pub(crate) async fn agent(&self) -> Client {
-        let address = self.process.as_ref().unwrap().agents.expect("it serves").to_string();
+        let address = self.process().agents().to_string();
         let channel = connect_spiffe(&self.world.endpoint("triage"), &address, None, PATIENCE).await;
         Client::new(
             channel.unwrap_or_else(|error| panic!("the agent cannot connect: {error}\n{}", self.log())),
@@ -140,11 +183,7 @@ impl Rig {
 
     /// Every lease that the broker knows, oldest first.
     pub(crate) async fn leases(&self) -> Vec<v1::Lease> {
-        let mut admin = self.admin().await;
-        let request = v1::ListLeasesRequest { page_size: 1000, ..v1::ListLeasesRequest::default() };
-        let mut leases = admin.leases.list_leases(request).await.unwrap().into_inner().leases;
-        leases.sort_by(|one, other| one.id.cmp(&other.id));
-        leases
+        all_leases(&self.admin().await).await
     }
 
     /// How the target is after it was asked.
@@ -155,17 +194,37 @@ impl Rig {
 
     /// The journal, verified as an auditor does.
     pub(crate) async fn journal(&self) -> String {
-        let mut admin = self.admin().await;
-        let mut stream = admin.audit.export(v1::ExportRequest::default()).await.unwrap().into_inner();
-        let mut bytes = Vec::new();
-        while let Some(piece) = stream.message().await.unwrap() {
-            bytes.extend(piece.lines);
-        }
-        let text = String::from_utf8(bytes).unwrap();
-        let head = verify(text.lines()).unwrap_or_else(|error| panic!("the chain is broken: {error}"));
-        assert!(head.seq > 0, "an empty journal proves nothing");
-        text
+        journal(&self.admin().await).await
     }
+}
+
+/// Every lease that a broker knows, oldest first.
+pub(crate) async fn all_leases(admin: &Client) -> Vec<v1::Lease> {
+    let mut leases = Vec::new();
+    let mut request = v1::ListLeasesRequest { page_size: 1000, ..v1::ListLeasesRequest::default() };
+    loop {
+        let page = admin.leases.clone().list_leases(request.clone()).await.unwrap().into_inner();
+        leases.extend(page.leases);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    leases.sort_by(|one, other| one.id.cmp(&other.id));
+    leases
+}
+
+/// A broker's journal, verified as an auditor does.
+pub(crate) async fn journal(admin: &Client) -> String {
+    let export = admin.audit.clone().export(v1::ExportRequest::default()).await;
+    let (mut stream, mut bytes) = (export.unwrap().into_inner(), Vec::new());
+    while let Some(piece) = stream.message().await.unwrap() {
+        bytes.extend(piece.lines);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let head = verify(text.lines()).unwrap_or_else(|error| panic!("the chain is broken: {error}"));
+    assert!(head.seq > 0, "an empty journal proves nothing");
+    text
 }
 
 /// What the log says before the address, once the doors are open.

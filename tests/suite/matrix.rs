@@ -157,6 +157,10 @@ impl Things {
                 let target = "orders".to_owned();
                 v1::SweepTargetRequest { target, dry_run: true, at_most: 0 }.encode_to_vec()
             }
+            ("TargetService", "DrillTarget") => {
+                // One that is there would be drilled by the first who may, and be busy for the next.
+                v1::DrillTargetRequest { target: "nowhere".into() }.encode_to_vec()
+            }
             ("AdminService", "Status") => Vec::new(),
             ("AdminService", "ConfirmClock") => v1::ConfirmClockRequest { reason }.encode_to_vec(),
             _ => panic!("{service}/{method} is new: say here how it is asked"),

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use leasehold::config::Trust;
 use leasehold::server::{Restore, Running, StartError, backup, check, restore};
+use leasehold_memory::{Call, Fault, Gate, Rule};
 use leasehold_proto::v1;
 use leasehold_proto::v1::watch_task_response::Event;
 use rustix::process::Signal;
@@ -11,6 +12,7 @@ use tokio_postgres::Client as Session;
 use tonic::Code;
 
 use crate::child::{PAIR, Rig};
+use crate::drills::{begin, drill, has_passed};
 use crate::orphans::sweep;
 use crate::restart::renamed;
 use crate::site::Site;
@@ -18,8 +20,8 @@ use crate::world::{
     PATIENCE, Setup, World, by_heartbeat, eventually, lease_request, open_request, refused, seconds,
 };
 
-const SQLITE: &str = "sqlite = \"store/leases.db\"";
-const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
+pub(crate) const SQLITE: &str = "sqlite = \"store/leases.db\"";
+pub(crate) const POSTGRES: &str = "postgres = { url_file = \"store.url\", tls = \"disable\" }";
 
 /// With the store in PostgreSQL, as the first of several brokers.
 pub(crate) fn first(setup: Setup) -> Setup {
@@ -104,6 +106,26 @@ async fn a_watch_on_one_broker_sees_a_revoke_on_the_other() {
     let frozen = refused(a.lease(&task, "orders.read@orders").await);
     assert_eq!(frozen.1, "FROZEN", "the barrier stands before every broker");
     a.until_lease(&lease.id, v1::LeaseState::Revoked).await;
+    pair.a.stop().await;
+    pair.b.stop().await;
+}
+
+#[tokio::test]
+async fn brokers_drill_a_target_one_at_a_time() {
+    let pair = Pair::new().await;
+    let (mut a, mut b) =
+        (pair.world.operator_at("admin", &pair.a).await, pair.world.operator_at("admin", &pair.b).await);
+    let gate = Gate::default();
+    pair.world.orders.faults.add(Rule::once(Call::Issue, Fault::Hold(gate.clone())));
+    let mut first = begin(&mut a, "orders").await.unwrap();
+    gate.arrival().await;
+    assert_eq!(refused(drill(&mut b, "orders").await), (Code::Aborted, "CONTENDED".into()));
+    gate.open();
+    while first.message().await.unwrap().is_some() {}
+    let next = drill(&mut b, "orders").await.unwrap();
+    has_passed(&next);
+    let of_drills = "SELECT count(*) FROM leasehold.tasks WHERE agent = 'leasehold/drill'";
+    assert_eq!(pair.count(of_drills).await, 2);
     pair.a.stop().await;
     pair.b.stop().await;
 }

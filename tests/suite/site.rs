@@ -13,7 +13,6 @@ use leasehold_postgres::PostgresKind;
 use leasehold_postgres::throwaway::{self, Cluster};
 use leasehold_proto::v1;
 use serde_json::{Map, Value, json};
-use tempfile::TempDir;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 /// The broker's login.
@@ -23,10 +22,15 @@ pub(crate) const ADMIN_PASSWORD: &str = "admin-Zq83kXv1-of-the-broker";
 /// What the leases of every test are members of.
 pub(crate) const GROUP: &str = "reader";
 
-/// A server and the file with the broker's password.
+/// Where PostgreSQL's programs are.
+pub(crate) fn programs() -> PathBuf {
+    let bin = std::env::var_os("LEASEHOLD_PG_BIN");
+    bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
+}
+
+/// A server, with the file of the broker's password in its folder: both go with it.
 pub(crate) struct Site {
     cluster: Cluster,
-    files: TempDir,
 }
 
 impl Site {
@@ -42,14 +46,23 @@ impl Site {
         SITE.get_or_init(Self::start)
     }
 
+    /// The server of the tests that kill brokers at random, under agents who hold many connections.
+    pub(crate) fn stormy() -> &'static Self {
+        static SITE: OnceLock<Site> = OnceLock::new();
+        SITE.get_or_init(Self::start)
+    }
+
     /// A server of one's own, to be stopped by dropping it.
     pub(crate) fn start() -> Self {
-        let bin = std::env::var_os("LEASEHOLD_PG_BIN");
-        let bin = bin.map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from);
-        let site = Self { cluster: throwaway::start(&bin).unwrap(), files: TempDir::new().unwrap() };
+        let site = Self { cluster: throwaway::start(&programs()).unwrap() };
         std::fs::write(site.password_file(), format!("{ADMIN_PASSWORD}\n")).unwrap();
         std::thread::scope(|scope| scope.spawn(|| site.prepare()).join()).unwrap();
         site
+    }
+
+    /// The server itself, to be halted, frozen or copied.
+    pub(crate) fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
     }
 
     /// Gives the broker's login what `setup` says, and nothing else.
@@ -88,7 +101,7 @@ impl Site {
 
     /// Where the broker's password is.
     pub(crate) fn password_file(&self) -> PathBuf {
-        self.files.path().join("password")
+        self.cluster.socket_dir().join("broker-password")
     }
 
     /// A database for a store, and the URL by which brokers reach it.

@@ -108,6 +108,22 @@ async fn a_task_that_is_given_up_takes_its_leases_along() {
     assert_eq!(agent.task(&task).await, ended, "ending it again changes nothing");
 }
 
+/// An agent could fill the disk, outside every quota, by giving up one task again and again.
+#[tokio::test]
+async fn why_a_task_is_given_up_is_noted_while_it_is_open_and_not_again() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let request =
+        v1::AbortTaskRequest { task: task.id.clone(), reason: "a dead end".into(), wait: seconds(20) };
+    for _ in 0..3 {
+        agent.tasks.abort_task(request.clone()).await.unwrap();
+    }
+    let store = rusqlite::Connection::open(world.path("store/leases.db")).unwrap();
+    let noted = "SELECT count(*) FROM journal WHERE CAST(body AS TEXT) LIKE '%task given up%'";
+    assert_eq!(store.query_row(noted, [], |row| row.get(0)), Ok(1));
+}
+
 #[tokio::test]
 async fn an_ended_task_takes_nothing_more() {
     let world = World::new().await;

@@ -89,6 +89,10 @@ pub struct RevokeReport {
     pub error: Option<BackendErrorText>,
     /// What keeps the principal itself from going, though it can no longer be used, e.g. objects that it owns.
     pub remains: Vec<String>,
+    /// Whether the target was never asked, since the broker was short of something of its own, such as a connection,
+    /// for some seconds: that says nothing of the target.
+    #[serde(default)]
+    pub unasked: bool,
 }
 
 /// The text of an error, free of secrets.
@@ -106,7 +110,14 @@ impl RevokeReport {
             target_now: None,
             error: Some(error.to_string()),
             remains: Vec::new(),
+            unasked: false,
         }
+    }
+
+    /// The report of a try that the broker could not make.
+    #[must_use]
+    pub fn unasked(error: impl fmt::Display) -> Self {
+        Self { unasked: true, ..Self::failed(error) }
     }
 }
 

@@ -91,7 +91,11 @@ impl MemoryBackend {
 
     pub(crate) async fn kill(&self, name: &str, handle: Option<&str>) -> RevokeReport {
         let fault = self.fault(Call::Revoke, Some(name));
+        if let Some(Fault::Unasked) = &fault {
+            return RevokeReport::unasked("every connection is in use");
+        }
         let stop = match &fault {
+            Some(Fault::Lie) => return lie(&self.target),
             Some(Fault::StopAt(reached, sessions)) => Some((*reached, *sessions)),
             Some(_) | None => None,
         };
@@ -110,7 +114,7 @@ async fn play<T>(
     work: impl FnOnce() -> Result<T, BackendError> + Send,
 ) -> Result<T, BackendError> {
     match fault {
-        None | Some(Fault::StopAt(..)) => work(),
+        None | Some(Fault::StopAt(..) | Fault::Lie | Fault::Unasked) => work(),
         Some(Fault::Before(error) | Fault::Late(error)) => Err(error),
         Some(Fault::After(error)) => work().and(Err(error)),
         Some(Fault::Hold(gate)) => {
@@ -122,6 +126,20 @@ async fn play<T>(
             gate.pass().await;
             outcome
         }
+    }
+}
+
+/// What a target says that calls dead what lives.
+fn lie(target: &MemoryTarget) -> RevokeReport {
+    RevokeReport {
+        reached: Reached::Removed,
+        sessions: Sessions::None,
+        absent: false,
+        handle: None,
+        target_now: Some(target.now()),
+        error: None,
+        unasked: false,
+        remains: Vec::new(),
     }
 }
 
@@ -148,6 +166,7 @@ impl Revocation<'_> {
             target_now: None,
             error: None,
             remains: Vec::new(),
+            unasked: false,
         };
         match self.target.settings().0.grade {
             Grade::Exact => self.exact(handle.as_deref(), &mut report),

@@ -44,6 +44,10 @@ pub enum Fault {
     Late(BackendError),
     /// A revocation that comes so far and no further, with this to say of the sessions.
     StopAt(Reached, Sessions),
+    /// A revocation that is answered as done and proven, and nothing is: the target lies.
+    Lie,
+    /// A revocation that the broker is too short of connections to ask for.
+    Unasked,
 }
 
 impl Fault {

@@ -43,6 +43,7 @@ impl<'a> Case<'a> {
             target_now: None,
             error: None,
             remains: Vec::new(),
+            unasked: false,
         };
         Self { order, handle, role: None, disabled: false, owns: false, done: false, report }
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use leasehold_backend::{BackendError, Problem};
 use leasehold_law::time::Timestamp;
 use rustls::ClientConfig;
@@ -14,7 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage};
 
 use crate::config::{Route, Settings, Tls};
-use crate::dial::{Dial, PasswordFile, connector, tls_of};
+use crate::dial::{Dial, PasswordFile, connector, serve, tls_of};
 use crate::error::Failure;
 use crate::session;
 
@@ -26,6 +28,10 @@ const ANSWER: Duration = Duration::from_secs(8);
 const REVOKES: usize = leasehold_backend::REVOKE_CALLS;
 /// Connections for everything else, so that a storm of revocations does not hide how the server is.
 const OTHERS: usize = 4;
+
+/// The server's own bound on a statement, and on its wait for a lock; as in [`SESSION`].
+pub(crate) const STATEMENT: Duration = Duration::from_secs(6);
+pub(crate) const LOCK: Duration = Duration::from_secs(2);
 
 /// What every session sets, whatever the server, the database or the role set: deadlines, the catalog before anybody's
 /// functions, commits that are on disk, and one way to write and read values.
@@ -97,13 +103,21 @@ impl Server {
     /// # Errors
     /// Where none is to be had within the deadline, or the server refuses the broker's login.
     pub(crate) async fn conn(&self, lane: Lane) -> Result<Conn<'_>, BackendError> {
+        self.conn_or_why(lane).await.map_err(|none| none.error)
+    }
+
+    /// As [`Server::conn`], with whose fault it is.
+    pub(crate) async fn conn_or_why(&self, lane: Lane) -> Result<Conn<'_>, NoConn> {
         let pool = match lane {
             Lane::Mints => &self.mints,
             Lane::Revokes => &self.revokes,
             Lane::Others => &self.others,
         };
-        let object = pool.get().await.map_err(|error| self.refused(error.into()))?;
-        Ok(Conn { server: self, object: Some(object) })
+        let none = |error| NoConn {
+            all_in_use: matches!(error, PoolError::Timeout(TimeoutType::Wait)),
+            error: self.refused(error.into()),
+        };
+        Ok(Conn { server: self, object: Some(pool.get().await.map_err(none)?) })
     }
 
     /// Says whose login it was that the server refused, or which privilege its session lacks.
@@ -121,7 +135,7 @@ impl Server {
         BackendError::Refused { what, fix: Some(fix) }
     }
 
-    /// Logs in as somebody else by the given route, and out again.
+    /// Logs in as somebody else by the given route, runs a statement, and logs out again.
     ///
     /// # Errors
     /// What the server said, or that it said nothing.
@@ -135,14 +149,26 @@ impl Server {
         let mut config = config_of(route, tls);
         config.user(user).password(password);
         let connector = self.tls.as_ref().map(connector);
-        let answered = match connector.filter(|_| tls == Tls::VerifyFull) {
-            Some(connector) => timeout(CONNECT, config.connect(connector)).await.map(|done| done.map(drop)),
-            None => timeout(CONNECT, config.connect(NoTls)).await.map(|done| done.map(drop)),
+        let used = async {
+            let (client, _) = match connector.filter(|_| tls == Tls::VerifyFull) {
+                Some(connector) => serve(config.connect(connector).await?),
+                None => serve(config.connect(NoTls).await?),
+            };
+            // A pooler may let in whom its server would not: only a statement reaches the server for sure.
+            client.batch_execute("SELECT 1").await
         };
-        answered
+        timeout(CONNECT, used)
+            .await
             .map_err(|_| Failure::silent("no answer to a login within the deadline"))?
             .map_err(Failure::from)
     }
+}
+
+/// Why there is no connection.
+pub(crate) struct NoConn {
+    /// Whether the broker itself had them all in use: the server was not asked for one.
+    pub(crate) all_in_use: bool,
+    pub(crate) error: BackendError,
 }
 
 /// Whether the server refused a login: 28000 and 28P01.

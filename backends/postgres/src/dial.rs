@@ -50,7 +50,7 @@ impl Connect for Dial {
 }
 
 /// What went wrong with a connection is heard by whoever waits for its answer.
-fn serve<S, T>((client, connection): (Client, Connection<S, T>)) -> (Client, JoinHandle<()>)
+pub(crate) fn serve<S, T>((client, connection): (Client, Connection<S, T>)) -> (Client, JoinHandle<()>)
 where
     Connection<S, T>: Future<Output = Result<(), Error>> + Send + 'static,
     S: AsyncRead + AsyncWrite,

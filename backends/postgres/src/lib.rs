@@ -29,6 +29,7 @@ mod setup;
 pub mod throwaway;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use leasehold_backend::{
@@ -55,6 +56,8 @@ pub struct Postgres {
     settings: Settings,
     server: Server,
     entropy: Arc<dyn Entropy>,
+    /// How many revocations saw to what roles own.
+    turns: AtomicUsize,
 }
 
 impl BackendKind for PostgresKind {
@@ -74,7 +77,7 @@ impl BackendKind for PostgresKind {
     ) -> Result<Arc<dyn Backend>, KindError> {
         let settings = config::parse(table)?;
         let server = Server::open(target, &settings)?;
-        Ok(Arc::new(Postgres { settings, server, entropy }))
+        Ok(Arc::new(Postgres { settings, server, entropy, turns: AtomicUsize::new(0) }))
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ring::digest;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::client::{Conn, Lane, Server};
@@ -32,21 +31,17 @@ pub(crate) fn take<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     format!("SELECT pg_advisory_xact_lock(key) FROM unnest('{{{}}}'::int8[]) AS key", keys.join(","))
 }
 
-/// Whether a lock could not be had in time.
-pub(crate) fn is_held(failure: &Failure) -> bool {
-    failure.is(&SqlState::LOCK_NOT_AVAILABLE)
-}
-
-/// Ends the sessions of anybody else who holds or awaits these locks. Any login may take any advisory lock, and nobody
-/// but the broker has business with these: a holder must not be able to keep its own revocation from its proof.
-pub(crate) async fn evict(conn: &mut Conn<'_>, names: &[&str]) -> Result<(), Failure> {
+/// Ends the sessions of anybody else who holds or awaits these locks, or holds the roles themselves, as a change that
+/// names them and is never committed does. Any login may take any advisory lock, and nobody but the broker has business
+/// with these: a stranger must not be able to keep a revocation from its proof.
+async fn evict(conn: &mut Conn<'_>, names: &[&str], oids: &[u32]) -> Result<(), Failure> {
     let keys: Vec<i64> = names.iter().map(|name| key(name)).collect();
-    conn.rows(EVICT, &[(&keys, Type::INT8_ARRAY)]).await.map(drop)
+    conn.rows(EVICT, &[(&keys, Type::INT8_ARRAY), (&oids, Type::OID_ARRAY)]).await.map(drop)
 }
 
-/// Has a statement done while a second connection ends whoever keeps its locks: strangers on the advisory lock, and
-/// sessions of these roles, which lock their own row by a change that they never commit. The statement waits in the
-/// server's queue meanwhile, so that it is next, however soon they come back.
+/// Has a statement done while a second connection ends whoever keeps its locks: strangers on the advisory lock or on the
+/// roles, and sessions of these roles, which lock their own row by a change that they never commit. The statement waits
+/// in the server's queue meanwhile, so that it is next, however soon they come back.
 pub(crate) async fn against_holders<T>(
     server: &Server,
     names: &[&str],
@@ -54,13 +49,15 @@ pub(crate) async fn against_holders<T>(
     statement: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let mut waiting = pin!(statement);
-    if let Ok(outcome) = timeout(HELD, &mut waiting).await {
+    if let Ok(outcome) = timeout(SLOW, &mut waiting).await {
         return outcome;
     }
-    let Ok(mut second) = server.conn(Lane::Others).await else { return waiting.await };
     loop {
-        let evicted = evict(&mut second, names).await;
+        // Between two looks others may have it.
+        let Ok(mut second) = server.conn(Lane::Others).await else { return waiting.await };
+        let evicted = evict(&mut second, names, oids).await;
         let ended = sessions::end_once(&mut second, oids).await;
+        drop(second);
         if [evicted.err(), ended.err()].into_iter().flatten().any(|failure| failure.is_silent()) {
             return waiting.await;
         }
@@ -70,14 +67,19 @@ pub(crate) async fn against_holders<T>(
     }
 }
 
-/// How long a statement may wait for a lock before whoever holds it is ended.
+/// How long a statement may take before somebody is taken to keep its locks.
+const SLOW: Duration = Duration::from_millis(100);
+/// How long it waits then until whoever keeps them now is ended.
 const HELD: Duration = Duration::from_millis(30);
 
-const EVICT: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-    WHERE l.locktype = 'advisory' AND l.objsubid = 1 \
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-    AND ((l.classid::int8 << 32) | l.objid::int8) = ANY($1) \
-    AND a.usesysid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)";
+/// A superuser is nobody whom the broker could end, and would spare all others if it were told to.
+const EVICT: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid \
+    WHERE r.rolname <> current_user AND (NOT r.rolsuper OR current_setting('is_superuser') = 'on') \
+    AND a.pid IN (SELECT l.pid FROM pg_locks l WHERE \
+      (l.locktype = 'advisory' AND l.objsubid = 1 \
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+        AND ((l.classid::int8 << 32) | l.objid::int8) = ANY($1)) \
+      OR (l.locktype = 'object' AND l.database = 0 AND l.classid = 'pg_authid'::regclass AND l.objid = ANY($2)))";
 
 #[cfg(test)]
 mod tests {

@@ -93,5 +93,6 @@ pub(crate) async fn claim(backend: &Postgres, claim: &Claim) -> Result<(), Backe
         text = literal(&text),
     );
     let mut conn = backend.server.conn(Lane::Others).await?;
-    conn.run(&statements).await.map_err(|failure| failure.sorted(conn.label()))
+    let claimed = lock::against_holders(&backend.server, &[OWNER], &[], conn.run(&statements)).await;
+    claimed.map_err(|failure| failure.sorted(backend.server.label()))
 }

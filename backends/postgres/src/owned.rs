@@ -1,8 +1,10 @@
 //! What an agent made and left, so that its role can be dropped. It never goes to anybody with power (RULES R-8).
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 
-use crate::client::{Conn, column};
+use crate::client::{Conn, LOCK, STATEMENT, column};
 use crate::config::{OnOwned, Settings};
 use crate::error::Failure;
 use crate::privilege::Rights;
@@ -11,12 +13,13 @@ use crate::quote::{block, ident, literal};
 /// Most objects that a report names.
 const NAMED: i64 = 10;
 
-/// Drops or keeps what a role owns in the target's database.
+/// Drops or keeps what a role owns in the target's database, where that takes no longer than `within`.
 pub(crate) async fn settle(
     conn: &mut Conn<'_>,
     settings: &Settings,
     rights: &Rights,
     role: &str,
+    within: Duration,
 ) -> Result<(), Failure> {
     let keep = match settings.on_owned {
         OnOwned::Drop => String::new(),
@@ -26,9 +29,17 @@ pub(crate) async fn settle(
         (ident(role), if rights.has_grant_options() { " WITH INHERIT TRUE, SET FALSE" } else { "" });
     // Both need the role's rights, which the broker takes for this one transaction.
     let statements = format!(
-        "GRANT {role} TO CURRENT_USER{options}; {keep}DROP OWNED BY {role} RESTRICT; REVOKE {role} FROM CURRENT_USER"
+        "{limits}; GRANT {role} TO CURRENT_USER{options}; {keep}DROP OWNED BY {role} RESTRICT; REVOKE {role} FROM CURRENT_USER",
+        limits = limits(within),
     );
     conn.run(&statements).await
+}
+
+/// Each statement of the transaction takes no longer than this, and waits no longer for any lock, nor than it would by
+/// itself.
+fn limits(within: Duration) -> String {
+    let (whole, locks) = (within.min(STATEMENT).as_millis(), within.min(LOCK).as_millis());
+    format!("SET LOCAL statement_timeout = {whole}; SET LOCAL lock_timeout = {locks}")
 }
 
 /// Hands everything to the estate, once nothing is left in it that runs by itself or with its owner's rights.
@@ -64,11 +75,12 @@ const RULES: &str = "SELECT format('DROP RULE %I ON %s', r.rulename, r.ev_class:
 const DEFINERS: &str = "SELECT format('DROP ROUTINE %s', p.oid::regprocedure) FROM pg_proc p \
     WHERE p.prosecdef AND p.proowner = owned";
 
+/// A role may own more than can be described in time.
 const BLOCKERS: &str = "SELECT CASE WHEN d.datname IS NULL OR d.datname = current_database() \
       THEN coalesce(pg_describe_object(s.classid, s.objid, s.objsubid), 'an object') \
       ELSE format('an object in the database `%s`', d.datname) END AS what \
-    FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid \
-    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 ORDER BY 1 LIMIT $2";
+    FROM (SELECT * FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1 LIMIT $2) s \
+    LEFT JOIN pg_database d ON d.oid = s.dbid ORDER BY 1";
 
 /// What keeps a role from being dropped, in words.
 pub(crate) async fn blockers(conn: &mut Conn<'_>, oid: u32) -> Result<Vec<String>, Failure> {

@@ -1,10 +1,13 @@
-//! Revoking, in the order that attacks taught (RULES R-7): membership, login, sessions, logins that are half-way, a
-//! read-back, what the role owns, the role, and a read-back under the lock that mints take.
+//! Revoking, in the order that attacks taught (RULES R-7): membership, login, sessions, logins that are half-way,
+//! the role, a read-back under the lock that mints take, and last the roles that own something.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use leasehold_backend::{BackendError, RevokeOrder, RevokeReport};
+use leasehold_backend::{RevokeOrder, RevokeReport};
 use leasehold_law::lease::Reached;
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -22,21 +25,32 @@ use crate::sessions;
 /// Most roles that one transaction touches: each costs room in the server's table of locks.
 const CHUNK: usize = 64;
 
+/// How long a call sees to what roles own, where it has others to report on, and where it has not. A clean-up that takes
+/// longer has its time in a call of its own.
+const OWNED_BESIDE: Duration = Duration::from_secs(1);
+const OWNED_ALONE: Duration = Duration::from_secs(10);
+/// A clean-up is not begun in less.
+const OWNED_LEAST: Duration = Duration::from_millis(50);
+
 /// Revokes each of these; one report an order, in their order.
 pub(crate) async fn revoke(backend: &Postgres, orders: &[RevokeOrder]) -> Vec<RevokeReport> {
+    if orders.is_empty() {
+        return Vec::new();
+    }
+    let mut conn = match backend.server.conn_or_why(Lane::Revokes).await {
+        Ok(conn) => conn,
+        Err(none) => {
+            let report = if none.all_in_use { RevokeReport::unasked } else { RevokeReport::failed };
+            return orders.iter().map(|_| report(&none.error)).collect();
+        }
+    };
     let mut cases: Vec<_> = orders.iter().map(Case::new).collect();
-    if !cases.is_empty()
-        && let Err(error) = drive(backend, &mut cases).await
-    {
+    let walk = Walk { backend, conn: &mut conn };
+    if let Err(failure) = walk.all(&mut cases).await {
+        let error = failure.sorted(backend.server.label());
         cases.iter_mut().filter(|case| !case.done).for_each(|case| case.fail(&error));
     }
     cases.into_iter().map(|case| case.report).collect()
-}
-
-async fn drive(backend: &Postgres, cases: &mut [Case<'_>]) -> Result<(), BackendError> {
-    let mut conn = backend.server.conn(Lane::Revokes).await?;
-    let walk = Walk { backend, conn: &mut conn };
-    walk.all(cases).await.map_err(|failure| failure.sorted(backend.server.label()))
 }
 
 /// The steps, on one connection. A failure that they return is the connection's: everything else stays in its case.
@@ -46,14 +60,17 @@ struct Walk<'a, 'b> {
 }
 
 impl Walk<'_, '_> {
+    /// What roles own comes last: whatever it takes, the others are proven by then.
     async fn all(mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
         let rights = Rights::read(self.conn).await?;
         self.find(cases).await?;
         self.find_absent(cases).await?;
         self.disable(cases).await?;
         self.cut(cases, &rights).await?;
-        self.remove(cases, &rights).await?;
-        self.read_back(cases).await
+        self.remove(cases).await?;
+        self.read_back(picked(cases, |case| !case.owns)).await?;
+        self.remove_owners(cases, &rights).await?;
+        self.read_back(picked(cases, |case| case.owns)).await
     }
 
     /// Finds the roles, without waiting for any lock.
@@ -143,52 +160,78 @@ impl Walk<'_, '_> {
     }
 
     /// Drops the roles that are cut, under the lock that mints take.
-    async fn remove(&mut self, cases: &mut [Case<'_>], rights: &Rights) -> Result<(), Failure> {
+    async fn remove(&mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
         let is_cut = |case: &Case<'_>| case.role.is_some() && case.report.reached == Reached::Cut;
         self.each(picked(cases, is_cut), drop_sql, |case, outcome| match outcome {
             Err(failure) if failure.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => case.owns = true,
             other => _ = case.note(other, "its role could not be dropped"),
         })
-        .await?;
-        for case in cases.iter_mut().filter(|case| case.owns) {
-            self.remove_owner(case, rights).await?;
+        .await
+    }
+
+    /// Drops the roles that own something, for as long as the call has for it. Which of them is first changes from call
+    /// to call, so that one that never comes to an end keeps none of the others.
+    async fn remove_owners(&mut self, cases: &mut [Case<'_>], rights: &Rights) -> Result<(), Failure> {
+        let alone = cases.iter().all(|case| case.owns);
+        let deadline = Instant::now() + if alone { OWNED_ALONE } else { OWNED_BESIDE };
+        let mut owners = picked(cases, |case| case.owns);
+        let first = self.backend.turns.fetch_add(1, Ordering::Relaxed).checked_rem(owners.len());
+        owners.rotate_left(first.unwrap_or_default());
+        for case in owners {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < OWNED_LEAST {
+                case.report.remains = vec!["what it owns had no turn yet".to_owned()];
+                continue;
+            }
+            self.remove_owner(case, rights, left).await?;
         }
         Ok(())
     }
 
     /// Drops a role that owns something. Where that cannot be, it stays, without a login and without a session.
-    async fn remove_owner(&mut self, case: &mut Case<'_>, rights: &Rights) -> Result<(), Failure> {
-        let settled = owned::settle(self.conn, &self.backend.settings, rights, case.role_name()).await;
-        let dropped = self.conn.run(&drop_sql(&[&mut *case])).await;
+    async fn remove_owner(
+        &mut self,
+        case: &mut Case<'_>,
+        rights: &Rights,
+        within: Duration,
+    ) -> Result<(), Failure> {
+        let settings = &self.backend.settings;
+        let settled = owned::settle(self.conn, settings, rights, case.role_name(), within).await;
+        let sql = drop_sql(&[&mut *case]);
+        let dropped = self.run_over(&[&mut *case], &sql).await;
         let Err(failure) = dropped else { return Ok(()) };
         if failure.is_silent() {
             return Err(failure);
         }
         let oid = case.role.as_ref().map_or(0, |role| role.oid);
-        let mut remains = owned::blockers(self.conn, oid).await?;
+        let mut remains = match owned::blockers(self.conn, oid).await {
+            Err(failure) if failure.is_silent() => return Err(failure),
+            other => other.unwrap_or_default(),
+        };
         remains.extend(settled.err().map(|failure| failure.text()));
         remains.push(failure.text());
         case.report.remains = remains;
         Ok(())
     }
 
-    /// Reads everything back under the locks. What it says overrules what the statements said.
-    async fn read_back(&mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
-        let mut present = picked(cases, |case| case.role.is_some());
+    /// Reads these back under the locks. What it says overrules what the statements said, and is the last word.
+    async fn read_back(&mut self, cases: Vec<&mut Case<'_>>) -> Result<(), Failure> {
+        let (mut present, absent): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.role.is_some());
+        absent.into_iter().for_each(|case| case.done = true);
         for chunk in present.chunks_mut(CHUNK) {
             match self.view(chunk).await {
                 Err(failure) if failure.is_silent() => return Err(failure),
                 Err(failure) => chunk.iter_mut().for_each(|case| case.fail(&failure.text())),
                 Ok(view) => chunk.iter_mut().for_each(|case| case.read_back(&view)),
             }
+            chunk.iter_mut().for_each(|case| case.done = true);
         }
-        cases.iter_mut().for_each(|case| case.done = true);
         Ok(())
     }
 
     /// What the target holds by these names, under their locks, by the target's clock.
     async fn view(&mut self, cases: &[&mut Case<'_>]) -> Result<View, Failure> {
-        let names: Vec<_> = cases.iter().flat_map(|case| [case.name(), case.role_name()]).collect();
+        let names = cases.iter().flat_map(|case| [case.name(), case.role_name()]);
         let oids: Vec<_> = cases.iter().flat_map(|case| case.oids()).map(|oid| oid.to_string()).collect();
         let locks = lock::take(cases.iter().map(|case| case.name()));
         let query = format!(
@@ -198,15 +241,13 @@ impl Walk<'_, '_> {
                  WHERE rolname::text = ANY({names})), \
                'open', (SELECT coalesce(json_agg(DISTINCT usesysid::int8), '[]') FROM pg_stat_activity \
                  WHERE usesysid::text = ANY({oids})))",
-            names = array(names.iter().copied()),
+            names = array(names),
             oids = array(oids.iter().map(String::as_str)),
         );
-        let mut answer = self.conn.run_for_value(&query).await;
-        if answer.as_ref().is_err_and(lock::is_held) {
-            tolerate(lock::evict(self.conn, &names).await)?;
-            answer = self.conn.run_for_value(&query).await;
-        }
-        let text = answer?.unwrap_or_default();
+        let (names, oids) = concerned(cases);
+        let answer = self.conn.run_for_value(&query);
+        let text = lock::against_holders(&self.backend.server, &names, &oids, answer).await?;
+        let text = text.unwrap_or_default();
         serde_json::from_str(&text)
             .map_err(|error| Failure::silent(format!("an unreadable read-back: {error}")))
     }
@@ -221,11 +262,11 @@ impl Walk<'_, '_> {
     ) -> Result<(), Failure> {
         cases.sort_by_key(|case| lock::key(case.name()));
         for chunk in cases.chunks_mut(CHUNK) {
-            match self.conn.run(&statements(chunk)).await {
+            match self.run_over(chunk, &statements(chunk)).await {
                 Ok(()) => chunk.iter_mut().for_each(|case| settle(case, Ok(()))),
                 Err(failure) if failure.is_silent() => return Err(failure),
                 Err(failure) => match chunk {
-                    [case] if !lock::is_held(&failure) => settle(case, Err(failure)),
+                    [case] => settle(case, Err(failure)),
                     _ => self.one_by_one(chunk, &statements, &mut settle).await?,
                 },
             }
@@ -240,17 +281,28 @@ impl Walk<'_, '_> {
         settle: &mut impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
         for case in cases.chunks_mut(1) {
-            let sql = statements(case);
-            let Some(case) = case.first_mut() else { continue };
-            let oids: Vec<u32> = case.oids().collect();
-            let (server, run) = (&self.backend.server, self.conn.run(&sql));
-            match lock::against_holders(server, &[case.name()], &oids, run).await {
-                Err(failure) if failure.is_silent() => return Err(failure),
-                other => settle(case, other),
+            let outcome = self.run_over(case, &statements(case)).await;
+            match (outcome, case) {
+                (Err(failure), _) if failure.is_silent() => return Err(failure),
+                (outcome, [case]) => settle(case, outcome),
+                (_, _) => {}
             }
         }
         Ok(())
     }
+
+    /// Runs statements about these cases, whoever sits on what they lock.
+    async fn run_over(&mut self, cases: &[&mut Case<'_>], statements: &str) -> Result<(), Failure> {
+        let (names, oids) = concerned(cases);
+        let run = self.conn.run(statements);
+        lock::against_holders(&self.backend.server, &names, &oids, run).await
+    }
+}
+
+/// Whose locks and whose sessions may stand in the way of these.
+fn concerned<'c>(cases: &'c [&mut Case<'_>]) -> (Vec<&'c str>, Vec<u32>) {
+    let names = cases.iter().map(|case| case.name()).collect();
+    (names, cases.iter().flat_map(|case| case.oids()).collect())
 }
 
 /// By name; or by OID where somebody renamed a role that our label is on.

@@ -22,13 +22,15 @@ pub const SUPERUSER_PASSWORD: &str = "throwaway";
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
+/// The server's own, under its folder.
+const PID_FILE: &str = "data/postmaster.pid";
 /// An account without rights that every system has.
 const NOBODY: (u32, u32) = (65_534, 65_534);
 /// Nothing has to outlive the server.
 const SETTINGS: &str = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 32MB\n\
     max_connections = 100\nautovacuum = off\nlog_min_messages = fatal\nlog_connections = off\n";
 
-/// A running throwaway server.
+/// A throwaway server. It runs, unless it was halted.
 #[derive(Debug)]
 pub struct Cluster {
     keeper: Child,
@@ -36,6 +38,7 @@ pub struct Cluster {
     life: Option<ChildStdin>,
     port: u16,
     socket_dir: PathBuf,
+    bin_dir: PathBuf,
     /// Removed last: fields are dropped in order.
     _folder: TempDir,
 }
@@ -60,18 +63,120 @@ impl std::error::Error for ThrowawayError {}
 pub fn start(bin_dir: &Path) -> Result<Cluster, ThrowawayError> {
     check_programs(bin_dir)?;
     let folder = TempDir::with_prefix("leasehold-pg-").map_err(wrong("no temporary folder"))?;
-    let account = account(folder.path()).map_err(wrong("the temporary folder cannot be handed over"))?;
+    let account = account(folder.path()).map_err(wrong(HANDED_OVER))?;
     init(bin_dir, folder.path(), account)?;
-    let port = free_port().map_err(wrong("no free port"))?;
-    let mut keeper =
-        serve(bin_dir, folder.path(), account, port).map_err(wrong("postgres cannot be started"))?;
-    let socket_dir = folder.path().to_owned();
-    let mut cluster = Cluster { life: keeper.stdin.take(), keeper, port, socket_dir, _folder: folder };
-    cluster.await_ready()?;
-    Ok(cluster)
+    Cluster::on(bin_dir, folder, account)
 }
 
+const HANDED_OVER: &str = "the temporary folder cannot be handed over";
+
 impl Cluster {
+    /// Starts a server on the data that a folder holds.
+    fn on(bin_dir: &Path, folder: TempDir, account: Option<(u32, u32)>) -> Result<Self, ThrowawayError> {
+        let port = free_port().map_err(wrong("no free port"))?;
+        let mut keeper =
+            serve(bin_dir, folder.path(), account, port).map_err(wrong("postgres cannot be started"))?;
+        let (socket_dir, bin_dir) = (folder.path().to_owned(), bin_dir.to_owned());
+        let life = keeper.stdin.take();
+        let mut cluster = Self { keeper, life, port, socket_dir, bin_dir, _folder: folder };
+        cluster.await_ready()?;
+        Ok(cluster)
+    }
+
+    /// A copy that follows this server, read-only until somebody promotes it. This server waits for it once its
+    /// `synchronous_standby_names` says so.
+    ///
+    /// # Errors
+    /// Where the copy cannot be made or does not come up.
+    pub fn standby(&self) -> Result<Self, ThrowawayError> {
+        let wrong = wrong("the server cannot be copied");
+        let folder = TempDir::with_prefix("leasehold-pg-").map_err(&wrong)?;
+        let account = account(folder.path()).map_err(&wrong)?;
+        let copied = program(&self.bin_dir, "pg_basebackup", folder.path(), account)
+            .args(["-h", "127.0.0.1", "-U", SUPERUSER, "-X", "stream", "-c", "fast", "--no-sync", "-R"])
+            .args(["-p", &self.port.to_string(), "-D"])
+            .arg(folder.path().join("data"))
+            .env("PGPASSWORD", SUPERUSER_PASSWORD)
+            .output()
+            .map_err(&wrong)?;
+        if !copied.status.success() {
+            return Err(wrong(io::Error::other(String::from_utf8_lossy(&copied.stderr))));
+        }
+        Self::on(&self.bin_dir, folder, account)
+    }
+
+    /// Ends the server and all of its sessions at once, as `pg_ctl stop -m immediate` does. What it has written stays.
+    ///
+    /// # Errors
+    /// Where it does not end.
+    pub fn halt(&mut self) -> Result<(), ThrowawayError> {
+        fs::write(self.halted(), "").map_err(wrong("the server cannot be halted"))?;
+        self.signal("QUIT", &[self.server()?])?;
+        let (server, deadline) = (self.socket_dir.join("server"), Instant::now() + STOP);
+        while server.exists() {
+            if Instant::now() > deadline {
+                return Err(ThrowawayError(format!("postgres did not stop within {STOP:?}")));
+            }
+            thread::sleep(LOOK);
+        }
+        // What it may have left would look like one that is ready.
+        _ = fs::remove_file(self.socket_dir.join(PID_FILE));
+        Ok(())
+    }
+
+    /// Starts a server that was halted, on the same port.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn resume(&mut self) -> Result<(), ThrowawayError> {
+        fs::remove_file(self.halted()).map_err(wrong("the server was not halted"))?;
+        self.await_ready()
+    }
+
+    /// Stops the server and all of its sessions where they are, as a machine that hangs: connections stay open, and
+    /// nobody answers.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn freeze(&self) -> Result<(), ThrowawayError> {
+        let server = self.server()?;
+        // The server first, so that it starts no more sessions while they are listed.
+        self.signal("STOP", &[server])?;
+        self.signal("STOP", &children(server))
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn thaw(&self) -> Result<(), ThrowawayError> {
+        let server = self.server()?;
+        self.signal("CONT", &children(server))?;
+        self.signal("CONT", &[server])
+    }
+
+    /// While it is there, the keeper does not start the server again.
+    fn halted(&self) -> PathBuf {
+        self.socket_dir.join("halted")
+    }
+
+    fn server(&self) -> Result<u32, ThrowawayError> {
+        let text = fs::read_to_string(self.socket_dir.join("server"));
+        let text = text.map_err(wrong("postgres does not run"))?;
+        text.trim().parse().map_err(|_| ThrowawayError(format!("`{}` is no process id", text.trim())))
+    }
+
+    fn signal(&self, signal: &str, processes: &[u32]) -> Result<(), ThrowawayError> {
+        if processes.is_empty() {
+            return Ok(());
+        }
+        // A session may have ended meanwhile, which is no failure.
+        let script = "signal=$1; shift; kill -s \"$signal\" \"$@\" 2>/dev/null; exit 0";
+        let mut command = program(Path::new("/bin"), "sh", &self.socket_dir, None);
+        command.args(["-c", script, "kill", signal]).args(processes.iter().map(u32::to_string));
+        command.status().map(drop).map_err(wrong("no signal can be sent"))
+    }
+
     /// The folder of the unix socket.
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
@@ -94,7 +199,7 @@ impl Cluster {
     /// The server writes its process file in full once it takes logins.
     fn await_ready(&mut self) -> Result<(), ThrowawayError> {
         let deadline = Instant::now() + START;
-        let pid_file = self.socket_dir.join("data/postmaster.pid");
+        let pid_file = self.socket_dir.join(PID_FILE);
         while Instant::now() < deadline {
             if fs::read_to_string(&pid_file).is_ok_and(|text| text.lines().any(|line| line.trim() == "ready"))
             {
@@ -109,7 +214,7 @@ impl Cluster {
         Err(ThrowawayError(format!("postgres was not ready within {START:?}")))
     }
 
-    /// The keeper ends the server at once, which loses nothing that anybody wants.
+    /// The keeper ends the server at once, frozen or not, which loses nothing that anybody wants.
     fn stop(&mut self) {
         drop(self.life.take());
         let deadline = Instant::now() + STOP;
@@ -172,11 +277,19 @@ fn init(bin_dir: &Path, folder: &Path, account: Option<(u32, u32)>) -> Result<()
     config.and_then(|mut file| file.write_all(SETTINGS.as_bytes())).map_err(wrong)
 }
 
-/// Starts the server, and ends it and removes its folder when the input closes or the server is gone.
+/// Starts the server, again after each halt, and ends it and removes its folder when the input closes or the server is
+/// gone by itself.
 const KEEPER: &str = r#"
-"$1" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" & server=$!
-(cat >/dev/null; kill -QUIT $server) <&3 & watch=$!
-wait $server; status=$?
+(cat >/dev/null; : >"$2/over"; read -r pid <"$2/server" && kill -QUIT $pid; kill -CONT $pid) <&3 2>/dev/null & watch=$!
+while [ ! -e "$2/over" ]; do
+    "$1" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" & server=$!
+    echo $server >"$2/server"
+    [ -e "$2/over" ] && kill -QUIT $server
+    wait $server; status=$?
+    rm -f "$2/server"
+    [ -e "$2/halted" ] || break
+    while [ -e "$2/halted" ] && [ ! -e "$2/over" ]; do sleep 0.05; done
+done
 kill $watch 2>/dev/null
 rm -rf "$2" 2>/dev/null
 exit $status
@@ -209,6 +322,19 @@ fn program(bin_dir: &Path, name: &str, folder: &Path, account: Option<(u32, u32)
         command.uid(uid).gid(gid);
     }
     command
+}
+
+/// The processes that one has started.
+fn children(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+/// `pid (name) state parent ...`, where the name may hold anything.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A port that nobody has now. Somebody may take it before the server does; then the server ends and says so.

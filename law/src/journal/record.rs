@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::caller::CallerId;
+use crate::drill::Drill;
 use crate::id::{DecisionId, LeaseId, RevocationId, TaskId};
 use crate::lease::{LeaseEvent, LeaseTerms};
 use crate::policy::DecisionRecord;
@@ -147,6 +148,11 @@ pub enum Event {
         handle: String,
         /// How many sessions were ended.
         sessions: u32,
+    },
+    /// A drill that is over: whether a target kills what it is told to.
+    Drilled {
+        /// How it went.
+        drill: Box<Drill>,
     },
     /// The broker itself: started, stopped, configured anew, clock confirmed.
     Broker {

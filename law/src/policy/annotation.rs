@@ -13,6 +13,8 @@ use crate::time::Span;
 pub const KNOWN: [&str; 4] = ["id", "approvers", "timeout", "unattended"];
 /// What the id of a permit made from a grant begins with; nobody else may use it.
 pub const GRANT_PREFIX: &str = "grant:";
+/// What the id of a permit made for a drill begins with; nobody else may use it.
+pub const DRILL_PREFIX: &str = "drill:";
 /// Longest id of a policy, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
 /// How long people have where a permit says nothing.
@@ -66,6 +68,9 @@ fn id_problem(id: Option<&str>) -> Option<String> {
         None | Some("") => Some("a policy needs a name: write `@id(\"...\")` before it".to_owned()),
         Some(id) if id.starts_with(GRANT_PREFIX) => {
             Some(format!("`@id` may not begin with `{GRANT_PREFIX}`: those are the permits of grants"))
+        }
+        Some(id) if id.starts_with(DRILL_PREFIX) => {
+            Some(format!("`@id` may not begin with `{DRILL_PREFIX}`: those are the permits of drills"))
         }
         Some(id) if id.len() > MAX_ID_BYTES => Some(format!("`@id` is longer than {MAX_ID_BYTES} bytes")),
         Some(id) if id.chars().any(|c| c.is_control() || c == '"') => {

@@ -117,7 +117,9 @@ impl Quorum {
             }
             Approver::AgentOwner => {
                 let constraint = policy.principal_constraint();
-                let agents = catalog.agents.values().filter(|agent| for_agent(&constraint, agent));
+                // The broker owns what drills, and a drill asks nobody: it is refused where people are to be asked.
+                let asking = catalog.agents.values().filter(|agent| agent.owner != Owner::Broker);
+                let agents = asking.filter(|agent| for_agent(&constraint, agent));
                 self.first_shortage(catalog, agents.map(|a| (format!("agent `{}`", a.id), &a.owner)))
             }
         }
@@ -138,10 +140,12 @@ impl Quorum {
         let people = match owner {
             Owner::Person(name) => usize::from(catalog.people.contains(name)),
             Owner::Group(name) => catalog.groups.get(name).map_or(0, BTreeSet::len),
+            Owner::Broker => 0,
         };
         let known = match owner {
             Owner::Person(name) => catalog.people.contains(name),
             Owner::Group(name) => catalog.groups.contains_key(name),
+            Owner::Broker => false,
         };
         match people {
             _ if !known => Some(format!("`{owner}` is not in the config")),

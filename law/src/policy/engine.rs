@@ -282,11 +282,12 @@ fn digest_of(catalog: &Catalog, sources: &[PolicySource], schema: &str) -> Strin
         part(source.name.as_bytes());
         part(source.text.as_bytes());
     }
-    let Catalog { people, groups, agents, targets, intents, grants, floors } = catalog;
+    let Catalog { people, groups, agents, targets, intents, grants, floors, drills } = catalog;
     part(&json(&(people, groups, floors)));
     part(&json(&agents.values().collect::<Vec<_>>()));
     part(&json(&(targets, intents)));
     part(&json(&grants.values().collect::<Vec<_>>()));
+    part(&json(drills));
     part(schema.as_bytes());
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

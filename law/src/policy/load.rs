@@ -9,13 +9,15 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
-use super::annotation::{self, GRANT_PREFIX, Terms};
+use super::annotation::{self, DRILL_PREFIX, GRANT_PREFIX, Terms};
 use super::fault::CedarError;
 use super::names::{Names, did_you_mean};
 use super::rule::{Rule, takes_in};
 use super::schema::schema_text;
 use super::source::{PolicyProblem, PolicySource, Snippet, cut};
+use crate::caller::DRILL;
 use crate::catalog::{Catalog, Grant};
+use crate::scope::Pair;
 
 /// A policy set that passed every check.
 #[derive(Debug)]
@@ -193,7 +195,20 @@ fn rules(drafts: &[Draft<'_>], catalog: &Catalog) -> Result<Vec<Rule>, PolicyPro
             rules.push(rule.map_err(|error| fault(&format!("grant {}", grant.pair), &error))?);
         }
     }
+    for pair in catalog.drills.values().map(|plan| &plan.pair) {
+        rules.push(drill_rule(pair).map_err(|error| fault(&format!("drill {pair}"), &error))?);
+    }
     Ok(rules)
+}
+
+/// The permit with which the broker drills a target: for exactly this, and below no floor.
+fn drill_rule(pair: &Pair) -> Result<Rule, CedarError> {
+    let id = format!("{DRILL_PREFIX}{pair}");
+    let text = format!(
+        "permit (principal == Agent::{DRILL:?}, action == Action::{:?}, resource == Target::{:?});",
+        pair.intent, pair.target
+    );
+    Rule::new(&id, &id, &Policy::parse(None, text).map_err(CedarError::of)?, Terms::default())
 }
 
 /// The permit that a grant's `allow` stands for: one for each group, all under the grant's name.

@@ -1,5 +1,6 @@
-use leasehold_law::catalog::Floor;
-use leasehold_law::param::ParamValue;
+use leasehold_law::catalog::{Agent, Floor};
+use leasehold_law::drill::Plan;
+use leasehold_law::param::{ParamValue, Params};
 use leasehold_law::policy::{Answer, ApprovalNeed, Denial, Engine, Near, Verdict};
 use leasehold_law::time::Span;
 
@@ -227,4 +228,31 @@ fn the_present_registration_counts() {
 fn an_engine_is_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&engine());
+}
+
+#[test]
+fn what_drills_may_do_exactly_that_and_below_no_floor() {
+    let plan = |pair: &str| Plan { pair: pair.parse().unwrap(), params: Params::new() };
+    let plans = [plan("orders.read@db-prod"), plan("orders.fix@db-dev")];
+    let drills = |plans: &[Plan]| plans.iter().map(|plan| (plan.pair.target.clone(), plan.clone())).collect();
+    let engine = load(&catalog().with_drills(drills(&plans)), POLICIES).unwrap();
+    let answer = |pair: &str| {
+        let ask = Ask { agent: Agent::drill(), ..Ask::of(pair) };
+        let record = ask.put(&engine).record;
+        (record.answer, record.policies)
+    };
+    let allowed = |id: &str| (Answer::Allow, vec![id.to_owned()]);
+    assert_eq!(answer("orders.read@db-prod"), allowed("drill:orders.read@db-prod"));
+    assert_eq!(answer("orders.fix@db-dev"), allowed("drill:orders.fix@db-dev"));
+    assert_eq!(answer("orders.read@db-dev").0, Answer::Deny, "another target");
+    assert_eq!(answer("orders.audit@db-prod").0, Answer::Deny, "another intent");
+    let triage = Ask::of("orders.read@db-prod").group("none").put(&engine).record;
+    assert_eq!(triage.answer, Answer::Deny, "another agent");
+    let floor = load(&catalog().with_drills(drills(&[plan("orders.fix@db-prod")])), "").unwrap();
+    let asked = Ask { agent: Agent::drill(), ..Ask::of("orders.fix@db-prod") }.put(&floor).record;
+    assert_eq!(asked.answer, Answer::Ask);
+    let asks_owners = r#"@id("x") @approvers("1 of agent-owner") permit (principal, action, resource);"#;
+    assert!(load(&catalog().with_drills(drills(&plans)), asks_owners).is_ok(), "no people answer for drills");
+    let taken = r#"@id("drill:x") permit (principal, action, resource);"#;
+    assert!(load(&catalog(), taken).unwrap_err()[0].what.contains("may not begin with `drill:`"));
 }

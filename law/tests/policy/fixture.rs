@@ -88,6 +88,7 @@ pub(crate) fn catalog() -> Catalog {
         intents: intents.into_iter().map(|intent| (intent.name.clone(), intent)).collect(),
         grants: BTreeMap::from([grant("orders.fix@db-dev", &["soc", "ci"])]),
         floors: Floors::default(),
+        drills: BTreeMap::new(),
     }
 }
 

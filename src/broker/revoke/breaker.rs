@@ -7,7 +7,7 @@ use super::backoff;
 /// The wait before the first probe.
 const FIRST: Span = Span(500);
 /// The longest wait between two probes: what a healed target is found within.
-const MOST: Span = Span::from_secs(4);
+const MOST: Span = Span::from_secs(3);
 
 /// Whether a target is called, and when it is asked again where it did not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -52,6 +52,10 @@ impl Inner {
         let orders: Vec<_> = call.leases().iter().map(|one| order_of(&one.lease)).collect();
         let reports = self.door.revoke(target, &orders).await;
         fault::point(Point::Killed);
+        if reports.iter().all(|report| report.unasked) {
+            // They wait again; the target is not taken for one that is away.
+            return tracing::warn!(target, "the broker is short of connections to it: revocations wait");
+        }
         let answered = reports.iter().any(is_answer);
         let again = call.judge(answered, self.clock.now(), self.random_bits().unwrap_or_default());
         // A target that is back is given all that waits at once, before this call is on record.

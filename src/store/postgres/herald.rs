@@ -2,6 +2,7 @@
 //! connection of its own, so that neither waits for the writer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -27,6 +28,8 @@ pub(super) struct Herald {
     pub(super) written: Arc<Notify>,
     /// Wakes whoever follows the others.
     pub(super) wake: Arc<Notify>,
+    /// Set where one was fenced, until whoever follows has heard of it.
+    pub(super) fallen: Arc<AtomicBool>,
 }
 
 impl Herald {
@@ -67,6 +70,8 @@ impl Herald {
         match self.presence.take_over(link).await {
             Ok(fallen) => fallen.iter().for_each(|name| {
                 tracing::warn!(broker = name, "fell silent: it is fenced, and its work is taken over");
+                self.fallen.store(true, Ordering::Relaxed);
+                self.wake.notify_one();
             }),
             Err(error) => tracing::warn!(%error, "brokers that fell silent could not be looked for"),
         }

@@ -1,6 +1,7 @@
 //! The suite on PostgreSQL, and what only several brokers can do to each other.
 
 mod commits;
+mod disks;
 mod failover;
 mod fences;
 mod opening;

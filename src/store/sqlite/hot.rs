@@ -84,7 +84,11 @@ impl Rows {
         match subject {
             Subject::Task(id) => self.tasks.find(id).map(|task| task.version),
             Subject::Lease(id) => self.leases.find(id).map(|lease| lease.version),
-            Subject::Agent(_) | Subject::Target(_) | Subject::Policy | Subject::Freezes => {
+            Subject::Agent(_)
+            | Subject::Target(_)
+            | Subject::Policy
+            | Subject::Freezes
+            | Subject::Revocation(_) => {
                 let key = serde_json::to_string(subject).ok()?;
                 self.subjects.as_ref().map(|subjects| subjects.get(&key).copied().unwrap_or(0))
             }

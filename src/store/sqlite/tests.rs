@@ -195,6 +195,19 @@ async fn a_bad_set_leaves_its_neighbours_alone() {
     assert_eq!(store.counts().await.unwrap().live, 2);
 }
 
+/// The row of a task is several statements: where a later one fails, nothing of it may be committed with others.
+#[tokio::test]
+async fn half_a_task_is_not_committed_with_its_neighbours() {
+    let (store, _folder) = inline_store();
+    sql(&store, "CREATE TRIGGER broken BEFORE INSERT ON task_refs BEGIN SELECT RAISE(ABORT, 'broken'); END");
+    let sets =
+        [prepared(vec![task_change(&task(1))], vec![]), prepared(vec![Change::Append(draft(1))], vec![])];
+    let failed = Outcome::Failed(StoreError::Unusable("broken".to_owned()));
+    assert_eq!(batcher(&store).write(&sets), [failed, Outcome::Committed]);
+    assert_eq!(store.task(task(1).terms.id).await, Ok(None));
+    assert_eq!(verify_export(&store).await, 1);
+}
+
 /// A statement that hits a full disk makes SQLite give up the whole transaction: what still fits must get through.
 #[tokio::test]
 async fn a_full_disk_fails_what_does_not_fit_and_recovers() {
@@ -401,23 +414,47 @@ async fn an_id_that_is_not_there_is_no_error() {
 /// A store of each version before this one is brought up to date with what is in it, and keeps its chain.
 #[tokio::test]
 async fn a_store_of_each_earlier_schema_is_brought_up_to_date() {
+    let present = tempfile::tempdir().unwrap();
+    let filled = options(present.path(), Writer::Thread);
+    let store = SqliteStore::open(&filled).unwrap();
+    let (mint, lived) = (minting(1, 1), active(&minting(2, 1)));
+    put(&store, vec![task_change(&task(1)), lease_change(&mint), Change::Append(draft(1))]).await;
+    put(&store, life(&lived)).await;
+    drop(store);
     for version in 1..schema::MIGRATIONS.len() {
         let folder = tempfile::tempdir().unwrap();
         let options = options(folder.path(), Writer::Thread);
-        std::fs::create_dir(options.path.parent().unwrap()).unwrap();
-        let old = Connection::open(&options.path).unwrap();
-        schema::MIGRATIONS.iter().take(version).for_each(|sql| old.execute_batch(sql).unwrap());
-        old.pragma_update(None, "user_version", u32::try_from(version).unwrap()).unwrap();
-        old.execute_batch(
-            "INSERT INTO identity VALUES (1, 'broker-1', 'production');
-            INSERT INTO numbers VALUES ('incarnation', 1)",
-        )
-        .unwrap();
-        drop(old);
+        earlier(&options.path, version, &filled.path);
         let store = SqliteStore::open(&options).unwrap();
-        put(&store, vec![lease_change(&minting(1, 1)), Change::Append(draft(1))]).await;
-        assert_eq!((verify_export(&store).await, store.counts().await.unwrap().live), (1, 1), "{version}");
+        let far = lived.state.expires_at().unwrap();
+        for (lane, expect) in [(Rank::TaskEnd, &mint), (Rank::Routine, &lived)] {
+            let due = store.due_leases("orders-db", lane, far, 9).await.unwrap();
+            let [DueLease::Lease(found)] = &due[..] else { panic!("from {version}, {lane:?}: {due:?}") };
+            assert_eq!(**found, *expect, "from {version}");
+        }
+        assert_eq!(store.task(task(1).terms.id).await, Ok(Some(task(1))), "from {version}");
+        put(&store, vec![lease_change(&minting(3, 1)), Change::Append(draft(2))]).await;
+        assert_eq!(
+            (verify_export(&store).await, store.counts().await.unwrap().live),
+            (2, 3),
+            "from {version}"
+        );
         assert_eq!(store.asides(&AsideFilter::default(), 9).await, Ok(vec![]));
+    }
+}
+
+/// A store of an earlier version that holds what a present one does, in the columns that it had.
+fn earlier(path: &Path, version: usize, present: &Path) {
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    let old = Connection::open(path).unwrap();
+    schema::MIGRATIONS.iter().take(version).for_each(|sql| old.execute_batch(sql).unwrap());
+    old.pragma_update(None, "user_version", u32::try_from(version).unwrap()).unwrap();
+    old.execute("ATTACH ? AS present", [present.to_str().unwrap()]).unwrap();
+    for table in ["identity", "numbers", "subjects", "tasks", "leases", "journal"] {
+        let columns = "SELECT group_concat(name) FROM pragma_table_info(?, 'main')";
+        let columns: String = old.query_row(columns, [table], |row| row.get(0)).unwrap();
+        let copy = format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM present.{table}");
+        old.execute_batch(&copy).unwrap();
     }
 }
 

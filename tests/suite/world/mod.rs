@@ -98,15 +98,20 @@ impl World {
             MemoryKind::default().with("orders", self.orders.clone()).with("stock", self.stock.clone());
         let kinds: Vec<Box<dyn BackendKind>> =
             vec![Box::new(kind), Box::new(leasehold_postgres::PostgresKind)];
-        let how =
-            Start { trust: Trust::Dev, kinds, time: self.time.clone(), limits: setup.limits, force: false };
+        let (time, limits, force) = (self.time.clone(), setup.limits, setup.force);
+        let how = Start { trust: Trust::Dev, kinds, time, limits, force };
         start(&config, how).await
     }
 
     /// Writes the config as it would be started with.
     pub(crate) fn write_config(&self, setup: &Setup) -> PathBuf {
+        self.write_config_as("leasehold.toml", setup)
+    }
+
+    /// Writes the config of one of several brokers.
+    pub(crate) fn write_config_as(&self, name: &str, setup: &Setup) -> PathBuf {
         let uid = rustix::process::getuid().as_raw().to_string();
-        let config = self.dir.path().join("leasehold.toml");
+        let config = self.dir.path().join(name);
         std::fs::write(&config, setup.config.replace("UID", &uid)).unwrap();
         std::fs::write(self.dir.path().join("policy.cedar"), &setup.policy).unwrap();
         config
@@ -207,12 +212,21 @@ impl World {
 }
 
 /// Asks until the answer is yes; a condition of a real server, waited for with a bound.
-pub(crate) async fn eventually<F, R>(what: &str, mut condition: F)
+pub(crate) async fn eventually<F, R>(what: &str, condition: F)
 where
     F: FnMut() -> R,
     R: Future<Output = bool>,
 {
-    let until = tokio::time::Instant::now() + PATIENCE;
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+/// As [`eventually`], with a bound of its own.
+pub(crate) async fn eventually_within<F, R>(patience: Duration, what: &str, mut condition: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    let until = tokio::time::Instant::now() + patience;
     let mut beat = tokio::time::interval(Duration::from_millis(20));
     loop {
         beat.tick().await;

@@ -20,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     /// How long an SVID of the trust domain lives; it rotates at half of it.
     pub(crate) svid_life: Duration,
+    /// As `serve --force` does.
+    pub(crate) force: bool,
 }
 
 /// SVIDs outlive any jump of the clock that a test makes.
@@ -34,6 +36,7 @@ impl Default for Setup {
             // A test's clients are slower than people.
             limits: Limits { visitor_life: Duration::from_secs(600), ..Limits::default() },
             svid_life: SVID_LIFE,
+            force: false,
         }
     }
 }

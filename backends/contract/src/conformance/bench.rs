@@ -316,5 +316,6 @@ fn catalog(pair: &Pair, agent: &Agent, recipe: Recipe) -> Catalog {
         intents: BTreeMap::from([(pair.intent.clone(), intent)]),
         grants: BTreeMap::from([(pair.clone(), grant)]),
         floors: Floors::default(),
+        drills: BTreeMap::new(),
     }
 }

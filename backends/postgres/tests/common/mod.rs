@@ -4,7 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod proxy;
 pub(crate) mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,6 @@ use leasehold_postgres::PostgresKind;
 use leasehold_postgres::throwaway::{self, Cluster};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
-use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 pub(crate) const ADMIN: &str = "leasehold";
@@ -44,7 +43,16 @@ pub(crate) fn run_again_on_18() {
 /// The one server of this test program.
 pub(crate) struct Site {
     pub(crate) cluster: Cluster,
-    pub(crate) files: TempDir,
+    pub(crate) files: Files,
+}
+
+/// Where its files are: in the server's own folder, which goes with it, since the one server is never dropped.
+pub(crate) struct Files(PathBuf);
+
+impl Files {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
 impl Site {
@@ -52,8 +60,8 @@ impl Site {
     pub(crate) fn shared() -> &'static Self {
         static SITE: OnceLock<Site> = OnceLock::new();
         SITE.get_or_init(|| {
-            let site =
-                Self { cluster: throwaway::start(&bin_dir()).unwrap(), files: TempDir::new().unwrap() };
+            let cluster = throwaway::start(&bin_dir()).unwrap();
+            let site = Self { files: Files(cluster.socket_dir().to_owned()), cluster };
             std::fs::write(site.files.path().join("password"), format!("{ADMIN_PASSWORD}\n")).unwrap();
             std::thread::scope(|scope| scope.spawn(|| site.prepare()).join()).unwrap();
             site

@@ -1,15 +1,9 @@
 //! A primary that dies under load, and its synchronous standby in its place.
 
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt as _, chown};
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use leasehold_postgres::throwaway::{self, Cluster, SUPERUSER, SUPERUSER_PASSWORD};
-use tempfile::TempDir;
+use leasehold_postgres::throwaway::{self, SUPERUSER, SUPERUSER_PASSWORD};
 use tokio_postgres::{Client, NoTls};
 
 use super::super::PostgresStore;
@@ -20,73 +14,6 @@ use crate::store::{Change, Outcome, Store};
 
 /// How often a server is asked again, with 50 ms between, before a test fails.
 const LOOKS: usize = 1200;
-/// An account without rights, since PostgreSQL refuses to run as root.
-const NOBODY: u32 = 65_534;
-
-/// A copy that follows a primary.
-struct Standby {
-    server: Child,
-    port: u16,
-    _folder: TempDir,
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        _ = self.server.kill();
-        _ = self.server.wait();
-    }
-}
-
-impl Standby {
-    fn of(primary: &Cluster) -> Self {
-        let folder = TempDir::with_prefix("leasehold-standby-").unwrap();
-        let data = folder.path().join("data");
-        std::fs::create_dir(&data).unwrap();
-        hand_over(folder.path());
-        hand_over(&data);
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let copied = program("pg_basebackup", folder.path())
-            .args(["-h", "127.0.0.1", "-U", SUPERUSER, "-X", "stream", "-c", "fast", "-R"])
-            .arg("-p")
-            .arg(primary.port().to_string())
-            .arg("-D")
-            .arg(&data)
-            .env("PGPASSWORD", SUPERUSER_PASSWORD)
-            .output()
-            .unwrap();
-        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-        std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let server = program("postgres", folder.path())
-            .arg("-D")
-            .arg(&data)
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { server, port, _folder: folder }
-    }
-}
-
-fn is_root(path: &Path) -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0) && path.exists()
-}
-
-fn hand_over(path: &Path) {
-    if is_root(path) {
-        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-}
-
-fn program(name: &str, folder: &Path) -> Command {
-    let mut command = Command::new(programs().join(name));
-    command.current_dir(folder).stdin(Stdio::null()).env_clear().env("LC_ALL", "C");
-    if is_root(folder) {
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    command
-}
 
 async fn client(port: u16) -> Option<Client> {
     let dsn =
@@ -144,14 +71,14 @@ async fn suspend(root: &Client, broker: &PostgresStore) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_fences_and_a_failover() {
     let primary = throwaway::start(&programs()).unwrap();
-    let standby = Standby::of(&primary);
+    let standby = primary.standby().unwrap();
     let root = client(primary.port()).await.unwrap();
     root.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
     root.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     until(&root, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await;
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().join("store.url");
-    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port);
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
     write_url(&url, &format!("postgres://{SUPERUSER}:{SUPERUSER_PASSWORD}@{hosts}/postgres"));
     let mut brokers = Vec::new();
     for name in ["a", "b", "c"] {
@@ -164,7 +91,7 @@ async fn what_was_acknowledged_survives_fences_and_a_failover() {
     until(&root, "SELECT count(*) > 100 FROM leasehold.leases").await;
     suspend(&root, &brokers[2]).await;
     drop(primary);
-    let promoted = client(standby.port).await.unwrap();
+    let promoted = client(standby.port()).await.unwrap();
     let before = count(&promoted).await;
     promoted.batch_execute("SELECT pg_promote()").await.unwrap();
     until(&promoted, &format!("SELECT count(*) > {} FROM leasehold.leases", before + 200)).await;

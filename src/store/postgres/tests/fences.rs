@@ -1,6 +1,9 @@
 //! Brokers that fall silent, and what they find when they come back.
 
-use leasehold_law::cause::Rank;
+use std::time::Duration;
+
+use leasehold_law::cause::{Cause, Rank};
+use leasehold_law::lease::{LeaseEvent, Reached, Sessions};
 use leasehold_law::subject::{Guard, Subject};
 
 use super::super::super::set::{Place, Set};
@@ -9,7 +12,7 @@ use super::super::batch::key;
 use super::world::Base;
 use crate::store::suite::samples::{draft, lease_change, minting};
 use crate::store::suite::{put, verify_export};
-use crate::store::{Change, DueLease, Outcome, Store, StoreError};
+use crate::store::{Change, DueLease, Foreign, Outcome, Store, StoreError};
 
 const SILENT: &str = "UPDATE leasehold.brokers SET seen_at = seen_at - interval '1 minute' WHERE name = 'a'";
 
@@ -111,16 +114,51 @@ async fn claims_are_disjoint_until_their_broker_falls() {
     );
 }
 
+/// Where this broker does not reach the target another one may.
+#[tokio::test]
+async fn a_try_that_failed_lets_go_of_its_claim() {
+    let base = Base::new().await;
+    let (a, b) = two(&base).await;
+    let minting = minting(1, 1);
+    let at = minting.terms.created_at;
+    let begun = LeaseEvent::RevokeStarted { cause: Cause::Operator, at, handle: None };
+    let dying = minting.apply(&begun).unwrap();
+    put(&a, vec![lease_change(&minting)]).await;
+    put(&a, vec![lease_change(&dying)]).await;
+    let tried = |error: Option<&str>| LeaseEvent::RevokeTried {
+        reached: Reached::Disabled,
+        sessions: Sessions::Reaping,
+        error: error.map(str::to_owned),
+        next_try: at,
+        handle: None,
+    };
+    let due =
+        async || b.due_leases("orders-db", Rank::Security, at.shifted(3_600_000), 9).await.unwrap().len();
+    let waits = dying.apply(&tried(None)).unwrap();
+    put(&a, vec![lease_change(&waits)]).await;
+    assert_eq!(due().await, 0, "its sessions are still arriving: it goes on here");
+    put(&a, vec![lease_change(&waits.apply(&tried(Some("no route to it"))).unwrap())]).await;
+    assert_eq!(due().await, 1);
+}
+
+/// What a broker that is gone left in the middle is looked for at once, by whoever fenced it.
+#[tokio::test]
+async fn who_fences_a_broker_says_so_to_whoever_follows() {
+    let base = Base::new().await;
+    let (a, b) = (base.open("a").await, base.open("b").await);
+    a.herald.abort();
+    base.sql(SILENT).await;
+    let heard = tokio::time::timeout(Duration::from_secs(10), b.foreign_changes()).await;
+    assert_eq!(heard.unwrap(), [Foreign::Fallen]);
+}
+
 #[tokio::test]
 async fn who_condemns_a_lease_claims_it() {
     let base = Base::new().await;
     let (a, b) = two(&base).await;
     let minting = minting(1, 1);
-    let step = leasehold_law::lease::LeaseEvent::RevokeStarted {
-        cause: leasehold_law::cause::Cause::Operator,
-        at: minting.terms.created_at,
-        handle: None,
-    };
+    let at = minting.terms.created_at;
+    let step = LeaseEvent::RevokeStarted { cause: Cause::Operator, at, handle: None };
     let dying = minting.apply(&step).unwrap();
     put(&a, vec![lease_change(&minting)]).await;
     put(&a, vec![lease_change(&dying)]).await;

@@ -1,0 +1,129 @@
+//! What must hold when it is quiet again: by the target's own catalog, by the logins of all who ever had a credential,
+//! and by the journal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use leasehold_proto::v1;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use super::agents::{AGENTS, Granted, Told};
+use super::tell;
+use crate::child::{all_leases, journal};
+use crate::site::{Site, login, works};
+use crate::stopping::{revoke, run};
+use crate::world::{Client, DOMAIN, eventually};
+
+/// A mint is called dead ten seconds after it began, and a broker is given up by the others after thirty.
+const QUIET: Duration = Duration::from_secs(120);
+
+/// Waits until it is quiet, and holds everything that agents were told against what is. Every broker's chain must be
+/// whole. Afterwards all is revoked, and nothing may be left.
+pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Client]) {
+    let (mut admin, begun) = (brokers[0].clone(), Instant::now());
+    let leases = until_quiet(site, mark, &admin).await;
+    let quiet = begun.elapsed();
+    let leases: BTreeMap<_, _> = leases.into_iter().map(|lease| (lease.id.clone(), lease)).collect();
+    let active: BTreeSet<_> =
+        leases.values().filter(|lease| is_active(lease)).map(|lease| &lease.task).collect();
+    for (id, is_ended) in &told.tasks {
+        let task = admin.tasks.get_task(v1::GetTaskRequest { task: id.clone() }).await;
+        let task =
+            task.unwrap_or_else(|status| panic!("{id} was opened and is lost: {status:?}")).into_inner();
+        let ended = task.state() == v1::TaskState::Ended;
+        assert!(ended || !is_ended, "{id} was ended and is not: {task:?}");
+        assert!(!ended || !active.contains(id), "{id} has ended and has a live lease");
+    }
+    for id in &told.released {
+        assert_eq!(leases[id].state(), v1::LeaseState::Revoked, "{id} was given back");
+    }
+    let alive = credentials_are_as_said(&told.granted, &leases).await;
+    for broker in brokers {
+        journal(broker).await;
+    }
+    tell(&format!(
+        "{mark}: quiet after {quiet:?}, all looked at after {:?}; {} tasks, {} leases, {} credentials handed over, \
+         {alive} of them alive, {} active leases",
+        begun.elapsed(),
+        told.tasks.len(),
+        leases.len(),
+        told.granted.len(),
+        leases.values().filter(|lease| is_active(lease)).count(),
+    ));
+    ends_empty(site, mark, &mut admin).await;
+}
+
+/// Nothing is under way, and the target's catalog holds a role for each active lease, and no other.
+async fn until_quiet(site: &Site, mark: &str, admin: &Client) -> Vec<v1::Lease> {
+    let until = Instant::now() + QUIET;
+    let mut beat = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        beat.tick().await;
+        let leases = all_leases(admin).await;
+        let moving: Vec<_> = leases.iter().filter(|lease| is_moving(lease)).collect();
+        let expected = leases.iter().filter(|lease| is_active(lease)).map(|lease| lease.principal.clone());
+        let (expected, roles): (BTreeSet<_>, BTreeSet<_>) =
+            (expected.collect(), site.roles(mark).await.into_iter().collect());
+        if moving.is_empty() && expected == roles {
+            return leases;
+        }
+        let orphans: Vec<_> = roles.difference(&expected).collect();
+        let missing: Vec<_> = expected.difference(&roles).collect();
+        assert!(
+            Instant::now() < until,
+            "never quiet: under way {moving:#?}, roles without a live lease {orphans:?}, live leases without a role \
+             {missing:?}"
+        );
+    }
+}
+
+fn is_active(lease: &v1::Lease) -> bool {
+    lease.state() == v1::LeaseState::Active
+}
+
+/// On its way to another state, or so soon at its end that it would move while one looks.
+fn is_moving(lease: &v1::Lease) -> bool {
+    let length =
+        lease.expires_at.as_ref().zip(lease.created_at.as_ref()).map(|(end, at)| end.seconds - at.seconds);
+    match lease.state() {
+        v1::LeaseState::Active => length.is_some_and(|length| length < 300),
+        v1::LeaseState::Refused | v1::LeaseState::Revoked | v1::LeaseState::Lapsed => false,
+        v1::LeaseState::Unspecified
+        | v1::LeaseState::Awaiting
+        | v1::LeaseState::Minting
+        | v1::LeaseState::Renewing
+        | v1::LeaseState::Revoking
+        | v1::LeaseState::Residual => true,
+    }
+}
+
+/// A credential logs in exactly where its lease is active, and of one request at most one does. Gives how many do.
+async fn credentials_are_as_said(granted: &[Granted], leases: &BTreeMap<String, v1::Lease>) -> usize {
+    let mut alive: BTreeMap<&(String, String), Vec<&str>> = BTreeMap::new();
+    for one in granted {
+        let lease = leases.get(&one.lease);
+        let lease = lease.unwrap_or_else(|| panic!("{} was granted and is lost", one.lease));
+        let answer = login(&one.login).await;
+        match &answer {
+            Ok(_) => alive.entry(&one.request).or_default().push(&one.lease),
+            Err(error) => assert_eq!(error.code(), Some(&SqlState::INVALID_PASSWORD), "{error}: {lease:?}"),
+        }
+        assert_eq!(answer.is_ok(), is_active(lease), "whether its credential logs in: {lease:?}");
+        if let Some(session) = one.session.as_ref().filter(|_| !is_active(lease)) {
+            assert!(!works(session).await, "a session outlived its lease: {lease:?}");
+        }
+    }
+    for (request, leases) in &alive {
+        assert_eq!(leases.len(), 1, "{request:?} has more than one live credential: {leases:?}");
+    }
+    alive.len()
+}
+
+async fn ends_empty(site: &Site, mark: &str, admin: &mut Client) {
+    for agent in AGENTS {
+        let id = format!("spiffe://{DOMAIN}/agent/{agent}");
+        run(admin, revoke(v1::selector::Kind::Agent(id))).await.unwrap();
+    }
+    eventually("nothing is left", || async { site.roles(mark).await.is_empty() }).await;
+}
