@@ -27,6 +27,9 @@ const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// SVIDs are dated back like SPIRE's, against clocks that differ a little.
 const BACKDATE: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Path of the broker's SPIFFE ID. Its SVID names `leasehold.<trust domain>` as a host too, as SPIRE writes it for an
+/// entry with a DNS name: TLS clients that know no SPIFFE ID check that (docs/interop.md).
+const BROKER_PATH: &str = "/leasehold";
 
 /// What kind of leaf to sign. All but `Good` are refused by a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,9 +249,16 @@ fn names(id: &str, shape: Shape) -> Result<Vec<SanType>, DevError> {
         Shape::NoUri => vec![SanType::DnsName("localhost".try_into()?)],
         Shape::NoPath => vec![uri(&domain())?],
         Shape::Good | Shape::Expired | Shape::NotYetValid | Shape::NoBasicConstraints | Shape::NoKeyUsage => {
-            vec![uri(id)?]
+            std::iter::once(uri(id)).chain(host(id)).collect::<Result<_, _>>()?
         }
     })
+}
+
+/// The host name that goes with the broker's id.
+fn host(id: &str) -> Option<Result<SanType, DevError>> {
+    let trust_domain = id.strip_prefix("spiffe://")?.strip_suffix(BROKER_PATH)?;
+    let name = format!("leasehold.{trust_domain}");
+    Some(name.try_into().map(SanType::DnsName).map_err(DevError::from))
 }
 
 fn uri(text: &str) -> Result<SanType, DevError> {
@@ -308,6 +318,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = DevCa::load_or_create(dir.path(), "prod.example", NOW);
         assert!(matches!(made, Err(DevError::NotADevTrustDomain { .. })), "{made:?}");
+    }
+
+    #[test]
+    fn the_broker_alone_names_a_host() {
+        let ca = DevCa::generate(DOMAIN, NOW).unwrap();
+        let names = |path: &str| {
+            let svid = ca.sign(path, Shape::Good, NOW, HOUR).unwrap();
+            let (_, leaf) = x509_parser::parse_x509_certificate(svid.certificate()).unwrap();
+            let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
+            names.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let broker = ["URI(spiffe://t.leasehold.test/leasehold)", "DNSName(leasehold.t.leasehold.test)"];
+        assert_eq!(names("/leasehold"), broker);
+        assert_eq!(names("/agent/leasehold"), ["URI(spiffe://t.leasehold.test/agent/leasehold)"]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod engine;
 mod faults;
 mod flow;
 mod hidden;
+mod interop;
 mod leases;
 mod load;
 mod matrix;

@@ -27,8 +27,6 @@ pub(crate) use setup::{MovedTime, Setup, TargetEntropy, WRITES};
 
 /// The trust domain of every test.
 pub(crate) const DOMAIN: &str = "suite.leasehold.test";
-/// SVIDs outlive any jump of the clock that a test makes.
-const SVID_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No test waits so long unless it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -72,7 +70,7 @@ impl World {
     pub(crate) async fn prepare(setup: &Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now: leasehold::identity::Now = Arc::new(|| SystemTime.wall());
-        let domain = DevTrustDomain::open(&dir.path().join("dev"), DOMAIN, SVID_LIFE, now).unwrap();
+        let domain = DevTrustDomain::open(&dir.path().join("dev"), DOMAIN, setup.svid_life, now).unwrap();
         let mut identities = Vec::new();
         for (name, path) in IDENTITIES {
             identities.push(((*name).to_owned(), domain.serve(name, path).await.unwrap()));

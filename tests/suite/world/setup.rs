@@ -18,9 +18,14 @@ pub(crate) struct Setup {
     pub(crate) policy: String,
     pub(crate) orders: Settings,
     pub(crate) limits: Limits,
+    /// How long an SVID of the trust domain lives; it rotates at half of it.
+    pub(crate) svid_life: Duration,
     /// As `serve --force` does.
     pub(crate) force: bool,
 }
+
+/// SVIDs outlive any jump of the clock that a test makes.
+const SVID_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Default for Setup {
     fn default() -> Self {
@@ -30,6 +35,7 @@ impl Default for Setup {
             orders: Settings::of(Grade::Exact),
             // A test's clients are slower than people.
             limits: Limits { visitor_life: Duration::from_secs(600), ..Limits::default() },
+            svid_life: SVID_LIFE,
             force: false,
         }
     }
