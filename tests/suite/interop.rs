@@ -20,6 +20,7 @@ const AGENT: &str = "triage";
 const ID: &str = "spiffe://suite.leasehold.test/agent/triage";
 
 #[tokio::test]
+#[ignore = "builds programs from package registries, for minutes: tests/run interop"]
 async fn a_go_agent_works_through_a_rotation() {
     match go().await {
         Ok(tool) => works_through_a_rotation(&tool).await,
@@ -28,6 +29,7 @@ async fn a_go_agent_works_through_a_rotation() {
 }
 
 #[tokio::test]
+#[ignore = "builds programs from package registries, for minutes: tests/run interop"]
 async fn a_python_agent_works_through_a_rotation() {
     match python().await {
         Ok(tool) => works_through_a_rotation(&tool).await,
