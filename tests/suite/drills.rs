@@ -135,6 +135,27 @@ async fn what_does_not_hold_is_named_by_its_step() {
     has_passed(&drill(&mut admin, "orders").await.unwrap());
 }
 
+/// What has ended by itself is refused too, killed or not.
+#[tokio::test]
+async fn a_refusal_at_the_credential_s_own_end_proves_nothing() {
+    let world = World::new().await;
+    let mut admin = world.admin().await;
+    let gate = Gate::default();
+    world.orders.faults.add(Rule::once(Call::Revoke, Fault::Hold(gate.clone())));
+    let mut told = begin(&mut admin, "orders").await.unwrap();
+    gate.arrival().await;
+    world.pass(120);
+    gate.open();
+    let mut last = None;
+    while let Some(progress) = told.message().await.unwrap() {
+        last = progress.drill;
+    }
+    let drill = last.unwrap();
+    assert_eq!((drill.state(), drill.failed_step()), (v1::DrillState::Failed, v1::DrillStep::Refuse));
+    assert!(!drill.alive && drill.why.contains("proves nothing"), "{drill:?}");
+    assert_eq!(World::principals(&world.orders), 0);
+}
+
 #[tokio::test]
 async fn what_is_frozen_or_cannot_be_drilled_is_refused_and_nothing_is_minted() {
     let setup =

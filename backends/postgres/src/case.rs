@@ -20,6 +20,8 @@ pub(crate) struct Case<'a> {
     pub(crate) disabled: bool,
     /// Whether something depends on the role, so that it cannot simply be dropped.
     pub(crate) owns: bool,
+    /// Whether its role was dropped.
+    pub(crate) dropped: bool,
     /// Whether every step was taken.
     pub(crate) done: bool,
     pub(crate) report: RevokeReport,
@@ -45,7 +47,7 @@ impl<'a> Case<'a> {
             remains: Vec::new(),
             unasked: false,
         };
-        Self { order, handle, role: None, disabled: false, owns: false, done: false, report }
+        Self { order, handle, role: None, disabled: false, owns: false, dropped: false, done: false, report }
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -12,6 +12,8 @@ pub(crate) const TOO_POWERFUL: &str = "LH002";
 pub(crate) const ABSENT: &str = "LH003";
 /// Raised by our own functions: the role is disabled.
 pub(crate) const DISABLED: &str = "LH004";
+/// Ours: the call's time was over before it was asked. The next call has it again.
+const NO_TURN: &str = "LH005";
 
 /// Why a statement or a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,12 @@ impl Failure {
     /// The server did not answer.
     pub(crate) fn silent(what: impl Into<String>) -> Self {
         Self { code: None, what: what.into() }
+    }
+
+    /// It was never asked, since others took the time that the call had.
+    pub(crate) fn no_turn() -> Self {
+        let what = "it had no turn in this call, and has one in the next".to_owned();
+        Self { code: Some(NO_TURN.to_owned()), what }
     }
 
     /// Whether the server gave this code.
@@ -60,8 +68,8 @@ impl Failure {
     /// The message with its code.
     pub(crate) fn text(&self) -> String {
         match &self.code {
-            Some(code) => format!("{} (SQLSTATE {code})", self.what),
-            None => self.what.clone(),
+            Some(code) if code != NO_TURN => format!("{} (SQLSTATE {code})", self.what),
+            Some(_) | None => self.what.clone(),
         }
     }
 }

@@ -23,8 +23,12 @@ const SELF: &str = "SELECT current_setting('server_version') AS version, \
       rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, \
       has_language_privilege(current_user, 'plpgsql', 'USAGE') AS plpgsql, \
       coalesce(current_setting('createrole_self_grant', true), '') AS self_grant, \
-      (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()) AS prepared \
+      current_setting('max_prepared_transactions')::int4 AS preparable \
     FROM pg_roles WHERE rolname = current_user";
+
+/// What leaves a lease nothing that outlives its sessions. With one prepared, a server refuses to start on 0.
+const NOTHING_PREPARED: &str = "ALTER SYSTEM SET max_prepared_transactions = 0; -- the default; then end what \
+    pg_prepared_xacts lists, and restart the server";
 
 /// The login as the server has it.
 struct Login {
@@ -36,7 +40,8 @@ struct Login {
     /// Attributes that minting does not need.
     extra: Vec<&'static str>,
     self_grant: String,
-    prepared: i64,
+    /// `max_prepared_transactions`.
+    preparable: i32,
 }
 
 /// The server's time, what the broker lacks, and what is wider than it should be.
@@ -112,7 +117,7 @@ impl Login {
             plpgsql: column(&row, "plpgsql")?,
             extra,
             self_grant: column(&row, "self_grant")?,
-            prepared: column(&row, "prepared")?,
+            preparable: column(&row, "preparable")?,
         })
     }
 
@@ -137,6 +142,14 @@ impl Login {
                 format!("GRANT USAGE ON LANGUAGE plpgsql TO {user};"),
             );
         }
+        if self.preparable > 0 {
+            let what = format!(
+                "a server without prepared transactions, of which `max_prepared_transactions` allows {}: one that a \
+                lease leaves keeps its role locked, with no session that could be ended, so that nothing could kill it",
+                self.preparable
+            );
+            lacks(&what, NOTHING_PREPARED.to_owned());
+        }
         missing
     }
 
@@ -155,12 +168,6 @@ impl Login {
             warnings.push(format!(
                 "`createrole_self_grant` gives the broker the rights of leases: {}",
                 self.self_grant
-            ));
-        }
-        if self.prepared > 0 {
-            let n = self.prepared;
-            warnings.push(format!(
-                "{n} prepared transactions; a lease's outlives it, so set max_prepared_transactions = 0"
             ));
         }
         warnings

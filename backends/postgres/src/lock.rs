@@ -31,12 +31,28 @@ pub(crate) fn take<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     format!("SELECT pg_advisory_xact_lock(key) FROM unnest('{{{}}}'::int8[]) AS key", keys.join(","))
 }
 
+/// What a statement needs for itself.
+pub(crate) struct Wanted<'a> {
+    /// The names whose locks it takes.
+    pub(crate) names: &'a [&'a str],
+    /// The roles that it changes.
+    pub(crate) oids: &'a [u32],
+    /// The process of the session that runs it, where nobody may keep that waiting by whatever else it is.
+    pub(crate) session: Option<i32>,
+}
+
 /// Ends the sessions of anybody else who holds or awaits these locks, or holds the roles themselves, as a change that
-/// names them and is never committed does. Any login may take any advisory lock, and nobody but the broker has business
-/// with these: a stranger must not be able to keep a revocation from its proof.
-async fn evict(conn: &mut Conn<'_>, names: &[&str], oids: &[u32]) -> Result<(), Failure> {
-    let keys: Vec<i64> = names.iter().map(|name| key(name)).collect();
-    conn.rows(EVICT, &[(&keys, Type::INT8_ARRAY), (&oids, Type::OID_ARRAY)]).await.map(drop)
+/// names them and is never committed does, or stands before our session in a queue. Any login may take any advisory
+/// lock, and nobody but the broker has business with these: a stranger must not be able to keep a revocation from its
+/// proof.
+async fn evict(conn: &mut Conn<'_>, wanted: &Wanted<'_>) -> Result<(), Failure> {
+    let keys: Vec<i64> = wanted.names.iter().map(|name| key(name)).collect();
+    let params = [
+        (&keys as _, Type::INT8_ARRAY),
+        (&wanted.oids as _, Type::OID_ARRAY),
+        (&wanted.session as _, Type::INT4),
+    ];
+    conn.rows(EVICT, &params).await.map(drop)
 }
 
 /// Has a statement done while a second connection ends whoever keeps its locks: strangers on the advisory lock or on the
@@ -44,8 +60,7 @@ async fn evict(conn: &mut Conn<'_>, names: &[&str], oids: &[u32]) -> Result<(), 
 /// in the server's queue meanwhile, so that it is next, however soon they come back.
 pub(crate) async fn against_holders<T>(
     server: &Server,
-    names: &[&str],
-    oids: &[u32],
+    wanted: &Wanted<'_>,
     statement: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let mut waiting = pin!(statement);
@@ -55,8 +70,8 @@ pub(crate) async fn against_holders<T>(
     loop {
         // Between two looks others may have it.
         let Ok(mut second) = server.conn(Lane::Others).await else { return waiting.await };
-        let evicted = evict(&mut second, names, oids).await;
-        let ended = sessions::end_once(&mut second, oids).await;
+        let evicted = evict(&mut second, wanted).await;
+        let ended = sessions::end_once(&mut second, wanted.oids).await;
         drop(second);
         if [evicted.err(), ended.err()].into_iter().flatten().any(|failure| failure.is_silent()) {
             return waiting.await;
@@ -79,7 +94,8 @@ const EVICT: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a 
       (l.locktype = 'advisory' AND l.objsubid = 1 \
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
         AND ((l.classid::int8 << 32) | l.objid::int8) = ANY($1)) \
-      OR (l.locktype = 'object' AND l.database = 0 AND l.classid = 'pg_authid'::regclass AND l.objid = ANY($2)))";
+      OR (l.locktype = 'object' AND l.database = 0 AND l.classid = 'pg_authid'::regclass AND l.objid = ANY($2)) \
+      UNION ALL SELECT unnest(pg_blocking_pids($3)))";
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use crate::Postgres;
 use crate::client::{Lane, column};
 use crate::error::Failure;
-use crate::lock;
+use crate::lock::{self, Wanted};
 use crate::quote::{ident, like_prefix, literal};
 use crate::setup;
 
@@ -93,6 +93,7 @@ pub(crate) async fn claim(backend: &Postgres, claim: &Claim) -> Result<(), Backe
         text = literal(&text),
     );
     let mut conn = backend.server.conn(Lane::Others).await?;
-    let claimed = lock::against_holders(&backend.server, &[OWNER], &[], conn.run(&statements)).await;
+    let wanted = Wanted { names: &[OWNER], oids: &[], session: None };
+    let claimed = lock::against_holders(&backend.server, &wanted, conn.run(&statements)).await;
     claimed.map_err(|failure| failure.sorted(backend.server.label()))
 }

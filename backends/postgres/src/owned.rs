@@ -37,7 +37,7 @@ pub(crate) async fn settle(
 
 /// Each statement of the transaction takes no longer than this, and waits no longer for any lock, nor than it would by
 /// itself.
-fn limits(within: Duration) -> String {
+pub(crate) fn limits(within: Duration) -> String {
     let (whole, locks) = (within.min(STATEMENT).as_millis(), within.min(LOCK).as_millis());
     format!("SET LOCAL statement_timeout = {whole}; SET LOCAL lock_timeout = {locks}")
 }

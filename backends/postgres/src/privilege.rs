@@ -17,6 +17,8 @@ pub(crate) struct Rights {
     pub(crate) version: i32,
     /// The login's own name, as the server has it.
     pub(crate) user: String,
+    /// The process of the session that was asked.
+    pub(crate) session: i32,
     /// Whether its sessions may make the functions that mint.
     pub(crate) may_mint: bool,
     may_signal: bool,
@@ -24,6 +26,7 @@ pub(crate) struct Rights {
 }
 
 const QUERY: &str = "SELECT current_setting('server_version_num')::int4 AS version, current_user::text AS user, \
+    pg_backend_pid() AS session, \
     has_database_privilege(current_database(), 'TEMPORARY') AS may_mint, \
     pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS may_signal, \
     pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS may_see";
@@ -35,6 +38,7 @@ impl Rights {
         Ok(Self {
             version: column(&row, "version")?,
             user: column(&row, "user")?,
+            session: column(&row, "session")?,
             may_mint: column(&row, "may_mint")?,
             may_signal: column(&row, "may_signal")?,
             may_see: column(&row, "may_see")?,

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use crate::Postgres;
 use crate::client::{Lane, column};
-use crate::lock;
+use crate::lock::{self, Wanted};
 use crate::session::RENEW;
 
 /// Moves the end, and reads it back.
@@ -23,7 +23,8 @@ pub(crate) async fn renew(backend: &Postgres, order: &RenewOrder) -> Result<Rene
         (&ttl as _, Type::INT8),
     ];
     let mut conn = backend.server.conn(Lane::Mints).await?;
-    let moved = lock::against_holders(&backend.server, &[name], &[], conn.row(RENEW, &params)).await;
+    let wanted = Wanted { names: &[name], oids: &[], session: None };
+    let moved = lock::against_holders(&backend.server, &wanted, conn.row(RENEW, &params)).await;
     let left = moved.and_then(|row| column::<i64>(&row, "remaining"));
     let left = left.map_err(|failure| failure.sorted(backend.server.label()))?;
     Ok(Renewed { ttl: Span(u64::try_from(left).unwrap_or(0)) })

@@ -1,5 +1,7 @@
-//! Revoking, in the order that attacks taught (RULES R-7): membership, login, sessions, logins that are half-way,
-//! the role, a read-back under the lock that mints take, and last the roles that own something.
+//! Revoking, in the order that attacks taught (RULES R-7): login, sessions, logins that are half-way, the role, the
+//! membership of what stays, a read-back under the lock that mints take, and last the roles that own something.
+//!
+//! Nothing that a stranger can hold comes before the login and the sessions, and no step takes the call's whole time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use leasehold_backend::{RevokeOrder, RevokeReport};
 use leasehold_law::lease::Reached;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -16,7 +18,7 @@ use crate::case::{Case, Role, View};
 use crate::client::{Conn, Lane, column};
 use crate::error::Failure;
 use crate::issue::label;
-use crate::lock;
+use crate::lock::{self, Wanted};
 use crate::owned;
 use crate::privilege::Rights;
 use crate::quote::{array, ident, idents};
@@ -25,18 +27,29 @@ use crate::sessions;
 /// Most roles that one transaction touches: each costs room in the server's table of locks.
 const CHUNK: usize = 64;
 
+/// How long a call takes over refusing logins, where they cannot be refused at once.
+const DISABLE: Duration = Duration::from_secs(8);
+/// How long a call begins new steps: it tells how far it came well before its caller gives it up, which is after 30 s.
+const WALK: Duration = Duration::from_secs(18);
+/// What cannot be done with the others is tried alone, for no longer than this a lock: its holders were ended already,
+/// where they can be.
+const LOCK_ALONE: Duration = Duration::from_millis(200);
+
 /// How long a call sees to what roles own, where it has others to report on, and where it has not. A clean-up that takes
 /// longer has its time in a call of its own.
 const OWNED_BESIDE: Duration = Duration::from_secs(1);
 const OWNED_ALONE: Duration = Duration::from_secs(10);
 /// A clean-up is not begun in less.
 const OWNED_LEAST: Duration = Duration::from_millis(50);
+/// How long the others wait for a new connection, where a clean-up used up the old one.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Revokes each of these; one report an order, in their order.
 pub(crate) async fn revoke(backend: &Postgres, orders: &[RevokeOrder]) -> Vec<RevokeReport> {
     if orders.is_empty() {
         return Vec::new();
     }
+    let until = Instant::now() + WALK;
     let mut conn = match backend.server.conn_or_why(Lane::Revokes).await {
         Ok(conn) => conn,
         Err(none) => {
@@ -45,7 +58,7 @@ pub(crate) async fn revoke(backend: &Postgres, orders: &[RevokeOrder]) -> Vec<Re
         }
     };
     let mut cases: Vec<_> = orders.iter().map(Case::new).collect();
-    let walk = Walk { backend, conn: &mut conn };
+    let walk = Walk { backend, conn: &mut conn, until, session: None };
     if let Err(failure) = walk.all(&mut cases).await {
         let error = failure.sorted(backend.server.label());
         cases.iter_mut().filter(|case| !case.done).for_each(|case| case.fail(&error));
@@ -55,19 +68,25 @@ pub(crate) async fn revoke(backend: &Postgres, orders: &[RevokeOrder]) -> Vec<Re
 
 /// The steps, on one connection. A failure that they return is the connection's: everything else stays in its case.
 struct Walk<'a, 'b> {
-    backend: &'a Postgres,
+    backend: &'b Postgres,
     conn: &'a mut Conn<'b>,
+    /// When no new step is begun any more.
+    until: Instant,
+    /// The process of the connection's session.
+    session: Option<i32>,
 }
 
 impl Walk<'_, '_> {
     /// What roles own comes last: whatever it takes, the others are proven by then.
     async fn all(mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
         let rights = Rights::read(self.conn).await?;
+        self.session = Some(rights.session);
         self.find(cases).await?;
         self.find_absent(cases).await?;
         self.disable(cases).await?;
         self.cut(cases, &rights).await?;
         self.remove(cases).await?;
+        self.leave(cases).await?;
         self.read_back(picked(cases, |case| !case.owns)).await?;
         self.remove_owners(cases, &rights).await?;
         self.read_back(picked(cases, |case| case.owns)).await
@@ -118,15 +137,10 @@ impl Walk<'_, '_> {
         if landed { self.find(cases).await } else { Ok(()) }
     }
 
-    /// Membership first, which acts on open sessions at their next statement; then the login, committed alone: a login
-    /// that comes between it and the cut must see it.
+    /// The login first, committed alone: a login that comes between it and the cut must see it.
     async fn disable(&mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
-        let member = |case: &Case<'_>| case.role.as_ref().is_some_and(|role| !role.groups.is_empty());
-        self.each(picked(cases, member), leave_sql, |case, outcome| {
-            case.note(outcome, "its memberships could not be revoked");
-        })
-        .await?;
-        self.each(picked(cases, |case| case.role.is_some()), disable_sql, |case, outcome| {
+        let until = Instant::now() + DISABLE;
+        self.each(picked(cases, |case| case.role.is_some()), until, disable_sql, |case, outcome| {
             case.disabled = case.note(outcome, "its login could not be refused");
             if case.disabled {
                 case.report.reached = Reached::Disabled;
@@ -162,9 +176,20 @@ impl Walk<'_, '_> {
     /// Drops the roles that are cut, under the lock that mints take.
     async fn remove(&mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
         let is_cut = |case: &Case<'_>| case.role.is_some() && case.report.reached == Reached::Cut;
-        self.each(picked(cases, is_cut), drop_sql, |case, outcome| match outcome {
+        self.each(picked(cases, is_cut), self.until, drop_sql, |case, outcome| match outcome {
             Err(failure) if failure.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => case.owns = true,
-            other => _ = case.note(other, "its role could not be dropped"),
+            other => case.dropped = case.note(other, "its role could not be dropped"),
+        })
+        .await
+    }
+
+    /// What stays is no member of anything: not before the login and the sessions, since from 16 on this waits for
+    /// whoever has the group in hand.
+    async fn leave(&mut self, cases: &mut [Case<'_>]) -> Result<(), Failure> {
+        let stays =
+            |case: &Case<'_>| !case.dropped && case.role.as_ref().is_some_and(|role| !role.groups.is_empty());
+        self.each(picked(cases, stays), self.until, leave_sql, |case, outcome| {
+            case.note(outcome, "its memberships could not be revoked");
         })
         .await
     }
@@ -175,16 +200,39 @@ impl Walk<'_, '_> {
         let alone = cases.iter().all(|case| case.owns);
         let deadline = Instant::now() + if alone { OWNED_ALONE } else { OWNED_BESIDE };
         let mut owners = picked(cases, |case| case.owns);
-        let first = self.backend.turns.fetch_add(1, Ordering::Relaxed).checked_rem(owners.len());
-        owners.rotate_left(first.unwrap_or_default());
+        self.rotate(&mut owners);
         for case in owners {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.min(self.until).saturating_duration_since(Instant::now());
             if left < OWNED_LEAST {
                 case.report.remains = vec!["what it owns had no turn yet".to_owned()];
                 continue;
             }
-            self.remove_owner(case, rights, left).await?;
+            // Each statement's own bound is less, so that the server's answer is heard where one of them is slow.
+            match timeout(left, self.remove_owner(case, rights, left * 3 / 4)).await {
+                Ok(done) => done?,
+                Err(_) => {
+                    case.report.remains =
+                        vec!["what it owns takes longer than this call had for it".to_owned()];
+                    self.reconnect().await?;
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// What comes first changes from call to call, so that nothing is always last.
+    fn rotate<T>(&self, cases: &mut [T]) {
+        let first = self.backend.turns.fetch_add(1, Ordering::Relaxed).checked_rem(cases.len());
+        cases.rotate_left(first.unwrap_or_default());
+    }
+
+    /// A connection that owes an answer is of no more use.
+    async fn reconnect(&mut self) -> Result<(), Failure> {
+        let none = |why: String| Failure::silent(why);
+        let conn = timeout(AGAIN, self.backend.server.conn(Lane::Revokes)).await;
+        let conn = conn.map_err(|_| none("no new connection in time".to_owned()))?;
+        *self.conn = conn.map_err(|error| none(error.to_string()))?;
+        self.session = None;
         Ok(())
     }
 
@@ -197,7 +245,7 @@ impl Walk<'_, '_> {
     ) -> Result<(), Failure> {
         let settings = &self.backend.settings;
         let settled = owned::settle(self.conn, settings, rights, case.role_name(), within).await;
-        let sql = drop_sql(&[&mut *case]);
+        let sql = format!("{}; {}", owned::limits(within), drop_sql(&[&mut *case]));
         let dropped = self.run_over(&[&mut *case], &sql).await;
         let Err(failure) = dropped else { return Ok(()) };
         if failure.is_silent() {
@@ -246,7 +294,8 @@ impl Walk<'_, '_> {
         );
         let (names, oids) = concerned(cases);
         let answer = self.conn.run_for_value(&query);
-        let text = lock::against_holders(&self.backend.server, &names, &oids, answer).await?;
+        let wanted = Wanted { names: &names, oids: &oids, session: self.session };
+        let text = lock::against_holders(&self.backend.server, &wanted, answer).await?;
         let text = text.unwrap_or_default();
         serde_json::from_str(&text)
             .map_err(|error| Failure::silent(format!("an unreadable read-back: {error}")))
@@ -257,35 +306,47 @@ impl Walk<'_, '_> {
     async fn each(
         &mut self,
         mut cases: Vec<&mut Case<'_>>,
+        until: Instant,
         statements: impl Fn(&[&mut Case<'_>]) -> String,
         mut settle: impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
         cases.sort_by_key(|case| lock::key(case.name()));
+        let mut apart = Vec::new();
         for chunk in cases.chunks_mut(CHUNK) {
+            if Instant::now() >= until {
+                apart.extend(chunk);
+                continue;
+            }
             match self.run_over(chunk, &statements(chunk)).await {
                 Ok(()) => chunk.iter_mut().for_each(|case| settle(case, Ok(()))),
                 Err(failure) if failure.is_silent() => return Err(failure),
                 Err(failure) => match chunk {
                     [case] => settle(case, Err(failure)),
-                    _ => self.one_by_one(chunk, &statements, &mut settle).await?,
+                    _ => apart.extend(chunk),
                 },
             }
         }
-        Ok(())
+        self.one_by_one(apart, until, statements, settle).await
     }
 
     async fn one_by_one(
         &mut self,
-        cases: &mut [&mut Case<'_>],
-        statements: &impl Fn(&[&mut Case<'_>]) -> String,
-        settle: &mut impl FnMut(&mut Case<'_>, Result<(), Failure>),
+        mut cases: Vec<&mut &mut Case<'_>>,
+        until: Instant,
+        statements: impl Fn(&[&mut Case<'_>]) -> String,
+        mut settle: impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
-        for case in cases.chunks_mut(1) {
-            let outcome = self.run_over(case, &statements(case)).await;
-            match (outcome, case) {
-                (Err(failure), _) if failure.is_silent() => return Err(failure),
-                (outcome, [case]) => settle(case, outcome),
-                (_, _) => {}
+        self.rotate(&mut cases);
+        for case in cases {
+            if Instant::now() >= until {
+                settle(case, Err(Failure::no_turn()));
+                continue;
+            }
+            let one = [&mut **case];
+            let sql = format!("SET LOCAL lock_timeout = {}; {}", LOCK_ALONE.as_millis(), statements(&one));
+            match self.run_over(&one, &sql).await {
+                Err(failure) if failure.is_silent() => return Err(failure),
+                outcome => settle(case, outcome),
             }
         }
         Ok(())
@@ -294,8 +355,8 @@ impl Walk<'_, '_> {
     /// Runs statements about these cases, whoever sits on what they lock.
     async fn run_over(&mut self, cases: &[&mut Case<'_>], statements: &str) -> Result<(), Failure> {
         let (names, oids) = concerned(cases);
-        let run = self.conn.run(statements);
-        lock::against_holders(&self.backend.server, &names, &oids, run).await
+        let wanted = Wanted { names: &names, oids: &oids, session: self.session };
+        lock::against_holders(&self.backend.server, &wanted, self.conn.run(statements)).await
     }
 }
 

@@ -6,15 +6,16 @@
 mod common;
 
 use leasehold_backend::conformance::{Bench, Leased, Outcome, Session as _, run};
-use leasehold_backend::{BackendError, RevokeReport};
+use leasehold_backend::{BackendError, Missing, RevokeReport};
 use leasehold_law::lease::{Reached, Sessions};
 use leasehold_law::time::Span;
+use leasehold_postgres::throwaway::{self, Cluster, SUPERUSER};
 use serde_json::{Map, Value, json};
 use tokio_postgres::{Client, NoTls};
 
 use common::agent::{Open, config, login};
 use common::server::Server;
-use common::{GROUP, Site, open};
+use common::{GROUP, Site, bin_dir, open};
 
 #[test]
 fn all_of_it_on_postgresql_18() {
@@ -194,4 +195,33 @@ async fn a_login_that_may_make_nothing_temporary_is_told_what_it_lacks() {
         bench.issue().await.map(drop)
     })
     .await;
+}
+
+/// Restarts a server with this many prepared transactions allowed, and gives what the broker lacks on it.
+async fn lacks_with(cluster: &mut Cluster, prepared: u32) -> Vec<Missing> {
+    let (root, connection) =
+        tokio_postgres::connect(&cluster.superuser_dsn("postgres"), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    root.batch_execute(&format!("ALTER SYSTEM SET max_prepared_transactions = {prepared}")).await.unwrap();
+    cluster.halt().unwrap();
+    cluster.resume().unwrap();
+    let table = json!({
+        "backend": "postgres",
+        "connect": { "host": "127.0.0.1", "port": cluster.port(), "dbname": "postgres" },
+        "tls": "disable",
+        "admin": { "user": SUPERUSER, "password_file": cluster.socket_dir().join("password") },
+        "accept_superuser": "nothing lies in it",
+    });
+    open(table.as_object().unwrap()).health(&[]).await.unwrap().missing_privileges
+}
+
+/// What a lease has prepared keeps its role locked, with no session to end: where that may be, nothing is to be minted.
+#[tokio::test]
+async fn a_server_that_takes_prepared_transactions_is_not_minted_in() {
+    let mut cluster = throwaway::start(&bin_dir()).unwrap();
+    let lacks = lacks_with(&mut cluster, 5).await;
+    assert_eq!(lacks.len(), 1, "{lacks:?}");
+    assert!(lacks[0].what.contains("`max_prepared_transactions` allows 5"), "{lacks:?}");
+    assert!(lacks[0].fix.starts_with("ALTER SYSTEM SET max_prepared_transactions = 0;"), "{lacks:?}");
+    assert_eq!(lacks_with(&mut cluster, 0).await.len(), 0);
 }

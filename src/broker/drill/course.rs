@@ -8,7 +8,7 @@ use leasehold_law::drill::{Drill, Failure, Plan, Step, Taken};
 use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::request::{LeaseRequest, RequestId};
 use leasehold_law::task::Task;
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::mpsc;
 
 use super::driller;
@@ -21,6 +21,10 @@ use crate::broker::{Broker, Requested};
 /// The name of the one request in the task of a drill.
 const REQUEST: &str = "drill";
 
+/// A refusal this short before the credential's own end, or later, proves nothing: it may have ended by itself, by a clock
+/// that differs.
+const NEAR_ITS_END: Span = Span::from_secs(5);
+
 /// A drill on its way.
 pub(super) struct Course {
     broker: Broker,
@@ -29,6 +33,8 @@ pub(super) struct Course {
     drill: Drill,
     /// When the step that is being taken began.
     since: Timestamp,
+    /// When the credential ends by itself.
+    expires_at: Timestamp,
     _turn: Turn,
 }
 
@@ -59,7 +65,7 @@ impl Course {
             steps: Vec::new(),
             failure: None,
         };
-        Self { broker, plan, task, drill, since: at, _turn: turn }
+        Self { broker, plan, task, drill, since: at, expires_at: at, _turn: turn }
     }
 
     /// Takes every step that can be taken. Nothing stops the revocation.
@@ -117,6 +123,8 @@ impl Course {
                 // It was delivered where it stays: in this process.
                 delivery.confirm();
                 self.drill.lease = Some(minted.lease.terms.id);
+                let lease = &minted.lease;
+                self.expires_at = lease.state.expires_at().unwrap_or(lease.terms.life_ends_at);
                 let handle = minted.lease.state.handle().map(ToOwned::to_owned);
                 Ok(Issued { credential: minted.credential, handle })
             }
@@ -163,6 +171,9 @@ impl Course {
 
     async fn be_refused(&self, issued: &Issued) -> Result<(), Stop> {
         match self.probe(issued).await {
+            Ok(Alive::Refused) if self.broker.now() + NEAR_ITS_END >= self.expires_at => {
+                Err(failed(Step::Refuse, ENDED_BY_ITSELF))
+            }
             Ok(Alive::Refused) => Ok(()),
             Ok(Alive::Alive) => {
                 self.kill_again().await;
@@ -233,6 +244,9 @@ impl Course {
         }
     }
 }
+
+const ENDED_BY_ITSELF: &str = "the target refuses the credential, which proves nothing: by then it had ended by itself, \
+    or was about to; find out why the steps took so long, or let drills have a longer ttl";
 
 fn interrupted(lease: &Lease) -> Refused {
     Refused::contended(format!("the drill of `{}` was stopped", lease.terms.pair.target))

@@ -24,7 +24,7 @@ pub(crate) const ADMIN_PASSWORD: &str = "the broker's own";
 pub(crate) const GROUP: &str = "orders_reader";
 
 /// Which server: another version's folder of programs, or Debian's.
-fn bin_dir() -> PathBuf {
+pub(crate) fn bin_dir() -> PathBuf {
     std::env::var_os("LEASEHOLD_PG_BIN").map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
 }
 
