@@ -169,7 +169,7 @@ pub struct InitArgs {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Example: leasehold dev --postgres postgres://localhost/app &\n         eval \"$(leasehold dev env triage)\""
+    after_help = "Example: leasehold dev --postgres postgres://localhost/app\n         eval \"$(leasehold dev env triage)\"        in another terminal"
 )]
 pub struct DevArgs {
     /// What else to do in a dev trust domain.

@@ -76,7 +76,7 @@ impl Rank {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Routine => "routine",
+            Self::Routine => "expiry",
             Self::TaskEnd => "task_end",
             Self::Security => "security",
         }

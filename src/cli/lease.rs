@@ -38,7 +38,7 @@ pub enum LeaseCommand {
     /// Give a lease back: it is revoked.
     #[command(after_help = "Example: leasehold lease release lease_06ds...")]
     Release(ReleaseArgs),
-    /// List leases that are being revoked and have failed more than once; exit 1 if there are any.
+    /// List leases that are being revoked and have failed at least once; exit 1 if there are any.
     #[command(after_help = "Example: leasehold lease stuck")]
     Stuck(StuckArgs),
 }

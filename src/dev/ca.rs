@@ -29,7 +29,7 @@ const BACKDATE: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Path of the broker's SPIFFE ID. Its SVID names `leasehold.<trust domain>` as a host too, as SPIRE writes it for an
 /// entry with a DNS name: TLS clients that know no SPIFFE ID check that (docs/interop.md).
-const BROKER_PATH: &str = "/leasehold";
+const BROKER_PATH: &str = "leasehold";
 
 /// What kind of leaf to sign. All but `Good` are refused by a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,7 +256,10 @@ fn names(id: &str, shape: Shape) -> Result<Vec<SanType>, DevError> {
 
 /// The host name that goes with the broker's id.
 fn host(id: &str) -> Option<Result<SanType, DevError>> {
-    let trust_domain = id.strip_prefix("spiffe://")?.strip_suffix(BROKER_PATH)?;
+    let (trust_domain, path) = id.strip_prefix("spiffe://")?.split_once('/')?;
+    if path != BROKER_PATH {
+        return None;
+    }
     let name = format!("leasehold.{trust_domain}");
     Some(name.try_into().map(SanType::DnsName).map_err(DevError::from))
 }
