@@ -1,5 +1,6 @@
-//! After a start: drills that were cut short end, revocations that were cut short go on, what changed in config is decided again, open tasks get their
-//! grace, and whatever else the last run left in the middle is found by the sweep, since its row is due.
+//! After a start: drills that were cut short end, revocations that were cut short go on, what changed in config is
+//! decided again, open tasks get their grace, and whatever else the last run left in the middle is found by the sweep,
+//! since its row is due.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use crate::store::TaskFilter;
 const PAGE: usize = 512;
 
 impl Broker {
-    /// Notes the start, ends the drills of the last run, goes on with revocations, re-decides the live leases that changed config touches, and gives every open task its grace.
+    /// Notes the start, ends the drills of the last run, goes on with revocations, re-decides the live leases that
+    /// changed config touches, and gives every open task its grace.
     ///
     /// # Errors
     /// Where the store cannot be used.

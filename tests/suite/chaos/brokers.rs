@@ -170,7 +170,8 @@ async fn wait_for_the_standby(root: &Session) {
     eventually("the standby follows", || async { !root.query(query, &[]).await.unwrap().is_empty() }).await;
 }
 
-/// One is suspended, as a machine that sleeps, until the others have given it up. These go on dying meanwhile. Gives how many did.
+/// One is suspended, as a machine that sleeps, until the others have given it up. These go on dying meanwhile. Gives how
+/// many did.
 async fn is_fenced(fleet: &mut Fleet, root: &Session, load: &Load, dice: &Dice) -> u32 {
     load.answers(ANSWERS).await;
     let before = Seat::of_the_suspended(root).await;
