@@ -31,9 +31,10 @@ const CHUNK: usize = 64;
 const DISABLE: Duration = Duration::from_secs(8);
 /// How long a call begins new steps: it tells how far it came well before its caller gives it up, which is after 30 s.
 const WALK: Duration = Duration::from_secs(18);
-/// What cannot be done with the others is tried alone, for no longer than this a lock: its holders were ended already,
-/// where they can be.
-const LOCK_ALONE: Duration = Duration::from_millis(200);
+/// What cannot be done with the others is tried alone, for no longer than this a lock: first whatever is free, so that it
+/// waits for nothing that is held, and then the rest, whose holders were ended already, where they can be.
+const LOCK_FREE: Duration = Duration::from_millis(20);
+const LOCK_HELD: Duration = Duration::from_millis(200);
 
 /// How long a call sees to what roles own, where it has others to report on, and where it has not. A clean-up that takes
 /// longer has its time in a call of its own.
@@ -337,17 +338,24 @@ impl Walk<'_, '_> {
         mut settle: impl FnMut(&mut Case<'_>, Result<(), Failure>),
     ) -> Result<(), Failure> {
         self.rotate(&mut cases);
-        for case in cases {
-            if Instant::now() >= until {
-                settle(case, Err(Failure::no_turn()));
-                continue;
+        for wait in [LOCK_FREE, LOCK_HELD] {
+            let mut held = Vec::new();
+            for case in cases {
+                if Instant::now() >= until {
+                    settle(case, Err(Failure::no_turn()));
+                    continue;
+                }
+                let one = [&mut **case];
+                let sql = format!("SET LOCAL lock_timeout = {}; {}", wait.as_millis(), statements(&one));
+                match self.run_over(&one, &sql).await {
+                    Err(failure) if failure.is_silent() => return Err(failure),
+                    Err(failure) if wait == LOCK_FREE && failure.is(&SqlState::LOCK_NOT_AVAILABLE) => {
+                        held.push(case);
+                    }
+                    outcome => settle(case, outcome),
+                }
             }
-            let one = [&mut **case];
-            let sql = format!("SET LOCAL lock_timeout = {}; {}", LOCK_ALONE.as_millis(), statements(&one));
-            match self.run_over(&one, &sql).await {
-                Err(failure) if failure.is_silent() => return Err(failure),
-                outcome => settle(case, outcome),
-            }
+            cases = held;
         }
         Ok(())
     }
