@@ -7,7 +7,7 @@ use leasehold_law::reason::Reason;
 
 use crate::broker::{Asker, Refused};
 use crate::config::Role;
-use crate::identity::{Caller, Door, Proof};
+use crate::identity::{Caller, Door};
 use crate::registry::Registry;
 
 /// What a call needs of its caller.
@@ -185,11 +185,7 @@ impl Standing {
 }
 
 fn asker(caller: &Caller) -> Asker {
-    let proof = match caller.proof() {
-        Proof::X509Svid => "x509-svid",
-        Proof::PeerCredentials => "peer-credentials",
-    };
-    Asker { id: caller.id().clone(), proof }
+    Asker { id: caller.id().clone(), proof: caller.proof() }
 }
 
 /// Whether a proven caller may use a call.

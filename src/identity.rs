@@ -6,7 +6,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::Extensions;
-use leasehold_law::{caller::CallerId, time::Timestamp};
+use leasehold_law::{
+    caller::{CallerId, ProvenBy},
+    time::Timestamp,
+};
 
 mod connection;
 pub mod listener;
@@ -38,20 +41,11 @@ pub enum Door {
     Admin,
 }
 
-/// How the caller proved who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Proof {
-    /// A SPIFFE X.509-SVID in a mutual TLS 1.3 handshake.
-    X509Svid,
-    /// The kernel's word for the other end of a unix socket.
-    PeerCredentials,
-}
-
 /// A proven caller. Only this room makes one, so holding one is the evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     id: CallerId,
-    proof: Proof,
+    proof: ProvenBy,
     not_after: Option<Timestamp>,
     door: Door,
     login_uid: Option<u32>,
@@ -65,7 +59,7 @@ impl Caller {
     }
 
     /// What the identity rests on.
-    pub fn proof(&self) -> Proof {
+    pub fn proof(&self) -> ProvenBy {
         self.proof
     }
 

@@ -37,6 +37,60 @@ pub const DRILL: &str = "leasehold/drill";
 #[error("`{0}` is not a workload or operator; write `spiffe://trust-domain/path` or `uid:N`")]
 pub struct CallerIdError(String);
 
+/// An identity that somebody outside the trust domain vouches for, as `issuer|name`. It is never a path in the trust
+/// domain, so that no token can be taken for an SVID (RULES R-20).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vouched {
+    issuer: String,
+    name: String,
+}
+
+impl Vouched {
+    /// The longest one, in bytes.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// An identity, case and all. Both parts are visible ASCII, as OpenID Connect Core 1.0 section 2 has it for `sub`,
+    /// and the issuer holds no `|`.
+    ///
+    /// # Errors
+    /// Where a part is empty, too long, or holds anything else.
+    pub fn new(issuer: &str, name: &str) -> Result<Self, CallerIdError> {
+        let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits = issuer.len() + name.len() < Self::MAX_BYTES;
+        if fits && visible(issuer) && visible(name) && !issuer.contains('|') {
+            Ok(Self { issuer: issuer.to_owned(), name: name.to_owned() })
+        } else {
+            Err(CallerIdError(format!("{issuer}|{name}").chars().take(128).collect()))
+        }
+    }
+
+    /// Who vouches for it.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// What it is called there.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl FromStr for Vouched {
+    type Err = CallerIdError;
+    fn from_str(text: &str) -> Result<Self, CallerIdError> {
+        let (issuer, name) = text.split_once('|').unwrap_or((text, ""));
+        Self::new(issuer, name)
+    }
+}
+
+impl fmt::Display for Vouched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}|{}", self.issuer, self.name)
+    }
+}
+
 impl FromStr for SpiffeId {
     type Err = CallerIdError;
     /// Accepts the characters and segments that SPIFFE-ID, sections 2.1 and 2.2, allow, with a path.
@@ -63,16 +117,93 @@ impl fmt::Display for SpiffeId {
     }
 }
 
+/// How an identity was proven: what policy reads as `context.proof`, and what is on record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProvenBy {
+    /// A SPIFFE X.509-SVID in a mutual TLS 1.3 handshake.
+    #[default]
+    X509Svid,
+    /// The kernel's word for the other end of a unix socket.
+    PeerCredentials,
+    /// A SPIFFE JWT-SVID, bound to the caller's key (RFC 9449).
+    JwtSvid,
+    /// The token of a CI job, bound to the caller's key.
+    CiToken,
+    /// The projected token of a Kubernetes service account, bound to the caller's key.
+    KubeToken,
+    /// A person's own sign-in.
+    Person,
+    /// A person's session, under which an agent acts on the person's machine: whatever runs there as that person may have
+    /// it too.
+    PersonSession,
+    /// Nothing: the broker itself asks.
+    Broker,
+}
+
+impl ProvenBy {
+    /// The name that policy and records know it by.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X509Svid => "x509-svid",
+            Self::PeerCredentials => "peer-credentials",
+            Self::JwtSvid => "jwt-svid",
+            Self::CiToken => "ci-token",
+            Self::KubeToken => "kube-token",
+            Self::Person => "person",
+            Self::PersonSession => "person-session",
+            Self::Broker => "broker",
+        }
+    }
+
+    /// What a row leaves out.
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A proven identity, whoever it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum CallerId {
-    /// A workload with an X.509-SVID.
+    /// A workload with an SVID.
     Agent(SpiffeId),
     /// A process on the broker's host, by the uid that the kernel reports for its socket.
     LocalUser(u32),
+    /// A job of a CI platform: `ci:github|OWNER ID/REPOSITORY ID/ENVIRONMENT`.
+    CiJob(Vouched),
+    /// A service account of a Kubernetes cluster: `kube:CLUSTER|NAMESPACE/ACCOUNT`.
+    KubeAccount(Vouched),
+    /// An agent on a person's machine, under that person's session: `personal:ISSUER|SUBJECT/AGENT`.
+    PersonalAgent(Vouched),
+    /// A person who signed in: `oidc:ISSUER|SUBJECT`, never an e-mail address (RULES R-15).
+    Person(Vouched),
     /// The broker itself, which drills its targets. Reserved: nobody from outside is ever this.
     Drill,
+}
+
+/// Who is vouched for from outside, by how its text begins.
+const VOUCHED: [(&str, fn(Vouched) -> CallerId); 4] = [
+    ("ci:", CallerId::CiJob),
+    ("kube:", CallerId::KubeAccount),
+    ("personal:", CallerId::PersonalAgent),
+    ("oidc:", CallerId::Person),
+];
+
+impl CallerId {
+    /// What it is called among its own kind: the text without the word that says which kind.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Agent(id) => id.to_string(),
+            Self::LocalUser(uid) => uid.to_string(),
+            Self::CiJob(id) | Self::KubeAccount(id) | Self::PersonalAgent(id) | Self::Person(id) => {
+                id.to_string()
+            }
+            Self::Drill => DRILL.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for CallerId {
@@ -80,6 +211,10 @@ impl fmt::Display for CallerId {
         match self {
             Self::Agent(id) => id.fmt(f),
             Self::LocalUser(uid) => write!(f, "uid:{uid}"),
+            Self::CiJob(id) => write!(f, "ci:{id}"),
+            Self::KubeAccount(id) => write!(f, "kube:{id}"),
+            Self::PersonalAgent(id) => write!(f, "personal:{id}"),
+            Self::Person(id) => write!(f, "oidc:{id}"),
             Self::Drill => f.write_str(DRILL),
         }
     }
@@ -91,8 +226,12 @@ impl FromStr for CallerId {
         if text == DRILL {
             return Ok(Self::Drill);
         }
-        match text.strip_prefix("uid:") {
-            Some(uid) => uid.parse().map(Self::LocalUser).map_err(|_| CallerIdError(text.to_owned())),
+        if let Some(uid) = text.strip_prefix("uid:") {
+            return uid.parse().map(Self::LocalUser).map_err(|_| CallerIdError(text.to_owned()));
+        }
+        let vouched = VOUCHED.iter().find_map(|(word, kind)| Some((text.strip_prefix(word)?, kind)));
+        match vouched {
+            Some((id, kind)) => id.parse().map(kind),
             None => text.parse().map(Self::Agent),
         }
     }
@@ -127,6 +266,10 @@ mod tests {
         check("spiffe://prod.example/agent/triage", true);
         check("spiffe://prod.example/Agent_1/a.b-c", true);
         check("uid:0", true);
+        check("ci:github|1234/5678/prod", true);
+        check("kube:prod|payments/worker", true);
+        check("personal:https://idp.example|auth0|00u1/coding", true);
+        check("oidc:https://idp.example|auth0|00u1", true);
         check(DRILL, true);
         for bad in [
             "spiffe://prod.example",
@@ -139,11 +282,25 @@ mod tests {
             "https://prod.example/a",
             "uid:-1",
             "uid:",
+            "ci:github",
+            "ci:|1/2",
+            "kube:prod|",
+            "oidc:https://idp.example|a b",
+            "oidc:https://idp.example|\u{e4}",
+            "OIDC:https://idp.example|a",
             "leasehold/other",
             "",
         ] {
             check(bad, false);
         }
+    }
+
+    #[test]
+    fn an_issuer_ends_at_the_first_bar() {
+        let id: Vouched = "https://idp.example|auth0|1".parse().unwrap();
+        assert_eq!((id.issuer(), id.name()), ("https://idp.example", "auth0|1"));
+        assert!(Vouched::new("https://idp.example|auth0", "1").is_err(), "or two people could read the same");
+        assert!(Vouched::new("i", &"n".repeat(Vouched::MAX_BYTES)).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ pub mod state;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::CallerId;
+use crate::caller::{CallerId, ProvenBy};
 use crate::catalog::Recipe;
 use crate::id::{DecisionId, LeaseId, TaskId};
 use crate::param::Params;
@@ -55,6 +55,9 @@ pub struct LeaseTerms {
     pub task: TaskId,
     /// Whose it is.
     pub agent: CallerId,
+    /// How that was proven when it was asked for.
+    #[serde(default, skip_serializing_if = "ProvenBy::is_usual")]
+    pub proven_by: ProvenBy,
     /// What on what.
     pub pair: Pair,
     /// Parameters.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use leasehold_law::caller::ProvenBy;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{DecisionId, LeaseId, TaskId};
 use leasehold_law::lease::{
@@ -27,6 +28,7 @@ fn terms() -> LeaseTerms {
         id,
         task: TaskId::derive(T, 7),
         agent: "spiffe://prod.example/agent/triage".parse().unwrap(),
+        proven_by: ProvenBy::X509Svid,
         pair: "orders.read@orders-db".parse().unwrap(),
         params: Params::new(),
         principal: PrincipalName::derive(id, &key),

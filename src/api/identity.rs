@@ -52,6 +52,10 @@ fn kind(id: &CallerId) -> v1::CallerKind {
     match id {
         CallerId::Agent(_) => v1::CallerKind::Workload,
         CallerId::LocalUser(_) => v1::CallerKind::UnixUser,
+        CallerId::CiJob(_) => v1::CallerKind::CiJob,
+        CallerId::KubeAccount(_) => v1::CallerKind::KubeAccount,
+        CallerId::PersonalAgent(_) => v1::CallerKind::PersonalAgent,
+        CallerId::Person(_) => v1::CallerKind::Person,
         // No connection ever proves it.
         CallerId::Drill => v1::CallerKind::Unspecified,
     }

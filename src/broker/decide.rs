@@ -1,6 +1,6 @@
 //! Step 2: the facts, with the versions that they were read at, and the answer of policy.
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::catalog::{Agent, Grant};
 use leasehold_law::id::DecisionId;
 use leasehold_law::lifetime::Limits;
@@ -26,7 +26,7 @@ pub struct Asker {
     /// The proven identity.
     pub id: CallerId,
     /// How it was proven, in the word that policy sees.
-    pub proof: &'static str,
+    pub proof: ProvenBy,
 }
 
 /// What is asked about one pair.
@@ -131,7 +131,7 @@ impl Inner {
             now: self.clock.now(),
             liveness: task.liveness,
             task_age: task.age,
-            proof: asker.proof,
+            proof: asker.proof.name(),
             depth: 0,
             renewal: ask.renewal,
             guards: &all,

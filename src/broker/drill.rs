@@ -7,7 +7,7 @@
 mod course;
 mod known;
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::drill::{Drill, Plan};
 use leasehold_law::lease::Grade;
 use leasehold_law::reason::Reason;
@@ -25,8 +25,6 @@ use course::Course;
 pub use known::DrillStatus;
 pub(super) use known::Drills;
 
-/// How the broker proves to itself who it is, in the word that policy sees.
-pub(super) const PROOF: &str = "broker";
 /// How long the task of a drill lasts at most, and its credential with it: longer than a mint and a revocation may
 /// take. What a broker leaves that dies for good is over by then.
 const LASTS: Span = Span::from_mins(2);
@@ -42,7 +40,7 @@ pub type Drilling = mpsc::Receiver<Result<Drill, Refused>>;
 
 /// Who drills.
 fn driller() -> Asker {
-    Asker { id: CallerId::Drill, proof: PROOF }
+    Asker { id: CallerId::Drill, proof: ProvenBy::Broker }
 }
 
 impl Broker {

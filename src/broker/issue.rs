@@ -182,6 +182,7 @@ impl Inner {
             id,
             task: passage.task.terms.id,
             agent: passage.asker.id.clone(),
+            proven_by: passage.asker.proof,
             pair: passage.request.pair.clone(),
             params: passage.request.params.clone(),
             principal: PrincipalName::derive(id, &self.key),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
 use leasehold_law::lease::Lease;
 use leasehold_law::policy::Verdict;
@@ -10,9 +9,9 @@ use leasehold_law::revocation::Selector;
 use leasehold_law::subject::Subject;
 use leasehold_law::task::Task;
 
+use super::Inner;
 use super::decide::{Ask, Asker, TaskFacts};
 use super::refused::Refused;
-use super::{Inner, drill};
 use crate::registry::Registry;
 
 impl Inner {
@@ -24,7 +23,7 @@ impl Inner {
         task: &Task,
     ) -> Result<bool, Refused> {
         let now = self.clock.now();
-        let asker = Asker { id: lease.terms.agent.clone(), proof: proof_of(&lease.terms.agent) };
+        let asker = Asker { id: lease.terms.agent.clone(), proof: lease.terms.proven_by };
         if registry.agent(&asker.id).is_none() || registry.granted(&lease.terms.pair).is_none() {
             return Ok(false);
         }
@@ -82,13 +81,5 @@ impl Inner {
             }
         }
         Ok(revoked)
-    }
-}
-
-/// How the holder of a live lease proved itself: there is one way for each kind.
-const fn proof_of(holder: &CallerId) -> &'static str {
-    match holder {
-        CallerId::Agent(_) | CallerId::LocalUser(_) => "x509-svid",
-        CallerId::Drill => drill::PROOF,
     }
 }

@@ -27,10 +27,14 @@ pub(crate) async fn run(args: WhoamiArgs, session: &mut Session) -> Result<Exit,
 
 fn report(answer: &v1::WhoAmIResponse) -> Report {
     let roles: Vec<_> = answer.roles().map(Word::word).collect();
+    use v1::CallerKind as Kind;
     let registered = match (answer.registered, answer.kind()) {
         (true, _) => "yes",
-        (false, v1::CallerKind::UnixUser) => "",
-        (false, v1::CallerKind::Workload | v1::CallerKind::Unspecified) => "no: leases are refused",
+        (false, Kind::UnixUser | Kind::Person) => "",
+        (
+            false,
+            Kind::Workload | Kind::CiJob | Kind::KubeAccount | Kind::PersonalAgent | Kind::Unspecified,
+        ) => "no: leases are refused",
     };
     let fields = view::fields(&[
         ("id", answer.id.clone()),

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use leasehold_law::{caller::CallerId, time::Timestamp};
+use leasehold_law::{
+    caller::{CallerId, ProvenBy},
+    time::Timestamp,
+};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -19,7 +22,7 @@ use tokio::{
 use tokio_stream::Stream;
 
 use super::{
-    Caller, ConnectInfo, Connection, Door, Each, Known, Now, Proof, RefusalReason, Refusals,
+    Caller, ConnectInfo, Connection, Door, Each, Known, Now, RefusalReason, Refusals,
     connection::{Io, Slots},
     origin::{Origins, Place},
     refusal::Refused,
@@ -277,7 +280,7 @@ impl Entrance {
         let left = time_left(proven.not_after, (self.gate.now)())?;
         let caller = Caller {
             id: CallerId::Agent(proven.id),
-            proof: Proof::X509Svid,
+            proof: ProvenBy::X509Svid,
             not_after: Some(proven.not_after),
             door: self.door,
             login_uid: None,
@@ -295,7 +298,7 @@ impl Entrance {
         let user = unix::user_of(&stream).map_err(|e| Refused::new(RefusalReason::Other, e.to_string()))?;
         let caller = Caller {
             id: CallerId::LocalUser(user.uid),
-            proof: Proof::PeerCredentials,
+            proof: ProvenBy::PeerCredentials,
             not_after: None,
             door: self.door,
             login_uid: user.login_uid,

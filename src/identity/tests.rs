@@ -5,7 +5,7 @@ mod world;
 use std::{net::SocketAddr, time::Duration};
 
 use leasehold_client::channel::{ChannelError, connect_spiffe, connect_unix};
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::time::Timestamp;
 use rustls::version::{TLS12, TLS13};
 use tokio::{
@@ -20,7 +20,7 @@ use world::{
 };
 
 use super::{
-    Caller, Door, Each, Presented, Proof, RefusalReason, Rejection,
+    Caller, Door, Each, Presented, RefusalReason, Rejection,
     listener::{Limits, ListenError, bind_tcp},
     spiffe::{SpiffeError, SpiffeIdentity},
 };
@@ -40,7 +40,7 @@ async fn a_good_caller_is_its_spiffe_id() {
     check(&channel).await.unwrap();
     let caller = proven(&world);
     assert_eq!(caller.id().to_string(), "spiffe://home.leasehold.test/agent/triage");
-    assert_eq!((caller.proof(), caller.door()), (Proof::X509Svid, Door::Agents));
+    assert_eq!((caller.proof(), caller.door()), (ProvenBy::X509Svid, Door::Agents));
     assert!(caller.not_after().unwrap() > wall());
     assert!(caller.peer().unwrap().ip().is_loopback());
     assert_eq!(caller.login_uid(), None);
@@ -52,7 +52,7 @@ async fn a_local_user_is_its_uid() {
     check(&connect_unix(&world.socket).await.unwrap()).await.unwrap();
     let caller = proven(&world);
     assert_eq!(caller.id(), &CallerId::LocalUser(rustix::process::geteuid().as_raw()));
-    assert_eq!((caller.proof(), caller.not_after()), (Proof::PeerCredentials, None));
+    assert_eq!((caller.proof(), caller.not_after()), (ProvenBy::PeerCredentials, None));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::broker::{Asker, Credential, Delivery, Refused};
+use leasehold_law::caller::ProvenBy;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::{Lease, LeaseState};
@@ -29,7 +30,7 @@ struct Agent {
 pub(crate) async fn live(world: Arc<World>, n: usize) {
     let ids = agents();
     let id = ids[n % ids.len()].clone();
-    let agent = Agent { world: world.clone(), asker: Asker { id, proof: "x509-svid" } };
+    let agent = Agent { world: world.clone(), asker: Asker { id, proof: ProvenBy::X509Svid } };
     for count in 0_u64.. {
         pause(world.dice.millis(0, 4000)).await;
         if world.silence.is_cancelled() {

@@ -10,6 +10,7 @@ use cedar_policy::{
 
 use super::Question;
 use super::fault::CedarError;
+use crate::caller::CallerId;
 use crate::catalog::{Agent, Catalog, Intent, Target};
 use crate::param::{ParamValue, check_params};
 use crate::time::{Span, Timestamp};
@@ -20,6 +21,11 @@ type Attributes = HashMap<String, RestrictedExpression>;
 struct Kind(LazyLock<Result<EntityTypeName, CedarError>>);
 
 static AGENT: Kind = Kind(LazyLock::new(|| type_name("Agent")));
+static CI_JOB: Kind = Kind(LazyLock::new(|| type_name("CiJob")));
+static KUBE_ACCOUNT: Kind = Kind(LazyLock::new(|| type_name("KubeAccount")));
+static PERSONAL_AGENT: Kind = Kind(LazyLock::new(|| type_name("PersonalAgent")));
+static PERSON: Kind = Kind(LazyLock::new(|| type_name("Person")));
+static PERSON_GROUP: Kind = Kind(LazyLock::new(|| type_name("PersonGroup")));
 static AGENT_GROUP: Kind = Kind(LazyLock::new(|| type_name("AgentGroup")));
 static TARGET: Kind = Kind(LazyLock::new(|| type_name("Target")));
 static TARGET_GROUP: Kind = Kind(LazyLock::new(|| type_name("TargetGroup")));
@@ -55,11 +61,23 @@ impl Kind {
     }
 }
 
-/// Every agent, target and action of the catalog.
+/// Who asks, as policy names it. Local users and people ask for nothing, and no policy is about them.
+fn principal(id: &CallerId) -> Result<EntityUid, CedarError> {
+    let kind = match id {
+        CallerId::Agent(_) | CallerId::LocalUser(_) | CallerId::Person(_) | CallerId::Drill => &AGENT,
+        CallerId::CiJob(_) => &CI_JOB,
+        CallerId::KubeAccount(_) => &KUBE_ACCOUNT,
+        CallerId::PersonalAgent(_) => &PERSONAL_AGENT,
+    };
+    kind.uid(&id.name())
+}
+
+/// Every agent, target, person and action of the catalog.
 pub(super) fn entities(catalog: &Catalog, schema: &Schema) -> Result<Entities, CedarError> {
     let agents = catalog.agents.values().map(agent_entity);
     let targets = catalog.targets.values().map(target_entity);
-    let all = agents.chain(targets).collect::<Result<Vec<_>, _>>()?;
+    let people = catalog.people.iter().map(|person| person_entity(person, catalog));
+    let all = agents.chain(targets).chain(people).collect::<Result<Vec<_>, _>>()?;
     Entities::from_entities(all, Some(schema)).map_err(CedarError::of)
 }
 
@@ -75,7 +93,13 @@ fn agent_entity(agent: &Agent) -> Result<Entity, CedarError> {
         ("owner".to_owned(), text(&agent.owner.to_string())),
         ("autonomy".to_owned(), text(agent.autonomy.name())),
     ]);
-    Entity::new(AGENT.uid(&agent.id.to_string())?, attributes, parents).map_err(CedarError::of)
+    Entity::new(principal(&agent.id)?, attributes, parents).map_err(CedarError::of)
+}
+
+fn person_entity(person: &str, catalog: &Catalog) -> Result<Entity, CedarError> {
+    let groups = catalog.groups.iter().filter(|(_, members)| members.contains(person));
+    let parents = parents(&PERSON_GROUP, groups.map(|(group, _)| group))?;
+    Entity::new(PERSON.uid(person)?, Attributes::new(), parents).map_err(CedarError::of)
 }
 
 fn target_entity(target: &Target) -> Result<Entity, CedarError> {
@@ -118,7 +142,7 @@ pub(super) fn bare_request(question: &Question<'_>) -> Result<Request, CedarErro
 }
 
 fn put(question: &Question<'_>, context: Context, schema: Option<&Schema>) -> Result<Request, CedarError> {
-    let agent = AGENT.uid(&question.agent.id.to_string())?;
+    let agent = principal(&question.agent.id)?;
     let action = ACTION.uid(&question.pair.intent)?;
     let target = TARGET.uid(&question.pair.target)?;
     Request::new(agent, action, target, context, schema).map_err(CedarError::of)

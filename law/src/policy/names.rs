@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::EntityUid;
 
+use crate::caller::CallerId;
 use crate::catalog::{Catalog, Class};
 
 /// The ids of each entity type, with the word for one of them.
@@ -16,10 +17,17 @@ impl Names {
         let agents = catalog.agents.values();
         let targets = catalog.targets.values();
         let classes = Class::ALL.iter().map(|class| class_action(*class));
+        let called = |pick: fn(&CallerId) -> bool| {
+            catalog.agents.keys().filter(|id| pick(id)).map(CallerId::name).collect::<BTreeSet<_>>()
+        };
         Self(BTreeMap::from([
-            ("Agent", ("agent", catalog.agents.keys().map(ToString::to_string).collect())),
+            ("Agent", ("agent", called(|id| matches!(id, CallerId::Agent(_) | CallerId::Drill)))),
+            ("CiJob", ("job", called(|id| matches!(id, CallerId::CiJob(_))))),
+            ("KubeAccount", ("service account", called(|id| matches!(id, CallerId::KubeAccount(_))))),
+            ("PersonalAgent", ("personal agent", called(|id| matches!(id, CallerId::PersonalAgent(_))))),
             ("AgentGroup", ("group of agents", agents.flat_map(|agent| agent.groups.clone()).collect())),
             ("Person", ("person", catalog.people.clone())),
+            ("PersonGroup", ("group of people", catalog.groups.keys().cloned().collect())),
             ("Target", ("target", catalog.targets.keys().cloned().collect())),
             ("TargetGroup", ("group of targets", targets.flat_map(|target| target.groups.clone()).collect())),
             ("Action", ("intent or class", catalog.intents.keys().cloned().chain(classes).collect())),

@@ -6,13 +6,17 @@ use std::fmt::Write;
 use crate::catalog::{Catalog, Class, Intent};
 use crate::param::{ParamKind, ParamSpec};
 
+/// Who may ask, by how it is proven. All have one shape.
+pub(super) const PRINCIPALS: &str = "Agent, CiJob, KubeAccount, PersonalAgent";
+
 /// The schema in Cedar's own syntax: the same text for the same catalog, so that it can be digested.
 #[must_use]
 pub fn schema_text(catalog: &Catalog) -> String {
     let mut text = format!(
         "entity AgentGroup;\n\
-         entity Agent in [AgentGroup] = {{ owner: String, autonomy: String }};\n\
-         entity Person;\n\
+         entity {PRINCIPALS} in [AgentGroup] = {{ owner: String, autonomy: String }};\n\
+         entity PersonGroup;\n\
+         entity Person in [PersonGroup];\n\
          entity TargetGroup;\n\
          entity Target in [TargetGroup] = {{ owner: String, labels: {{{}}} }};\n",
         record(label_keys(catalog).into_iter().map(|key| (key, true, "String"))),
@@ -34,7 +38,7 @@ fn action(intent: &Intent) -> String {
     let seen = intent.params.iter().filter(|(_, spec)| spec.reaches_policy());
     let params = record(seen.map(|(name, spec)| (name.as_str(), spec.optional, cedar_type(spec))));
     format!(
-        "action \"{name}\" in [\"class:{class}\"] appliesTo {{ principal: [Agent], resource: [Target], context: {{\n  \
+        "action \"{name}\" in [\"class:{class}\"] appliesTo {{ principal: [{PRINCIPALS}], resource: [Target], context: {{\n  \
          ttl: duration, now: datetime, params: {{{params}}}, task: {{ liveness: String, age: duration }},\n  \
          proof: String, depth: Long, renewal: Bool, incident?: {{ open: Bool, severity: Long }},\n  \
          on_behalf_of?: Person, approvals: Set<String>\n}} }};\n",

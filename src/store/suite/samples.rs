@@ -1,6 +1,6 @@
 //! Tasks, leases and entries to write: the same number always makes the same one.
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::catalog::Recipe;
 use leasehold_law::id::{DecisionId, LeaseId, RevocationId, TaskId};
 use leasehold_law::lease::{Grade, Lease, LeaseEvent, LeaseState, LeaseTerms, LimitedBy};
@@ -55,6 +55,7 @@ pub(crate) fn terms(n: u64, of_task: u64) -> LeaseTerms {
         id,
         task: task(of_task).terms.id,
         agent: agent(of_task),
+        proven_by: ProvenBy::X509Svid,
         pair: pair(),
         params: Params::new(),
         principal: PrincipalName::derive(id, &key),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_law::caller::{CallerId, SpiffeId};
+use leasehold_law::caller::{CallerId, ProvenBy, SpiffeId};
 use leasehold_law::catalog::{
     Agent, Autonomy, Catalog, Class, Floors, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
@@ -208,6 +208,7 @@ impl<'a> Bench<'a> {
             id,
             task: TaskId::derive(now, self.random()?),
             agent: self.agent.id.clone(),
+            proven_by: ProvenBy::X509Svid,
             pair: self.pair.clone(),
             params: Params::new(),
             principal: PrincipalName::derive(id, &self.key),
