@@ -11,6 +11,7 @@ use leasehold_law::{
     time::Timestamp,
 };
 
+pub mod bearer;
 mod connection;
 pub mod listener;
 mod origin;
