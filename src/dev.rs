@@ -5,6 +5,7 @@ pub mod admin_role;
 pub mod ca;
 pub mod demo;
 mod files;
+pub mod issuer;
 pub mod proxy;
 pub mod run;
 pub mod trust_domain;
@@ -44,6 +45,12 @@ pub enum DevError {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// A key could not be made, or could not sign.
+    #[error(transparent)]
+    Signing(#[from] leasehold_jose::SigningError),
+    /// TLS takes no such certificate.
+    #[error("cannot serve TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// A socket could not be opened.
     #[error(transparent)]
     Listen(#[from] crate::identity::listener::ListenError),

@@ -13,6 +13,7 @@ use leasehold_law::{
 
 pub mod bearer;
 mod connection;
+pub mod issuer;
 pub mod listener;
 mod origin;
 mod refusal;
