@@ -2,6 +2,7 @@
 
 #[cfg(feature = "postgres")]
 pub mod admin_role;
+pub mod authority;
 pub mod ca;
 pub mod demo;
 mod files;
@@ -45,9 +46,9 @@ pub enum DevError {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// A key could not be made, or could not sign.
-    #[error(transparent)]
-    Signing(#[from] leasehold_jose::SigningError),
+    /// A key that signs tokens could not be made, or did not sign.
+    #[error("cannot sign a token: {0}")]
+    Token(#[from] leasehold_jose::SigningError),
     /// TLS takes no such certificate.
     #[error("cannot serve TLS: {0}")]
     Tls(#[from] rustls::Error),
