@@ -10,11 +10,14 @@ use leasehold_law::time::Timestamp;
 use super::{IDENTITY_WAIT, StartError, now_of};
 use crate::broker::Broker;
 use crate::config::{Config, Trust};
-use crate::identity::Refusals;
 use crate::identity::bearer::{BearerSettings, Bearers, Bindings, TokenKind};
+use crate::identity::ci::CiTokens;
+use crate::identity::issuer::IssuerError;
 use crate::identity::jwt_svid::{JwtSvidSettings, JwtSvids};
+use crate::identity::kube::KubeTokens;
 use crate::identity::spiffe::{OpenTls, SpiffeIdentity};
 use crate::identity::web::WebCertificate;
+use crate::identity::{Now, Refusals};
 use crate::store::{Change, Outcome, RESTORED, TokenUse};
 
 /// How often a certificate is read again from its files.
@@ -32,7 +35,7 @@ pub(super) async fn bearers(
     }
     let restored = broker.ledger().store().number(RESTORED).await?.map(Timestamp);
     Ok(Some(Arc::new(Bearers::new(BearerSettings {
-        kinds: kinds(config, trust).await?,
+        kinds: kinds(config, trust, &now_of(broker)).await?,
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
@@ -41,7 +44,7 @@ pub(super) async fn bearers(
     }))))
 }
 
-async fn kinds(config: &Config, trust: Trust) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
+async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
     let mut kinds: Vec<Arc<dyn TokenKind>> = Vec::new();
     if let Some(jwt) = &config.identity.spiffe.jwt {
         let settings = JwtSvidSettings {
@@ -54,6 +57,11 @@ async fn kinds(config: &Config, trust: Trust) -> Result<Vec<Arc<dyn TokenKind>>,
         };
         kinds.push(Arc::new(JwtSvids::connect(settings).await?));
     }
+    let unusable = |error: IssuerError| StartError::Host(error.to_string());
+    let identity = &config.identity;
+    kinds.push(Arc::new(CiTokens::new(&identity.ci, &config.ci_jobs, now).map_err(unusable)?));
+    let accounts = &config.kube_accounts;
+    kinds.push(Arc::new(KubeTokens::new(&identity.kubernetes, accounts, now).map_err(unusable)?));
     Ok(kinds)
 }
 
