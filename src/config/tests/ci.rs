@@ -187,7 +187,7 @@ fn issuers_and_accounts_that_are_refused() {
     );
     let keys = "`ca_file` is for asking the issuer, and `jwks_file` for not asking it; write one of them";
     check("jwks_file", "ca_file = \"ca.pem\"\njwks_file", keys);
-    check("cluster = \"prod\"", "cluster = \"dev\"", "no cluster `dev` is defined; did you mean `prod`?");
+    check("cluster = \"prod\"", "cluster = \"dev\"", "no cluster `dev` is defined; there is prod");
     for name in ["worker", "payments/", "Payments/worker", "payments/a/b", "payments/*"] {
         let expect = format!("`{name}` is not a service account: write it like `\"payments/worker\"`");
         check("payments/worker", name, &expect);

@@ -256,7 +256,7 @@ async fn a_token_is_judged_before_its_claims() {
 async fn tokens_of_others_are_left_to_others() {
     let hub = World::github().await;
     let lab = World::new("gitlab", Platform::Gitlab, &[]).await;
-    let peek = |issuer: &str, audience: &str| leasehold_jose::Peek {
+    let peek = |issuer: &str, audience: &str| Peek {
         key_id: "k1".to_owned(),
         issuer: Some(issuer.to_owned()),
         subject: None,
