@@ -17,7 +17,12 @@ const WHOAMI: &str = "/leasehold.v1.IdentityService/WhoAmI";
 const TRIAGE: &str = "spiffe://suite.leasehold.test/agent/triage";
 
 pub(crate) fn with_a_door() -> Setup {
-    Setup::default()
+    add_a_door(Setup::default())
+}
+
+/// With a door for tokens, which shows the certificate of [`write_certificate`].
+pub(crate) fn add_a_door(setup: Setup) -> Setup {
+    setup
         .replace(
             "agents = \"127.0.0.1:0\"",
             "agents = \"127.0.0.1:0\"\nbearer = \"127.0.0.1:0\"\ncertificate = \"web.pem\"\nkey = \"web.key\"",
@@ -48,7 +53,12 @@ pub(crate) struct Bearer {
 
 impl Bearer {
     pub(crate) async fn new(world: &World) -> Self {
-        let origin = format!("https://{}", world.running().bearer.unwrap());
+        Self::at(world, &world.running().bearer.unwrap().to_string()).await
+    }
+
+    /// At a door that the world does not know of.
+    pub(crate) async fn at(world: &World, address: &str) -> Self {
+        let origin = format!("https://{address}");
         let channel = connect_web(&origin, Some(&world.path("web-ca.pem")), PATIENCE).await.unwrap();
         Self { channel, origin, key: ProofKey::generate().unwrap() }
     }
@@ -73,7 +83,7 @@ impl Bearer {
     }
 
     /// As an honest client does.
-    async fn come_with(&self, token: &str, at: Timestamp) -> Result<String, Status> {
+    pub(crate) async fn come_with(&self, token: &str, at: Timestamp) -> Result<String, Status> {
         self.ask(Some(&format!("DPoP {token}")), Some(&self.proof(token, at))).await
     }
 }
