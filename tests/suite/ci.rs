@@ -1,6 +1,5 @@
 //! A job of a CI platform and a pod, from what their platforms give them to leases that end with them.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -16,13 +15,15 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use crate::bearer::{with_a_door, world_with};
 use crate::web::write_certificate;
 use crate::world::{Setup, World};
 
 const DEPLOY: &str = "ci:github|1/123/prod";
 
 /// What stands in GitHub's place: its issuer, and the service that a job asks for its token.
-struct Github {
+#[derive(Clone)]
+pub(crate) struct Github {
     issuer: Arc<DevIssuer>,
     /// What the job is.
     job: Arc<Mutex<Value>>,
@@ -30,7 +31,7 @@ struct Github {
 }
 
 impl Github {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let issuer = Arc::new(DevIssuer::start().await.unwrap());
         let job = Arc::new(Mutex::new(json!({
             "repository_owner_id": "1", "repository_id": "123", "environment": "prod",
@@ -38,12 +39,14 @@ impl Github {
         })));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token?api-version=2.0", listener.local_addr().unwrap());
-        let routes = Router::new().fallback(service).with_state((issuer.clone(), job.clone()));
+        let github = Self { issuer, job, url };
+        let routes = Router::new().fallback(service).with_state(github.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { issuer, job, url }
+        github
     }
 
-    fn setup(&self) -> Setup {
+    /// With its issuer, and a rule for one job.
+    pub(crate) fn setup(&self) -> Setup {
         let config = format!(
             r#"
             [identity.ci.github]
@@ -63,7 +66,22 @@ impl Github {
             self.issuer.url(),
             self.issuer.ca_file().display()
         );
-        with_a_door(&config)
+        added(&config)
+    }
+
+    /// The token of the job for an audience.
+    pub(crate) fn token(&self, audience: &str) -> String {
+        let mut claims = self.job.lock().unwrap().clone();
+        let now = SystemTime.wall().0 / 1000;
+        claims["aud"] = json!(audience);
+        claims["iat"] = json!(now);
+        claims["exp"] = json!(now + 300);
+        self.issuer.token(claims).unwrap()
+    }
+
+    /// Makes the job another one.
+    pub(crate) fn change(&self, claim: &str, value: Value) {
+        self.job.lock().unwrap()[claim] = value;
     }
 
     /// What the runner sets in a job that may ask.
@@ -73,35 +91,18 @@ impl Github {
 }
 
 /// A token for the audience that is asked for, to whoever has leave.
-async fn service(
-    State((issuer, job)): State<(Arc<DevIssuer>, Arc<Mutex<Value>>)>,
-    request: Request,
-) -> Response {
+async fn service(State(github): State<Github>, request: Request) -> Response {
     let leave = request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == "Bearer leave");
     let query = request.uri().query().unwrap_or_default();
     let audience = query.split('&').find_map(|pair| pair.strip_prefix("audience="));
     let (true, Some(audience)) = (leave, audience) else { return StatusCode::UNAUTHORIZED.into_response() };
-    let mut claims = job.lock().unwrap().clone();
-    let now = SystemTime.wall().0 / 1000;
-    claims["aud"] = json!(audience);
-    claims["iat"] = json!(now);
-    claims["exp"] = json!(now + 300);
-    axum::Json(json!({ "count": 1, "value": issuer.token(claims).unwrap() })).into_response()
+    axum::Json(json!({ "count": 1, "value": github.token(audience) })).into_response()
 }
 
-fn with_a_door(config: &str) -> Setup {
-    let door = "bearer = \"127.0.0.1:0\"\ncertificate = \"web.pem\"\nkey = \"web.key\"";
-    let mut setup = Setup::default().replace("[operators]", &format!("{door}\n[operators]"));
+fn added(config: &str) -> Setup {
+    let mut setup = with_a_door();
     setup.config.push_str(config);
     setup
-}
-
-async fn world(setup: &Setup, prepare: impl FnOnce(&Path)) -> World {
-    let mut world = World::prepare(setup).await;
-    write_certificate(world.dir.path());
-    prepare(world.dir.path());
-    world.start(setup).await.unwrap_or_else(|error| panic!("the broker does not start: {error}"));
-    world
 }
 
 /// The program in a job: nothing of this machine's environment reaches it.
@@ -121,7 +122,7 @@ const EXEC: [&str; 7] =
 #[tokio::test]
 async fn a_job_leases_with_nothing_but_what_its_platform_gives_it() {
     let github = Github::start().await;
-    let world = world(&github.setup(), |_| {}).await;
+    let world = world_with(&github.setup()).await;
     let (code, told) = job(&world, &github.leave(), &EXEC).await;
     assert!(code == Some(0) && told.contains("ran in task_"), "{code:?}: {told}");
     assert_eq!(World::principals(&world.orders), 0, "its lease ended with it");
@@ -133,10 +134,10 @@ async fn a_job_leases_with_nothing_but_what_its_platform_gives_it() {
 #[tokio::test]
 async fn a_job_that_fits_no_rule_is_told_which_claim_does_not() {
     let github = Github::start().await;
-    let world = world(&github.setup(), |_| {}).await;
+    let world = world_with(&github.setup()).await;
     let check = async |claim: &str, value: Value, expect: &str| {
         let before = github.job.lock().unwrap().clone();
-        github.job.lock().unwrap()[claim] = value;
+        github.change(claim, value);
         let (code, told) = job(&world, &github.leave(), &EXEC).await;
         assert!(code == Some(125) && told.contains(expect) && !told.contains("ran in"), "{code:?}: {told}");
         *github.job.lock().unwrap() = before;
@@ -152,7 +153,7 @@ async fn a_job_that_fits_no_rule_is_told_which_claim_does_not() {
 #[tokio::test]
 async fn a_job_without_a_token_is_told_what_to_write() {
     let github = Github::start().await;
-    let world = world(&github.setup(), |_| {}).await;
+    let world = world_with(&github.setup()).await;
     let check = async |variables: &[(&str, &str)], expect: &[&str]| {
         let (code, told) = job(&world, variables, &EXEC).await;
         assert_eq!(code, Some(125), "{told}");
@@ -194,11 +195,12 @@ async fn a_pod_leases_with_its_projected_token() {
         groups = ["soc"]
         autonomy = "act"
     "#;
-    let world = world(&with_a_door(config), |dir| {
-        std::fs::write(dir.join("keys.json"), json!({ "keys": [key.public("k1")] }).to_string()).unwrap();
-        std::fs::write(dir.join("token"), account("worker")).unwrap();
-    })
-    .await;
+    let setup = added(config);
+    let mut world = World::prepare(&setup).await;
+    write_certificate(world.dir.path());
+    std::fs::write(world.path("keys.json"), json!({ "keys": [key.public("k1")] }).to_string()).unwrap();
+    std::fs::write(world.path("token"), account("worker")).unwrap();
+    world.start(&setup).await.unwrap_or_else(|error| panic!("the broker does not start: {error}"));
     let mut options = Options::default();
     options.addr = format!("https://{}", world.running().bearer.unwrap());
     options.ca_file = Some(world.path("web-ca.pem"));
