@@ -261,10 +261,10 @@ async fn bearers(world: &World, github: &Github) -> Vec<(&'static str, &'static 
     let old = token(world, |claims| claims["exp"] = claims["iat"].clone());
     let job = github.token("leasehold-ci");
     github.change("repository_id", json!("456"));
-    let other_job = github.token("leasehold-ci");
+    let strange_job = github.token("leasehold-ci");
     vec![
         ("bearer", "job", How::Token(Bearer::new(world).await, job)),
-        ("bearer", "other job", How::Token(Bearer::new(world).await, other_job)),
+        ("bearer", "strange-job", How::Token(Bearer::new(world).await, strange_job)),
         ("bearer", "nothing", How::Channel(Bearer::new(world).await.channel)),
         ("bearer", "triage", good("agent/triage").await),
         ("bearer", "other", good("agent/other").await),
