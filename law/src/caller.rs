@@ -183,8 +183,11 @@ pub enum CallerId {
     Drill,
 }
 
+/// The kind of caller that a vouched one is.
+type VouchedKind = fn(Vouched) -> CallerId;
+
 /// Who is vouched for from outside, by how its text begins.
-const VOUCHED: [(&str, fn(Vouched) -> CallerId); 4] = [
+const VOUCHED: [(&str, VouchedKind); 4] = [
     ("ci:", CallerId::CiJob),
     ("kube:", CallerId::KubeAccount),
     ("personal:", CallerId::PersonalAgent),

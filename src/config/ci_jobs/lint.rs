@@ -98,14 +98,14 @@ fn found(job: &Job) -> Vec<String> {
     let Some(words) = words(job.platform) else { return Vec::new() };
     let refs = wanted(job, words.refs);
     let in_environment = wanted(job, ENVIRONMENT).is_some_and(|wanted| *wanted != Wanted::Nothing);
-    let takes = |event: &&str| events(job).is_none_or(|events| has(events, event));
+    let takes = |event: &str| events(job).is_none_or(|events| has(events, event));
     let mut found = Vec::new();
     if events(job).is_some_and(|events| has(events, TARGET)) {
         found.push(format!("takes `{TARGET}`, which anybody with a fork can start: leave it out"));
     }
     if let Some(refs) = refs
         && PULL_REQUESTS.iter().any(|name| refs.fits(Some(&Value::from(*name))))
-        && PULL_REQUEST_EVENTS.iter().any(|event| takes(&event))
+        && PULL_REQUEST_EVENTS.iter().any(|event| takes(event))
     {
         found.push(format!("takes pull requests with its `ref`, {refs}: write it like `refs/heads/main`"));
     }

@@ -124,9 +124,9 @@ fn github_job() -> Value {
 /// That job, but for some claims; `null` takes one away.
 fn but(mut job: Value, other: &[(&str, Value)]) -> Value {
     for (name, value) in other {
-        match value {
-            Value::Null => drop(job.as_object_mut().unwrap().remove(*name)),
-            value => job[name] = value.clone(),
+        job[name] = value.clone();
+        if value.is_null() {
+            job.as_object_mut().unwrap().remove(*name);
         }
     }
     job
