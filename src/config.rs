@@ -170,14 +170,17 @@ fn check(
     let domain = broker.as_ref().map(|broker| broker.trust_domain.as_str());
     let listen = listen::read(root, trust);
     let operators = operators::read(root, domain);
-    let identity = identity::read(root, domain);
+    let identity = identity::read(root, domain, trust);
     let store = store::read(root);
     let tasks = tasks::read(root);
     let sweep = sweep::read(root);
     let drill = drill::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
-    let defined = Defined::read(parts, kinds, trust, domain, report);
+    let none = BTreeSet::new();
+    let federated = identity.as_ref().map_or(&none, |identity| &identity.spiffe.federates_with);
+    let trusted = identity::TrustDomains { own: domain, federated };
+    let defined = Defined::read(parts, kinds, trust, trusted, report);
     let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
     let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
@@ -224,13 +227,13 @@ impl Defined {
         parts: &[Table<'_>],
         kinds: &[Box<dyn BackendKind>],
         trust: Trust,
-        domain: Option<&str>,
+        trusted: identity::TrustDomains<'_>,
         report: &Report,
     ) -> Self {
         let people = people::read_people(parts, report);
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
-        let agents = agents::read(parts, &owners, domain);
+        let agents = agents::read(parts, &owners, trusted);
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
         let world = grants::World { agents: &agents, intents: &intents, targets: &targets };

@@ -18,14 +18,19 @@ mod origin;
 mod refusal;
 mod share;
 pub mod spiffe;
+mod standing;
 pub mod unix;
+mod vouched;
 
 #[cfg(test)]
 mod tests;
 
-pub use connection::Connection;
+pub use connection::{Connection, Departure};
 pub use refusal::{RefusalCount, RefusalReason, Refusals};
 pub use share::{Each, Share};
+pub use standing::{Standing, Trouble};
+
+use vouched::Vouched;
 
 /// The clock that this room asks; the broker hands in its own (RULES R-23), tests a fixed one.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -97,6 +102,8 @@ impl Caller {
 pub struct ConnectInfo {
     caller: Caller,
     share: Arc<Share>,
+    /// What vouches for the caller's trust domain; local users need no such thing.
+    vouched: Option<Vouched>,
 }
 
 impl ConnectInfo {
@@ -115,6 +122,26 @@ pub enum Rejection {
         /// The end of the SVID.
         not_after: Timestamp,
     },
+    /// The trust bundle behind the SVID was withdrawn while the connection stayed open (REQUIREMENTS ID-2).
+    #[error(
+        "no trust bundle vouches for the trust domain of this X.509-SVID any more: its federation has ended"
+    )]
+    BundleWithdrawn,
+}
+
+impl Rejection {
+    /// What to do about it.
+    #[must_use]
+    pub const fn next(self) -> &'static str {
+        match self {
+            Self::SvidExpired { .. } => {
+                "connect again with a fresh SVID; leasehold doctor shows what you have"
+            }
+            Self::BundleWithdrawn => {
+                "ask whoever runs this broker's SPIRE server whether the federation was ended on purpose"
+            }
+        }
+    }
 }
 
 /// What a request brought as identity. Nothing, a proof and a bad proof are three things.
@@ -131,7 +158,11 @@ pub enum Presented {
 impl Presented {
     /// Reads the identity out of a request's extensions and judges it at `now`.
     pub fn of(extensions: &Extensions, now: Timestamp) -> Self {
-        let Some(ConnectInfo { caller, .. }) = extensions.get() else { return Self::NotPresented };
+        let Some(info) = extensions.get::<ConnectInfo>() else { return Self::NotPresented };
+        let ConnectInfo { caller, vouched, .. } = info;
+        if vouched.as_ref().is_some_and(|vouched| !vouched.holds()) {
+            return Self::Rejected(Rejection::BundleWithdrawn);
+        }
         match caller.check(now) {
             Ok(()) => Self::Proven(caller.clone()),
             Err(rejection) => Self::Rejected(rejection),

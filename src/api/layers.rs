@@ -123,8 +123,7 @@ impl DoorLayer {
                     .next("connect with an X.509-SVID from your Workload API"));
             }
             Presented::Rejected(rejection) => {
-                return Err(Refused::new(Reason::NoIdentity, rejection.to_string())
-                    .next("connect again with a fresh SVID; leasehold doctor shows what you have"));
+                return Err(Refused::new(Reason::NoIdentity, rejection.to_string()).next(rejection.next()));
             }
         };
         let place = place?;
