@@ -13,6 +13,7 @@ use leasehold_law::{
 
 pub mod bearer;
 mod connection;
+pub mod jwt_svid;
 pub mod listener;
 mod origin;
 mod refusal;
@@ -21,6 +22,7 @@ pub mod spiffe;
 mod standing;
 pub mod unix;
 mod vouched;
+pub mod web;
 
 #[cfg(test)]
 mod tests;
@@ -99,18 +101,32 @@ impl Caller {
 
 /// What a connection carries into each of its requests. Opaque: [`Presented::of`] reads it.
 #[derive(Clone, Debug)]
-pub struct ConnectInfo {
-    caller: Caller,
-    share: Arc<Share>,
-    /// What vouches for the caller's trust domain; local users need no such thing.
-    vouched: Option<Vouched>,
+pub struct ConnectInfo(Connected);
+
+#[derive(Clone, Debug)]
+enum Connected {
+    /// It proved somebody once, for all its requests; a local user needs nobody who vouches for it.
+    As(Caller, Arc<Share>, Option<Vouched>),
+    /// It proved nobody: each of its requests comes with a token.
+    Open(Open),
 }
 
 impl ConnectInfo {
-    /// What the caller of a request may hold of its door.
-    pub fn share(extensions: &Extensions) -> Option<&Share> {
-        extensions.get::<Self>().map(|info| info.share.as_ref())
+    fn vouched(&self) -> Option<Vouched> {
+        match &self.0 {
+            Connected::As(_, _, vouched) => vouched.clone(),
+            Connected::Open(_) => None,
+        }
     }
+}
+
+/// A connection whose requests come with tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Through which door it came.
+    pub door: Door,
+    /// Its other end.
+    pub peer: SocketAddr,
 }
 
 /// Why an identity that was once proven does not count for this request.
@@ -145,12 +161,14 @@ impl Rejection {
 }
 
 /// What a request brought as identity. Nothing, a proof and a bad proof are three things.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Presented {
     /// The request came over a road that proves nobody.
     NotPresented,
-    /// The identity holds at this moment.
-    Proven(Caller),
+    /// The request must bring a token, for [`bearer::Bearers`] to judge.
+    Open(Open),
+    /// The identity holds at this moment; with what its caller may hold of the door.
+    Proven(Caller, Arc<Share>),
     /// An identity was shown and does not hold now.
     Rejected(Rejection),
 }
@@ -158,14 +176,16 @@ pub enum Presented {
 impl Presented {
     /// Reads the identity out of a request's extensions and judges it at `now`.
     pub fn of(extensions: &Extensions, now: Timestamp) -> Self {
-        let Some(info) = extensions.get::<ConnectInfo>() else { return Self::NotPresented };
-        let ConnectInfo { caller, vouched, .. } = info;
-        if vouched.as_ref().is_some_and(|vouched| !vouched.holds()) {
-            return Self::Rejected(Rejection::BundleWithdrawn);
-        }
-        match caller.check(now) {
-            Ok(()) => Self::Proven(caller.clone()),
-            Err(rejection) => Self::Rejected(rejection),
+        match extensions.get() {
+            None => Self::NotPresented,
+            Some(ConnectInfo(Connected::Open(open))) => Self::Open(*open),
+            Some(ConnectInfo(Connected::As(_, _, Some(vouched)))) if !vouched.holds() => {
+                Self::Rejected(Rejection::BundleWithdrawn)
+            }
+            Some(ConnectInfo(Connected::As(caller, share, _))) => match caller.check(now) {
+                Ok(()) => Self::Proven(caller.clone(), share.clone()),
+                Err(rejection) => Self::Rejected(rejection),
+            },
         }
     }
 }

@@ -16,8 +16,8 @@ pub const RPCS: &str = "leasehold_rpcs_total";
 pub const RPC_SECONDS: &str = "leasehold_rpc_seconds";
 /// Calls refused, by reason.
 pub const REFUSALS: &str = "leasehold_refusals_total";
-/// Handshakes refused, by reason: strangers, so that they are no calls.
-pub const HANDSHAKES_REFUSED: &str = "leasehold_handshakes_refused_total";
+/// Handshakes and tokens refused, by reason: by strangers, so that they are no calls.
+pub const STRANGERS_REFUSED: &str = "leasehold_strangers_refused_total";
 /// Leases that came into a state, by target and state.
 pub const LEASES: &str = "leasehold_leases_total";
 /// From the record that condemns a lease to the proof that it is dead, by target.
@@ -90,9 +90,9 @@ pub fn refused(reason: Reason) {
     counter!(REFUSALS, "reason" => reason.text()).increment(1);
 }
 
-/// A handshake was refused.
+/// A stranger was refused.
 pub fn turned_away(reason: &'static str) {
-    counter!(HANDSHAKES_REFUSED, "reason" => reason).increment(1);
+    counter!(STRANGERS_REFUSED, "reason" => reason).increment(1);
 }
 
 /// A lease moved. A step that leaves it in its state, such as one more try, is not counted.

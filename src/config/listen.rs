@@ -26,8 +26,21 @@ pub struct Listen {
     pub per_caller: Each,
     /// Handshakes at one time of one peer address; a proxy or NAT in front makes one of many.
     pub handshakes_per_address: Option<usize>,
+    /// Where callers come that bring a token with each request.
+    pub bearer: Option<SocketAddr>,
+    /// What such a door shows of itself; without it the broker's SVID.
+    pub certificate: Option<WebFiles>,
     /// Where monitoring reads; it asks for no identity.
     pub metrics: Option<SocketAddr>,
+}
+
+/// A certificate chain and its key, both as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebFiles {
+    /// The file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// The file with the key.
+    pub key: PathBuf,
 }
 
 /// One door for operators (RULES R-19).
@@ -46,15 +59,54 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
         let per_caller = table.get("per_caller").map_or_else(Each::default, |value| per_caller(&value));
         let handshakes_per_address = table.get("handshakes_per_address").and_then(|value| handshakes(&value));
-        let metrics = table.get("metrics").and_then(|value| tcp(&value, trust));
+        let metrics = table.get("metrics").and_then(|value| metrics(&value, trust));
+        let bearer = table.get("bearer").and_then(|value| tcp(&value, trust));
+        let certificate = web_files(table);
         let (agents, admin) = (agents?, admin?);
-        let listen = Listen { agents, admin, admin_group, per_caller, handshakes_per_address, metrics };
+        let listen = Listen {
+            agents,
+            admin,
+            admin_group,
+            per_caller,
+            handshakes_per_address,
+            bearer,
+            certificate,
+            metrics,
+        };
         if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {
             let what = format!("`{}` is the agents' door; operators need another", listen.agents);
             table.context().report.problem(table.place(), what);
         }
         Some(listen)
     })
+}
+
+/// Whoever reaches it reads it: names of targets, counts and times, and nothing else.
+fn metrics(value: &Value<'_>, trust: Trust) -> Option<SocketAddr> {
+    let address = tcp(value, trust)?;
+    if !address.ip().is_loopback() {
+        let what = format!(
+            "`{address}` answers whoever reaches it, and asks for no identity: keep it to your monitoring"
+        );
+        value.context().report.warning(value.place(), what);
+    }
+    Some(address)
+}
+
+fn web_files(table: &Table<'_>) -> Option<WebFiles> {
+    let path = |key| {
+        let value = table.get(key)?;
+        value.filled().map(|path| table.context().source.resolve(path))
+    };
+    match (path("certificate"), path("key")) {
+        (Some(certificate), Some(key)) => Some(WebFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            let what = "`certificate` and `key` go together: name both files, or neither";
+            table.context().report.problem(table.place(), what);
+            None
+        }
+    }
 }
 
 fn per_caller(value: &Value<'_>) -> Each {

@@ -65,13 +65,13 @@ impl Lasts {
 /// A connection's place at its door, and in its caller's share of it.
 pub(super) struct Slots {
     pub(super) _door: OwnedSemaphorePermit,
-    pub(super) _own: OwnedSemaphorePermit,
+    pub(super) _own: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
     pub(super) fn new(io: Io, info: ConnectInfo, lasts: Lasts, slots: Slots) -> Self {
         let now = Instant::now();
-        let end = Box::pin(ended(now + lasts.whole, info.vouched.clone()));
+        let end = Box::pin(ended(now + lasts.whole, info.vouched()));
         let leave = now + lasts.stay;
         let gone = CancellationToken::new().drop_guard();
         Self { io, info, end, leave, gone, _slots: slots }
@@ -80,7 +80,7 @@ impl Connection {
     /// When its peer should be asked to leave; to be asked for before the connection is served.
     pub fn departure(&self) -> Departure {
         let gone = self.gone.token().clone();
-        Departure { leave: self.leave, gone, vouched: self.info.vouched.clone() }
+        Departure { leave: self.leave, gone, vouched: self.info.vouched() }
     }
 
     /// Fails once the end has come. Reads and writes both ask, since either may be the only one polled.

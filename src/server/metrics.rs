@@ -214,7 +214,7 @@ fn describe_counted() {
         "How long calls took until their answer began, by method"
     );
     describe_counter!(meter::REFUSALS, "Calls refused, by reason");
-    describe_counter!(meter::HANDSHAKES_REFUSED, "Handshakes refused, by reason");
+    describe_counter!(meter::STRANGERS_REFUSED, "Handshakes and tokens refused, by reason");
     describe_counter!(meter::LEASES, "Leases that came into a state, by target and state");
     describe_histogram!(
         meter::REVOCATION_SECONDS,

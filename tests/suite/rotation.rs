@@ -189,7 +189,7 @@ async fn refused_handshakes_are_counted_by_reason() {
     eventually("the stranger is counted", || async {
         get(address, "/metrics")
             .await
-            .contains("leasehold_handshakes_refused_total{reason=\"unknown_issuer\"}")
+            .contains("leasehold_strangers_refused_total{reason=\"unknown_issuer\"}")
     })
     .await;
     world.stop().await;
