@@ -183,8 +183,10 @@ pub enum CallerId {
     Drill,
 }
 
+type Kind = fn(Vouched) -> CallerId;
+
 /// Who is vouched for from outside, by how its text begins.
-const VOUCHED: [(&str, fn(Vouched) -> CallerId); 4] = [
+const VOUCHED: [(&str, Kind); 4] = [
     ("ci:", CallerId::CiJob),
     ("kube:", CallerId::KubeAccount),
     ("personal:", CallerId::PersonalAgent),

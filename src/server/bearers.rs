@@ -106,7 +106,9 @@ impl Bindings for StoreBindings {
         match self.0.ledger().store().commit(vec![Change::Token(used)], Vec::new()).await {
             // Whoever was first is read back: another broker may have been.
             Outcome::Committed => self.known(&token).await?.ok_or_else(|| "it was not written".to_owned()),
-            other => Err(format!("{other:?}")),
+            other @ (Outcome::Stale(_) | Outcome::Full(_) | Outcome::Failed(_) | Outcome::Unknown(_)) => {
+                Err(format!("{other:?}"))
+            }
         }
     }
 }
