@@ -25,6 +25,7 @@ use tonic_health::server::health_reporter;
 
 use crate::authority::{Operators, Standing};
 use crate::broker::{Asker, Broker, Refused};
+use crate::identity::spiffe::SpiffeIdentity;
 use layers::Identified;
 
 /// The largest request, in bytes.
@@ -37,13 +38,14 @@ const MAX_QUESTION_BYTES: usize = 4 * 1024;
 pub struct Api {
     broker: Broker,
     operators: Arc<Operators>,
+    identity: SpiffeIdentity,
 }
 
 impl Api {
-    /// An API over a broker.
+    /// An API over a broker, which tells how the identity stands that it is served under.
     #[must_use]
-    pub fn new(broker: Broker, operators: Arc<Operators>) -> Self {
-        Self { broker, operators }
+    pub fn new(broker: Broker, operators: Arc<Operators>, identity: SpiffeIdentity) -> Self {
+        Self { broker, operators, identity }
     }
 
     /// Every service. Both doors serve the same; the authority table says what each door lets through.

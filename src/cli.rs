@@ -71,6 +71,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Write a commented config that passes `check`, with its key; overwrites nothing.
     Init(InitArgs),
+    /// What the identities of a config need elsewhere.
+    Identity(IdentityArgs),
     /// Run a broker with a trust domain of its own, for developing.
     Dev(DevArgs),
     /// Show the whole of it on throwaway parts, with proofs.
@@ -105,6 +107,40 @@ pub struct CheckArgs {
     /// Also dial the targets, the store and the Workload API.
     #[arg(long)]
     pub online: bool,
+    /// Accept what `serve --dev-trust` accepts.
+    #[arg(long)]
+    pub dev_trust: bool,
+}
+
+/// `identity`.
+#[derive(Debug, Args)]
+pub struct IdentityArgs {
+    /// What to tell.
+    #[command(subcommand)]
+    pub command: IdentityCommand,
+}
+
+/// What `identity` tells.
+#[derive(Debug, Subcommand)]
+pub enum IdentityCommand {
+    /// Print the SPIRE registration entries of the broker and of everybody in its config, as commands to fill in.
+    SpireEntries(SpireEntriesArgs),
+}
+
+/// `identity spire-entries`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: leasehold identity spire-entries --config /etc/leasehold/leasehold.toml \\\n             \
+                  --parent-id spiffe://prod.example/spire/agent/x509pop/4f...\n\
+                  It asks nobody and changes nothing; docs/spire.md says what to fill in."
+)]
+pub struct SpireEntriesArgs {
+    /// The config.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The SPIFFE ID of the SPIRE agent that attests the workloads; left to be filled in without it.
+    #[arg(long, value_name = "ID")]
+    pub parent_id: Option<String>,
     /// Accept what `serve --dev-trust` accepts.
     #[arg(long)]
     pub dev_trust: bool,

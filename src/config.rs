@@ -181,7 +181,7 @@ fn check(
     let domain = broker.as_ref().map(|broker| broker.trust_domain.as_str());
     let listen = listen::read(root, trust);
     let operators = operators::read(root, domain);
-    let (identity, issuers) = identity::read(root, domain);
+    let (identity, issuers) = identity::read(root, domain, trust);
     bearers_have_a_door(root, listen.as_ref(), identity.as_ref(), report);
     let store = store::read(root);
     let tasks = tasks::read(root);
@@ -189,7 +189,10 @@ fn check(
     let drill = drill::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
-    let world = World { kinds, trust, domain, issuers: &issuers, floors: &floors };
+    let none = BTreeSet::new();
+    let federated = identity.as_ref().map_or(&none, |identity| &identity.spiffe.federates_with);
+    let trusted = identity::TrustDomains { own: domain, federated };
+    let world = World { kinds, trust, trusted, issuers: &issuers, floors: &floors };
     let defined = Defined::read(parts, &world, report);
     let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
     let quotas = quotas::read(root, &world);
@@ -262,18 +265,18 @@ struct Defined {
 struct World<'a> {
     kinds: &'a [Box<dyn BackendKind>],
     trust: Trust,
-    domain: Option<&'a str>,
+    trusted: identity::TrustDomains<'a>,
     issuers: &'a Issuers,
     floors: &'a Floors,
 }
 
 impl Defined {
     fn read(parts: &[Table<'_>], world: &World<'_>, report: &Report) -> Self {
-        let World { kinds, trust, domain, issuers, floors } = *world;
+        let World { kinds, trust, trusted, issuers, floors } = *world;
         let people = people::read_people(parts, report);
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
-        let mut agents = agents::read(parts, &owners, domain);
+        let mut agents = agents::read(parts, &owners, trusted);
         let jobs = ci_jobs::read(parts, issuers, &owners, report);
         let accounts = kube_accounts::read(parts, issuers, &owners);
         agents.join(&jobs, |job| (job.agent.id.to_string(), job.agent.clone()));

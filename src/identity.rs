@@ -22,15 +22,20 @@ mod origin;
 mod refusal;
 mod share;
 pub mod spiffe;
+mod standing;
 pub mod unix;
+mod vouched;
 pub mod web;
 
 #[cfg(test)]
 mod tests;
 
-pub use connection::Connection;
+pub use connection::{Connection, Departure};
 pub use refusal::{RefusalCount, RefusalReason, Refusals};
 pub use share::{Each, Share};
+pub use standing::{Standing, Trouble};
+
+use vouched::Vouched;
 
 /// The clock that this room asks; the broker hands in its own (RULES R-23), tests a fixed one.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -103,10 +108,19 @@ pub struct ConnectInfo(Connected);
 
 #[derive(Clone, Debug)]
 enum Connected {
-    /// It proved somebody once, for all its requests.
-    As(Caller, Arc<Share>),
+    /// It proved somebody once, for all its requests; a local user needs nobody who vouches for it.
+    As(Caller, Arc<Share>, Option<Vouched>),
     /// It proved nobody: each of its requests comes with a token.
     Open(Open),
+}
+
+impl ConnectInfo {
+    fn vouched(&self) -> Option<Vouched> {
+        match &self.0 {
+            Connected::As(_, _, vouched) => vouched.clone(),
+            Connected::Open(_) => None,
+        }
+    }
 }
 
 /// A connection whose requests come with tokens.
@@ -127,6 +141,26 @@ pub enum Rejection {
         /// The end of the SVID.
         not_after: Timestamp,
     },
+    /// The trust bundle behind the SVID was withdrawn while the connection stayed open (REQUIREMENTS ID-2).
+    #[error(
+        "no trust bundle vouches for the trust domain of this X.509-SVID any more: its federation has ended"
+    )]
+    BundleWithdrawn,
+}
+
+impl Rejection {
+    /// What to do about it.
+    #[must_use]
+    pub const fn next(self) -> &'static str {
+        match self {
+            Self::SvidExpired { .. } => {
+                "connect again with a fresh SVID; leasehold doctor shows what you have"
+            }
+            Self::BundleWithdrawn => {
+                "ask whoever runs this broker's SPIRE server whether the federation was ended on purpose"
+            }
+        }
+    }
 }
 
 /// What a request brought as identity. Nothing, a proof and a bad proof are three things.
@@ -148,7 +182,10 @@ impl Presented {
         match extensions.get() {
             None => Self::NotPresented,
             Some(ConnectInfo(Connected::Open(open))) => Self::Open(*open),
-            Some(ConnectInfo(Connected::As(caller, share))) => match caller.check(now) {
+            Some(ConnectInfo(Connected::As(_, _, Some(vouched)))) if !vouched.holds() => {
+                Self::Rejected(Rejection::BundleWithdrawn)
+            }
+            Some(ConnectInfo(Connected::As(caller, share, _))) => match caller.check(now) {
                 Ok(()) => Self::Proven(caller.clone(), share.clone()),
                 Err(rejection) => Self::Rejected(rejection),
             },

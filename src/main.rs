@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use leasehold::cli::{
-    self, BackupArgs, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, InitArgs, RestoreArgs,
-    ServeArgs,
+    self, BackupArgs, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, IdentityArgs,
+    IdentityCommand, InitArgs, RestoreArgs, ServeArgs, SpireEntriesArgs,
 };
 use leasehold::config::Trust;
 use leasehold::dev::{demo, run};
@@ -33,6 +33,9 @@ async fn dispatch(command: Command, output: Format) -> ExitCode {
         Command::Backup(args) => backup(args, output).await,
         Command::Restore(args) => restore(args, output).await,
         Command::Init(args) => make(args),
+        Command::Identity(IdentityArgs { command: IdentityCommand::SpireEntries(args) }) => {
+            spire_entries(&args, output)
+        }
         Command::Dev(args) => develop(args).await,
         Command::Demo(DemoArgs { keep, only, pg_bin }) => {
             let options = demo::Options { keep, only, pg_bin, ..demo::Options::default() };
@@ -130,6 +133,19 @@ fn tell(checked: &Checked) {
     checked.good.iter().for_each(|line| say(&format!("ok: {line}")));
     checked.warnings.iter().for_each(|line| complain(&format!("warning: {line}")));
     checked.problems.iter().for_each(|line| complain(&format!("error: {line}")));
+}
+
+fn spire_entries(args: &SpireEntriesArgs, output: Format) -> ExitCode {
+    match server::spire_entries(&args.config, trust(args.dev_trust), args.parent_id.as_deref()) {
+        Ok(entries) => {
+            match output {
+                Format::Json => say(&entries.json()),
+                Format::Text => say(&entries.text().trim_end()),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error.exit_code(), &error),
+    }
 }
 
 async fn develop(args: DevArgs) -> ExitCode {

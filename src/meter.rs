@@ -16,6 +16,8 @@ pub const RPCS: &str = "leasehold_rpcs_total";
 pub const RPC_SECONDS: &str = "leasehold_rpc_seconds";
 /// Calls refused, by reason.
 pub const REFUSALS: &str = "leasehold_refusals_total";
+/// Handshakes and tokens refused, by reason: by strangers, so that they are no calls.
+pub const STRANGERS_REFUSED: &str = "leasehold_strangers_refused_total";
 /// Leases that came into a state, by target and state.
 pub const LEASES: &str = "leasehold_leases_total";
 /// From the record that condemns a lease to the proof that it is dead, by target.
@@ -36,6 +38,10 @@ pub const FREEZES: &str = "leasehold_freezes";
 pub const JOURNAL_UP: &str = "leasehold_journal_up";
 /// How far the wall clock is behind the broker's, in seconds.
 pub const CLOCK_BEHIND_SECONDS: &str = "leasehold_clock_behind_seconds";
+/// The end of the broker's own SVID, in seconds since 1970; no handshake succeeds after it.
+pub const IDENTITY_ENDS: &str = "leasehold_identity_not_after_timestamp_seconds";
+/// How long something has been wrong with the broker's identity or its source, by what; 0 while nothing is.
+pub const IDENTITY_TROUBLE_SECONDS: &str = "leasehold_identity_trouble_seconds";
 /// How many things need a person, as `leasehold status` lists them.
 pub const NEEDS_PERSON: &str = "leasehold_needs_person";
 
@@ -82,6 +88,11 @@ const fn spelled(code: Code) -> &'static str {
 /// A call was refused.
 pub fn refused(reason: Reason) {
     counter!(REFUSALS, "reason" => reason.text()).increment(1);
+}
+
+/// A stranger was refused.
+pub fn turned_away(reason: &'static str) {
+    counter!(STRANGERS_REFUSED, "reason" => reason).increment(1);
 }
 
 /// A lease moved. A step that leaves it in its state, such as one more try, is not counted.

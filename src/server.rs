@@ -4,10 +4,13 @@ mod assemble;
 mod backup;
 mod bearers;
 mod check;
+mod door;
 mod metrics;
 mod process;
 mod refusals;
 mod shared;
+mod spire;
+mod standing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,8 +22,6 @@ use leasehold_law::time::Timestamp;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
-use tonic::transport::Server as Transport;
 
 use crate::api::Api;
 use crate::api::layers::DoorLayer;
@@ -29,7 +30,7 @@ use crate::broker::Broker;
 use crate::clock::{Clock, SystemTime, TimeSource};
 use crate::config::{AdminAddr, Config, Loaded, Problem, Trust};
 use crate::identity::bearer::Bearers;
-use crate::identity::listener::{Entrance, Gate, Incoming, Limits, ListenError, bind_tcp, bind_unix};
+use crate::identity::listener::{Entrance, Gate, Limits, ListenError, bind_tcp, bind_unix};
 use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
 use crate::identity::unix::Access;
 use crate::identity::{Door, Known, Refusals};
@@ -37,23 +38,12 @@ use crate::identity::{Door, Known, Refusals};
 pub use backup::{Copied, PutBack, Restore, backup, restore};
 pub use check::{Checked, check};
 pub use process::{harden, stop_signal};
+pub use spire::{SpireEntries, spire_entries};
 
 /// How long the Workload API may take to give the broker its identity.
 const IDENTITY_WAIT: Duration = Duration::from_secs(30);
 /// How long open calls may take to end when the broker stops.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often a quiet connection is asked whether its other end is there.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-/// Streams that one connection may hold at a time.
-const STREAMS: u32 = 256;
-/// What a connection may send before it is read: the largest request, and not that for each of its streams.
-const CONNECTION_WINDOW: u32 = 512 * 1024;
-/// What one stream may send before it is read.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// The headers of a request, in bytes.
-const HEADERS: u32 = 16 * 1024;
-/// How often the identity is asked whether it is good for a handshake.
-const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// The backends that are built in.
 #[must_use]
@@ -156,7 +146,7 @@ pub struct Running {
     /// Where monitoring reads, where that is configured.
     pub metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
-    doors: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
+    doors: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
 }
 
@@ -203,6 +193,7 @@ fn spiffe_settings(config: &Config, trust: Trust) -> Result<SpiffeSettings, Star
         workload_api: format!("unix:{}", spiffe.workload_api.display()),
         id,
         dev_trust: trust == Trust::Dev,
+        federates_with: spiffe.federates_with.clone(),
         sync_timeout: IDENTITY_WAIT,
     })
 }
@@ -270,10 +261,11 @@ async fn serve(
     let agents = local(&listeners.agents)?;
     let admin_tcp = listeners.admin_tcp.iter().map(local).collect::<Result<Vec<_>, _>>()?;
     let operators = Arc::new(config.operators.clone());
-    let routes = Api::new(broker.clone(), operators.clone()).routes().await;
+    let routes = Api::new(broker.clone(), operators.clone(), identity.clone()).routes().await;
     let routes = routes.map_err(|error| StartError::Host(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
-    let limits = Limits { each: config.listen.per_caller, ..limits };
+    let handshakes_each = config.listen.handshakes_per_address.unwrap_or(limits.handshakes_each);
+    let limits = Limits { each: config.listen.per_caller, handshakes_each, ..limits };
     let gate = |known| Gate { now: now_of(&broker), refusals: gates.refusals.clone(), known };
     let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, gate(known_agents(&broker)));
     agents_door.accept_tls(listeners.agents, identity.server_tls()?);
@@ -288,16 +280,16 @@ async fn serve(
     listeners.admin_unix.into_iter().for_each(|listener| admin_door.accept_unix(listener));
     let door = |incoming| {
         let layer = DoorLayer::new(broker.clone(), operators.clone(), gates.bearers.clone());
-        tokio::spawn(serve_door(layer, routes.clone(), incoming, stopped.clone()))
+        tokio::spawn(door::serve(layer, routes.clone(), incoming, stopped.clone()))
     };
     let doors = vec![door(agents_incoming), door(admin_incoming)];
     let mut background = background;
     let metrics = listeners.metrics.as_ref().map(local).transpose()?;
     if let Some(listener) = listeners.metrics {
-        let served = metrics::serve(listener, broker.clone());
+        let served = metrics::serve(listener, broker.clone(), identity.clone());
         background.push(served.map_err(|error| StartError::Host(error.to_string()))?);
     }
-    background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
+    background.push(tokio::spawn(standing::hold(identity, now_of(&broker), [agents_door, admin_door])));
     let bearer_door = bearer.map(|address| address.to_string());
     tracing::info!(%agents, bearer = bearer_door, broker = broker.name(), "serving");
     Ok(Running { broker, agents, bearer, admin_tcp, metrics, stop, doors, background })
@@ -318,46 +310,6 @@ fn now_of(broker: &Broker) -> crate::identity::Now {
     Arc::new(move || broker.now())
 }
 
-/// Keeps what the doors live on, and says when the identity is withdrawn and when it is back.
-async fn hold(identity: SpiffeIdentity, _agents: Entrance, _admin: Entrance) {
-    let mut ready = true;
-    let mut look = tokio::time::interval(HEALTH_EVERY);
-    loop {
-        look.tick().await;
-        let is_ready = identity.is_ready();
-        match (ready, is_ready) {
-            (true, false) => {
-                tracing::error!("the broker's identity is withdrawn or expired; handshakes are refused");
-            }
-            (false, true) => tracing::info!("the broker's identity is back"),
-            (true, true) | (false, false) => {}
-        }
-        ready = is_ready;
-    }
-}
-
-async fn serve_door(
-    layer: DoorLayer,
-    routes: Routes,
-    incoming: Incoming,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
-    Transport::builder()
-        .max_concurrent_streams(STREAMS)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .http2_max_header_list_size(HEADERS)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .layer(layer)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, async move {
-            // A sender that is gone stops the door as well.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        })
-        .await
-}
-
 impl Running {
     /// Stops: nothing new, then what is under way ends, for at most ten seconds.
     pub async fn stop(self) {
@@ -365,7 +317,7 @@ impl Running {
         let _ = self.stop.send(true);
         let ended = async {
             for door in self.doors {
-                if let Ok(Err(error)) = door.await {
+                if let Err(error) = door.await {
                     tracing::warn!(%error, "a door ended badly");
                 }
             }

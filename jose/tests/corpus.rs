@@ -46,9 +46,10 @@ fn claims() -> Value {
 /// The usual claims, but for one; `null` takes it away.
 fn with(name: &str, value: Value) -> Value {
     let mut claims = claims();
-    match value {
-        Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
-        value => claims[name] = value,
+    if value.is_null() {
+        claims.as_object_mut().unwrap().remove(name);
+    } else {
+        claims[name] = value;
     }
     claims
 }

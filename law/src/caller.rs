@@ -183,11 +183,10 @@ pub enum CallerId {
     Drill,
 }
 
-/// The kind of caller that a vouched one is.
-type VouchedKind = fn(Vouched) -> CallerId;
+type Kind = fn(Vouched) -> CallerId;
 
 /// Who is vouched for from outside, by how its text begins.
-const VOUCHED: [(&str, VouchedKind); 4] = [
+const VOUCHED: [(&str, Kind); 4] = [
     ("ci:", CallerId::CiJob),
     ("kube:", CallerId::KubeAccount),
     ("personal:", CallerId::PersonalAgent),

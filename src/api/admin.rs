@@ -6,11 +6,14 @@ use tonic::{Request, Response, Status};
 use super::{Api, read, standing, target, write};
 use crate::broker::Aside;
 use crate::clock::Reading;
+use crate::identity::Standing;
 
 #[tonic::async_trait]
 impl AdminService for Api {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let status = self.broker.status().await?;
+        let standing = self.identity.standing();
+        let identity_needs = standing.need(status.clock.now);
         Ok(Response::new(v1::StatusResponse {
             live: status.counts.live,
             due: status.targets.iter().flat_map(|target| target.due.values()).sum(),
@@ -27,9 +30,10 @@ impl AdminService for Api {
             clock: Some(clock_view(status.clock)),
             uptime: Some(write::span(status.uptime)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            needs_person: status.needs_person,
+            needs_person: status.needs_person.into_iter().chain(identity_needs).collect(),
             set_aside: status.asides.iter().map(set_aside).collect(),
             broker: self.broker.name().to_owned(),
+            identity: Some(identity_view(standing)),
         }))
     }
 
@@ -56,6 +60,16 @@ fn set_aside(aside: &Aside) -> v1::SetAside {
         alive: aside.due.is_some(),
         tries: aside.tries,
         last_error: aside.last_error.clone().unwrap_or_default(),
+    }
+}
+
+fn identity_view(standing: Standing) -> v1::IdentityStatus {
+    v1::IdentityStatus {
+        id: standing.id,
+        not_after: standing.not_after.map(write::moment),
+        error: standing.trouble.map(|(trouble, _)| trouble.to_string()).unwrap_or_default(),
+        since: standing.trouble.map(|(_, since)| write::moment(since)),
+        trust_domains: standing.trust_domains,
     }
 }
 

@@ -134,8 +134,9 @@ impl DoorLayer {
                 let bearers = self.bearers.as_ref().ok_or_else(nobody)?;
                 bearers.prove(request, open.door, open.peer).await.map_err(no_bearer)
             }
-            Presented::Rejected(rejection) => Err(Refused::new(Reason::NoIdentity, rejection.to_string())
-                .next("connect again with a fresh SVID; leasehold doctor shows what you have")),
+            Presented::Rejected(rejection) => {
+                Err(Refused::new(Reason::NoIdentity, rejection.to_string()).next(rejection.next()))
+            }
         }
     }
 

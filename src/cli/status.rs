@@ -28,6 +28,7 @@ pub(crate) async fn run(_args: StatusArgs, session: &mut Session) -> Result<Exit
 fn report(answer: &v1::StatusResponse) -> Report {
     let journal = answer.journal.clone().unwrap_or_default();
     let clock = answer.clock.clone().unwrap_or_default();
+    let identity = answer.identity.clone().unwrap_or_default();
     let mut text = view::fields(&[
         ("broker", format!("{} {}, up {}", answer.broker, answer.version, wire_length(answer.uptime))),
         ("leases", format!("{} live, {} due, {} stuck", answer.live, answer.due, answer.stuck)),
@@ -46,6 +47,7 @@ fn report(answer: &v1::StatusResponse) -> Report {
                 health(clock.ok, &clock.reason)
             ),
         ),
+        ("identity", identity_line(&identity)),
     ]);
     text.push('\n');
     text.push_str(&targets::table(&answer.targets));
@@ -76,6 +78,22 @@ fn set_aside(asides: &[v1::SetAside]) -> String {
     view::table(&["SET ASIDE", "ID", "TARGET", "STATE", "TRIES", "WHY"], &rows, "nothing is set aside")
 }
 
+fn identity_line(identity: &v1::IdentityStatus) -> String {
+    let state = match identity.error.as_str() {
+        "" => "good".to_owned(),
+        error => format!("NOT GOOD since {}: {error}", stamp(identity.since)),
+    };
+    let bundles = identity.trust_domains.join(", ");
+    format!("{}, until {}, bundles of {bundles}: {state}", identity.id, stamp(identity.not_after))
+}
+
+fn identity_json(identity: &v1::IdentityStatus) -> serde_json::Value {
+    json!({
+        "id": identity.id, "not_after": json::time(identity.not_after), "error": identity.error,
+        "since": json::time(identity.since), "trust_domains": identity.trust_domains,
+    })
+}
+
 fn health(good: bool, error: &str) -> String {
     if good { "good".to_owned() } else { format!("NOT GOOD: {error}; nothing is issued, revoking goes on") }
 }
@@ -95,6 +113,7 @@ fn json(
         "clock": {
             "ok": clock.ok, "offset": json::span(clock.offset), "reason": clock.reason, "now": json::time(clock.now),
         },
+        "identity": answer.identity.as_ref().map(identity_json),
         "needs_person": answer.needs_person,
         "set_aside": answer.set_aside.iter().map(json::set_aside).collect::<Vec<_>>(),
     })
@@ -139,6 +158,13 @@ mod tests {
                 grade: v1::Grade::Exact.into(),
                 ..v1::Target::default()
             }],
+            identity: Some(v1::IdentityStatus {
+                id: "spiffe://prod.example/leasehold".into(),
+                not_after: Some(prost_types::Timestamp { seconds: 1_800_000_600, nanos: 0 }),
+                error: "the Workload API does not answer".into(),
+                since: Some(prost_types::Timestamp { seconds: 1_799_999_700, nanos: 0 }),
+                trust_domains: vec!["prod.example".into()],
+            }),
             needs_person: vec!["lease_1 on orders-db has failed to be revoked 9 times".into()],
             set_aside: vec![v1::SetAside {
                 kind: "orphan".into(),

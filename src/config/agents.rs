@@ -7,8 +7,8 @@ use leasehold_law::catalog::{Agent, Autonomy, Owner};
 use leasehold_law::request::MAX_PURPOSE_BYTES;
 use leasehold_law::scope::is_name;
 
+use super::identity::TrustDomains;
 use super::names::Names;
-use super::operators::foreign;
 use super::people::Person;
 use super::table::{Table, Value};
 
@@ -35,14 +35,12 @@ impl Owners<'_> {
     }
 }
 
-pub(super) fn read(parts: &[Table<'_>], owners: &Owners<'_>, trust_domain: Option<&str>) -> Names<Agent> {
-    Names::collect(parts, ("agents", "agent"), Table::entries, |id, value| {
-        agent(id, value, owners, trust_domain)
-    })
+pub(super) fn read(parts: &[Table<'_>], owners: &Owners<'_>, trusted: TrustDomains<'_>) -> Names<Agent> {
+    Names::collect(parts, ("agents", "agent"), Table::entries, |id, value| agent(id, value, owners, trusted))
 }
 
-fn agent(id: &str, value: &Value<'_>, owners: &Owners<'_>, trust_domain: Option<&str>) -> Option<Agent> {
-    let id = agent_id(id, value, trust_domain);
+fn agent(id: &str, value: &Value<'_>, owners: &Owners<'_>, trusted: TrustDomains<'_>) -> Option<Agent> {
+    let id = agent_id(id, value, trusted);
     value.read(|table| {
         let facts = Facts::read(table, owners);
         Some(facts?.of(id?))
@@ -74,7 +72,7 @@ impl Facts {
     }
 }
 
-fn agent_id(text: &str, value: &Value<'_>, trust_domain: Option<&str>) -> Option<CallerId> {
+fn agent_id(text: &str, value: &Value<'_>, trusted: TrustDomains<'_>) -> Option<CallerId> {
     if text == DRILL {
         value.problem(format!(
             "`{DRILL}` is the broker's own agent: it is there by itself, and nobody else is it"
@@ -87,7 +85,7 @@ fn agent_id(text: &str, value: &Value<'_>, trust_domain: Option<&str>) -> Option
         ));
         return None;
     };
-    foreign(&id, trust_domain).into_iter().for_each(|what| value.problem(what));
+    trusted.foreign(&id).into_iter().for_each(|what| value.problem(what));
     Some(id)
 }
 

@@ -1,5 +1,6 @@
 //! `[identity]`: where the broker's own SVID comes from, and whom it trusts.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use leasehold_law::caller::{CallerId, SpiffeId};
@@ -9,6 +10,7 @@ use super::issuers::Issuers;
 use super::listen::unix_socket;
 use super::operators::foreign;
 use super::table::{Table, Value};
+use super::trust::{Trust, trust_domain};
 use crate::identity::ci::CiIssuer;
 use crate::identity::kube::Cluster;
 
@@ -30,8 +32,35 @@ pub struct Spiffe {
     pub workload_api: PathBuf,
     /// Which SVID is the broker's, where it gets several.
     pub id: Option<SpiffeId>,
+    /// The trust domains beside the broker's own whose agents may be registered. Their bundles come from the Workload
+    /// API; none is accepted that is not listed.
+    pub federates_with: BTreeSet<String>,
     /// The JWT-SVIDs that `listen.bearer` accepts, if any.
     pub jwt: Option<JwtSvid>,
+}
+
+/// Whose workloads can prove who they are here.
+#[derive(Clone, Copy)]
+pub(super) struct TrustDomains<'a> {
+    /// The broker's own, where it is known.
+    pub(super) own: Option<&'a str>,
+    /// Those it federates with.
+    pub(super) federated: &'a BTreeSet<String>,
+}
+
+impl TrustDomains<'_> {
+    /// What is wrong with an agent's id of another trust domain: its handshake would be refused.
+    pub(super) fn foreign(&self, id: &CallerId) -> Option<String> {
+        let CallerId::Agent(spiffe) = id else { return None };
+        if self.federated.contains(spiffe.trust_domain()) {
+            return None;
+        }
+        let what = foreign(id, self.own)?;
+        let name = spiffe.trust_domain();
+        Some(format!(
+            "{what}; to accept its agents write `federates_with = [\"{name}\"]` in [identity.spiffe]"
+        ))
+    }
 }
 
 impl Identity {
@@ -56,11 +85,11 @@ const AUDIENCE: &str = "leasehold";
 /// The longest life of a JWT-SVID where none is given, and the longest that may be. SPIRE makes them for five minutes.
 const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
 
-pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> (Option<Identity>, Issuers) {
+pub(super) fn read(root: &Table<'_>, own: Option<&str>, trust: Trust) -> (Option<Identity>, Issuers) {
     let Some(table) = root.need("identity").and_then(|value| value.table()) else {
         return (None, Issuers::none());
     };
-    let spiffe = table.need("spiffe").and_then(|value| value.read(|table| spiffe(table, trust_domain)));
+    let spiffe = table.need("spiffe").and_then(|value| value.read(|table| spiffe(table, own, trust)));
     let workloads = spiffe.as_ref().and_then(|spiffe| spiffe.jwt.as_ref());
     let issuers = Issuers::read(&table, workloads.map(|jwt| jwt.audience.as_str()));
     table.finish();
@@ -69,11 +98,24 @@ pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> (Option<Iden
     (spiffe.map(|spiffe| Identity { spiffe, ci, kubernetes }), issuers)
 }
 
-fn spiffe(table: &Table<'_>, trust_domain: Option<&str>) -> Option<Spiffe> {
+fn spiffe(table: &Table<'_>, own: Option<&str>, trust: Trust) -> Option<Spiffe> {
     let workload_api = table.need("workload_api").and_then(|value| workload_api(&value));
-    let id = table.get("id").and_then(|value| own_id(&value, trust_domain));
+    let id = table.get("id").and_then(|value| own_id(&value, own));
+    let federates_with = federates_with(table, own, trust);
     let jwt = table.get("jwt").and_then(|value| jwt(&value));
-    Some(Spiffe { workload_api: workload_api?, id, jwt })
+    Some(Spiffe { workload_api: workload_api?, id, federates_with, jwt })
+}
+
+fn federates_with(table: &Table<'_>, own: Option<&str>, trust: Trust) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for value in table.get("federates_with").iter().flat_map(Value::items) {
+        let Some(name) = trust_domain(&value, trust) else { continue };
+        if own == Some(&name) {
+            value.problem(format!("`{name}` is the broker's own trust domain, which needs no federation"));
+        }
+        names.insert(name);
+    }
+    names
 }
 
 fn jwt(value: &Value<'_>) -> Option<JwtSvid> {
@@ -103,8 +145,8 @@ fn workload_api(value: &Value<'_>) -> Option<PathBuf> {
     unix_socket(value, path)
 }
 
-fn own_id(value: &Value<'_>, trust_domain: Option<&str>) -> Option<SpiffeId> {
+fn own_id(value: &Value<'_>, own: Option<&str>) -> Option<SpiffeId> {
     let id: SpiffeId = value.parsed()?;
-    foreign(&CallerId::Agent(id.clone()), trust_domain).into_iter().for_each(|what| value.problem(what));
+    foreign(&CallerId::Agent(id.clone()), own).into_iter().for_each(|what| value.problem(what));
     Some(id)
 }

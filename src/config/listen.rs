@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::table::{Table, Value};
 use super::trust::Trust;
-use crate::identity::Each;
+use crate::identity::{Each, listener::Limits};
 
 /// The longest path of a unix socket that Linux binds, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
@@ -24,6 +24,8 @@ pub struct Listen {
     pub admin_group: Option<String>,
     /// What one caller may hold of a door.
     pub per_caller: Each,
+    /// Handshakes at one time of one peer address; a proxy or NAT in front makes one of many.
+    pub handshakes_per_address: Option<usize>,
     /// Where callers come that bring a token with each request.
     pub bearer: Option<SocketAddr>,
     /// What such a door shows of itself; without it the broker's SVID.
@@ -56,11 +58,21 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let admin = table.need("admin").map(|value| doors(&value, trust));
         let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
         let per_caller = table.get("per_caller").map_or_else(Each::default, |value| per_caller(&value));
+        let handshakes_per_address = table.get("handshakes_per_address").and_then(|value| handshakes(&value));
         let metrics = table.get("metrics").and_then(|value| metrics(&value, trust));
         let bearer = table.get("bearer").and_then(|value| tcp(&value, trust));
         let certificate = web_files(table);
         let (agents, admin) = (agents?, admin?);
-        let listen = Listen { agents, admin, admin_group, per_caller, bearer, certificate, metrics };
+        let listen = Listen {
+            agents,
+            admin,
+            admin_group,
+            per_caller,
+            handshakes_per_address,
+            bearer,
+            certificate,
+            metrics,
+        };
         if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {
             let what = format!("`{}` is the agents' door; operators need another", listen.agents);
             table.context().report.problem(table.place(), what);
@@ -108,6 +120,17 @@ fn per_caller(value: &Value<'_>) -> Each {
         })
     });
     read.unwrap_or(default)
+}
+
+fn handshakes(value: &Value<'_>) -> Option<usize> {
+    let most = Limits::default().handshakes;
+    let number = value.int()?;
+    let bound = usize::try_from(number).ok().filter(|bound| (1..=most).contains(bound));
+    if bound.is_none() {
+        value
+            .problem(format!("handshakes of one address are 1 to {most}, as many as a door takes at a time"));
+    }
+    bound
 }
 
 fn bound(value: &Value<'_>) -> Option<usize> {

@@ -78,6 +78,24 @@ fn a_shared_store_names_the_files_to_read_later() {
     assert_eq!(config.store, Store::Postgres(expect));
 }
 
+/// An agent of a partner may ask; nobody there may ever operate.
+#[test]
+fn agents_may_be_of_a_federated_trust_domain_and_operators_may_not() {
+    let federated = EXAMPLE
+        .replace("[identity.spiffe]", "[identity.spiffe]\nfederates_with = [\"other.example\"]")
+        .replace("[agents.\"spiffe://prod", "[agents.\"spiffe://other");
+    let config = Folder::with(&federated).load(Trust::Production).unwrap().config;
+    assert_eq!(config.identity.spiffe.federates_with, ["other.example".to_owned()].into());
+    let agent: CallerId = "spiffe://other.example/agent/triage".parse().unwrap();
+    assert!(config.catalog.agents.contains_key(&agent));
+    let operator = federated.replace("spiffe://prod.example/operator/ir", "spiffe://other.example/ir");
+    let problems = Folder::with(&operator).problems(Trust::Production);
+    assert!(
+        problems.iter().any(|problem| problem.contains("in trust domain `other.example`")),
+        "{problems:?}"
+    );
+}
+
 #[test]
 fn the_example_of_the_design_loads() {
     let folder = Folder::with(EXAMPLE);
@@ -227,6 +245,27 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("\"uid:0\"", "\"root\"", "`root` is not a workload or operator"),
     ("spiffe://prod.example/operator/ir", "spiffe://test.example/ir", "in trust domain `test.example`"),
     ("unix:/run/spire/agent.sock", "/run/spire/agent.sock", "is not a unix socket"),
+    (
+        "[identity.spiffe]",
+        "[identity.spiffe]\nfederates_with = [\"Partner.example\"]",
+        "`Partner.example` is not a trust domain",
+    ),
+    (
+        "[identity.spiffe]",
+        "[identity.spiffe]\nfederates_with = [\"prod.example\"]",
+        "`prod.example` is the broker's own trust domain",
+    ),
+    (
+        "[identity.spiffe]",
+        "[identity.spiffe]\nfederates_with = [\"a.leasehold.test\"]",
+        "`a.leasehold.test` is a dev trust domain",
+    ),
+    (
+        "[agents.\"spiffe://prod",
+        "[agents.\"spiffe://other",
+        "write `federates_with = [\"other.example\"]` in [identity.spiffe]",
+    ),
+    ("[operators]", "handshakes_per_address = 0\n[operators]", "handshakes of one address are 1 to 512"),
     ("spiffe://prod.example/leasehold", "prod.example/leasehold", "is not a workload or operator"),
     ("sqlite = \"/var/lib/leasehold/leases.db\"", "sqlite = \"\"", "`store.sqlite` is empty"),
     (

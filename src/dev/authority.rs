@@ -80,6 +80,11 @@ impl Authority {
         self.keys().active.ca.clone()
     }
 
+    /// Every certificate authority in the bundle, oldest first.
+    pub(super) fn published(&self) -> Vec<Arc<DevCa>> {
+        self.keys().published.iter().map(|keys| keys.ca.clone()).collect()
+    }
+
     /// What is handed out now.
     pub(super) fn bundle(&self) -> DevBundle {
         let published = self.keys().published.clone();

@@ -164,6 +164,12 @@ impl DevCa {
         fs::remove_file(&aside).and(linked)
     }
 
+    /// What signs, for leaves of any shape.
+    #[cfg(test)]
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// The name of the trust domain.
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain

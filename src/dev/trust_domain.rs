@@ -55,6 +55,11 @@ impl DevTrustDomain {
         self.authority.ca()
     }
 
+    /// Every certificate authority in its bundle, oldest first; one of them signs.
+    pub fn published(&self) -> Vec<Arc<DevCa>> {
+        self.authority.published()
+    }
+
     /// Its bundles, for a trust domain that federates with it.
     pub fn bundle(&self) -> DevBundle {
         self.authority.bundle()

@@ -1,23 +1,36 @@
 //! An open connection with its caller and its end: when the time comes the IO fails, whatever streams are open.
 //!
-//! tonic's own connection age only asks the peer to leave, and a held stream keeps such a connection alive.
+//! tonic's own connection age is the same for all and a held stream keeps such a connection alive. So the end is here,
+//! and whoever serves a connection is told in good time to ask the peer to leave ([`Departure`]).
 
 use std::{
+    future::pending,
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     sync::OwnedSemaphorePermit,
-    time::Sleep,
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::Connected;
 
-use super::ConnectInfo;
+use super::{
+    ConnectInfo,
+    vouched::{Lost, Vouched},
+};
+
+/// How long before its end a peer is asked to leave, where the connection lasts long enough: a quarter of it at most.
+const NOTICE: Duration = Duration::from_secs(60);
+/// What is left to a peer of which one authority was withdrawn: it may be honest, and has a newer SVID then.
+const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// The transport under a connection.
 pub(super) enum Io {
@@ -25,12 +38,28 @@ pub(super) enum Io {
     Unix(UnixStream),
 }
 
-/// One accepted connection of a proven caller, for `serve_with_incoming`.
+/// One accepted connection of a proven caller.
 pub struct Connection {
     io: Io,
     info: ConnectInfo,
-    end: Pin<Box<Sleep>>,
+    end: BoxFuture<'static, ()>,
+    leave: Instant,
+    gone: DropGuard,
     _slots: Slots,
+}
+
+/// How long a connection lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lasts {
+    whole: Duration,
+    stay: Duration,
+}
+
+impl Lasts {
+    /// `whole` in all, of which its peer is asked to leave after `stay`, or in good time before the end.
+    pub(super) fn of(whole: Duration, stay: Duration) -> Self {
+        Self { whole, stay: stay.min(whole - NOTICE.min(whole / 4)) }
+    }
 }
 
 /// A connection's place at its door, and in its caller's share of it.
@@ -40,8 +69,18 @@ pub(super) struct Slots {
 }
 
 impl Connection {
-    pub(super) fn new(io: Io, info: ConnectInfo, end: Sleep, slots: Slots) -> Self {
-        Self { io, info, end: Box::pin(end), _slots: slots }
+    pub(super) fn new(io: Io, info: ConnectInfo, lasts: Lasts, slots: Slots) -> Self {
+        let now = Instant::now();
+        let end = Box::pin(ended(now + lasts.whole, info.vouched()));
+        let leave = now + lasts.stay;
+        let gone = CancellationToken::new().drop_guard();
+        Self { io, info, end, leave, gone, _slots: slots }
+    }
+
+    /// When its peer should be asked to leave; to be asked for before the connection is served.
+    pub fn departure(&self) -> Departure {
+        let gone = self.gone.token().clone();
+        Departure { leave: self.leave, gone, vouched: self.info.vouched() }
     }
 
     /// Fails once the end has come. Reads and writes both ask, since either may be the only one polled.
@@ -49,6 +88,41 @@ impl Connection {
         match self.end.as_mut().poll(cx) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the connection reached its end")),
+        }
+    }
+}
+
+async fn ended(at: Instant, vouched: Option<Vouched>) {
+    tokio::select! {
+        () = sleep_until(at) => {}
+        lost = lost(vouched.as_ref()) => match lost {
+            Lost::TrustDomain => {}
+            Lost::Authority => sleep(LAST_CALLS).await,
+        },
+    }
+}
+
+async fn lost(vouched: Option<&Vouched>) -> Lost {
+    match vouched {
+        Some(vouched) => vouched.until_lost().await,
+        None => pending().await,
+    }
+}
+
+/// When a connection's peer should be asked to leave, so that it goes elsewhere before its end cuts it off.
+pub struct Departure {
+    leave: Instant,
+    gone: CancellationToken,
+    vouched: Option<Vouched>,
+}
+
+impl Departure {
+    /// Waits for that moment, or until the connection is gone.
+    pub async fn due(self) {
+        tokio::select! {
+            () = sleep_until(self.leave) => {}
+            () = self.gone.cancelled() => {}
+            _lost = lost(self.vouched.as_ref()) => {}
         }
     }
 }
@@ -117,5 +191,24 @@ impl AsyncWrite for Connection {
             Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
             Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_asked_to_leave_in_good_time() {
+        let check = |whole, stay, expect| {
+            let lasts = Lasts::of(Duration::from_secs(whole), Duration::from_secs(stay));
+            assert_eq!(lasts.stay, Duration::from_secs(expect), "{whole} s, stay {stay} s");
+        };
+        check(3600, 3540, 3540);
+        check(1800, 3540, 1740);
+        check(80, 3540, 60);
+        check(20, 3540, 15);
+        check(3600, 1, 1);
+        check(0, 3540, 0);
     }
 }

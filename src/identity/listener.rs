@@ -17,19 +17,20 @@ use leasehold_law::{
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::{
     Caller, ConnectInfo, Connected, Connection, Door, Each, Known, Now, Open, RefusalReason, Refusals,
-    connection::{Io, Slots},
+    connection::{Io, Lasts, Slots},
     origin::{Origins, Place},
     refusal::Refused,
     share::Shares,
     spiffe::{OpenTls, Proven, ServerTls},
     unix::{self, Access},
+    vouched::Vouched,
 };
 
 /// Connections that wait for the server to pick them up.
@@ -50,6 +51,8 @@ pub struct Limits {
     pub connections: usize,
     /// The hard end of a connection, open streams or not; the SVID's notAfter where that is earlier.
     pub connection_life: Duration,
+    /// After this a peer is asked to leave, and earlier where its connection ends earlier.
+    pub stay: Duration,
     /// What one caller may hold of a door.
     pub each: Each,
     /// Open connections of those who are proven and not known at the door, all together.
@@ -66,6 +69,7 @@ impl Default for Limits {
             handshake_time: Duration::from_secs(5),
             connections: 10_000,
             connection_life: Duration::from_secs(3600),
+            stay: Duration::from_secs(3600 - 60),
             each: Each::default(),
             visitors: 64,
             visitor_life: Duration::from_secs(10),
@@ -194,6 +198,12 @@ struct Turn {
     _own: Place,
 }
 
+/// Where a connection finds its place.
+struct Room<'a> {
+    each: Each,
+    slots: &'a Arc<Semaphore>,
+}
+
 impl Entrance {
     /// A door with its bounds, and the stream of those who passed it.
     pub fn new(door: Door, limits: Limits, gate: Gate) -> (Self, Incoming) {
@@ -313,11 +323,13 @@ impl Entrance {
             login_uid: None,
             peer: Some(peer),
         };
+        let (io, vouched) = (Io::Tls(proven.stream), Some(proven.vouched));
         if (self.gate.known)(&caller.id) {
-            self.connection(Io::Tls(proven.stream), caller, left, self.limits.each, &self.slots)
+            let room = Room { each: self.limits.each, slots: &self.slots };
+            self.connection(io, (caller, vouched), left, &room)
         } else {
-            let (left, each) = (left.min(self.limits.visitor_life), Each::OF_A_VISITOR);
-            self.connection(Io::Tls(proven.stream), caller, left, each, &self.visitor_slots)
+            let room = Room { each: Each::OF_A_VISITOR, slots: &self.visitor_slots };
+            self.connection(io, (caller, vouched), left.min(self.limits.visitor_life), &room)
         }
     }
 
@@ -325,9 +337,9 @@ impl Entrance {
     /// others together. Behind a hop that ends TLS all come from one address.
     fn admit_open(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr) -> Result<Connection, Refused> {
         let place = self.slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
-        let end = sleep_until(Instant::now() + self.limits.connection_life);
+        let lasts = Lasts::of(self.limits.connection_life, self.limits.stay);
         let info = ConnectInfo(Connected::Open(Open { door: self.door, peer }));
-        Ok(Connection::new(Io::Tls(stream), info, end, Slots { _door: place, _own: None }))
+        Ok(Connection::new(Io::Tls(stream), info, lasts, Slots { _door: place, _own: None }))
     }
 
     fn admit_local(&self, stream: UnixStream) -> Result<Connection, Refused> {
@@ -340,23 +352,23 @@ impl Entrance {
             login_uid: user.login_uid,
             peer: None,
         };
-        self.connection(Io::Unix(stream), caller, Duration::MAX, self.limits.each, &self.local_slots)
+        let room = Room { each: self.limits.each, slots: &self.local_slots };
+        self.connection(Io::Unix(stream), (caller, None), Duration::MAX, &room)
     }
 
     fn connection(
         &self,
         io: Io,
-        caller: Caller,
+        (caller, vouched): (Caller, Option<Vouched>),
         left: Duration,
-        each: Each,
-        slots: &Arc<Semaphore>,
+        room: &Room<'_>,
     ) -> Result<Connection, Refused> {
-        let share = self.shares.of(&caller.id, each);
+        let share = self.shares.of(&caller.id, room.each);
         let own = share.connection().ok_or_else(|| too_many(&format!("of {}", caller.id)))?;
-        let door = slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
-        let end = sleep_until(Instant::now() + left.min(self.limits.connection_life));
-        let info = ConnectInfo(Connected::As(caller, share));
-        Ok(Connection::new(io, info, end, Slots { _door: door, _own: Some(own) }))
+        let door = room.slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
+        let lasts = Lasts::of(left.min(self.limits.connection_life), self.limits.stay);
+        let info = ConnectInfo(Connected::As(caller, share, vouched));
+        Ok(Connection::new(io, info, lasts, Slots { _door: door, _own: Some(own) }))
     }
 
     async fn pass(&self, connection: Connection) {

@@ -9,6 +9,8 @@ use std::{
 use leasehold_law::time::Timestamp;
 use rustls::{CertificateError, PeerIncompatible};
 
+use crate::meter;
+
 const MINUTE_MS: i64 = 60_000;
 /// Lines logged per reason and minute; the count goes on.
 const LOGGED_PER_MINUTE: u64 = 5;
@@ -109,6 +111,7 @@ impl Refusals {
 
     pub(super) fn note(&self, refused: &Refused, peer: impl fmt::Display, now: Timestamp) {
         let Refused { reason, detail } = refused;
+        meter::turned_away(reason.as_str());
         match self.record(*reason, now) {
             seen if seen < LOGGED_PER_MINUTE => tracing::warn!(%reason, %peer, detail, "a caller is refused"),
             LOGGED_PER_MINUTE => {

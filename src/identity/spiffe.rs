@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::spiffe::{
-    X509Source, X509Svid,
+    TrustDomain, X509Source, X509Svid,
     transport::Endpoint,
     workload_api::{WorkloadApiClient, WorkloadApiError},
     x509_source::{SvidPicker, X509SourceError},
@@ -24,9 +24,14 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
-use super::refusal::{RefusalReason, Refused};
-use super::web;
+use super::{
+    refusal::{RefusalReason, Refused},
+    standing::{Standing, Watch},
+    vouched::{Bundles, Vouched},
+    web,
+};
 
 /// Rest between two looks at a Workload API that is not there yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -48,6 +53,8 @@ pub struct SpiffeSettings {
     pub id: SpiffeId,
     /// Accept dev trust domains (RULES R-19); only `--dev-trust` sets it.
     pub dev_trust: bool,
+    /// The trust domains beside the broker's own whose SVIDs are accepted, once the Workload API has their bundles.
+    pub federates_with: BTreeSet<String>,
     /// How long the Workload API may take to give the first SVID.
     pub sync_timeout: Duration,
 }
@@ -68,6 +75,14 @@ pub enum SpiffeError {
     BadId {
         /// As configured.
         id: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A trust domain to federate with cannot be read.
+    #[error("`{name}` is no trust domain: {reason}")]
+    BadTrustDomain {
+        /// As configured.
+        name: String,
         /// The parser's words.
         reason: String,
     },
@@ -118,6 +133,8 @@ fn list(ids: &[String]) -> String {
 pub struct SpiffeIdentity {
     source: X509Source,
     dev_trust: bool,
+    accepted: BTreeSet<TrustDomain>,
+    watch: Arc<Watch>,
 }
 
 impl fmt::Debug for SpiffeIdentity {
@@ -138,21 +155,33 @@ impl SpiffeIdentity {
             return Err(SpiffeError::DevTrustDomain { trust_domain: trust_domain.to_owned() });
         }
         let deadline = Instant::now() + settings.sync_timeout;
+        let accepted = accepted(&id, &settings.federates_with)?;
         await_svid(settings, &id, deadline).await?;
         let source = X509Source::builder()
             .endpoint(&settings.workload_api)
-            .picker(ById(id))
+            .picker(ById(id.clone()))
             .initial_sync_timeout(settings.sync_timeout)
             .build()
             .await
             .map_err(|error| source_error(settings, &error))?;
         warn_of_long_life(&source);
-        Ok(Self { source, dev_trust: settings.dev_trust })
+        let watch = Arc::new(Watch::new(settings.workload_api.clone(), id));
+        Ok(Self { source, dev_trust: settings.dev_trust, accepted, watch })
     }
 
     /// Whether the broker can prove itself right now. A withdrawal may be brief: no reason to exit.
     pub fn is_ready(&self) -> bool {
         self.source.state().is_usable()
+    }
+
+    /// Looks at the identity and at the Workload API behind it, as of `now`.
+    pub async fn look(&self, now: Timestamp) -> Standing {
+        self.watch.look(&self.source, now).await
+    }
+
+    /// As [`SpiffeIdentity::look`] found it last.
+    pub fn standing(&self) -> Standing {
+        self.watch.standing()
     }
 
     /// The server side of TLS without a client's certificate, by the broker's own SVID. Needs a tokio runtime.
@@ -170,7 +199,8 @@ impl SpiffeIdentity {
     /// [`SpiffeError::Unusable`] where there is no SVID or no bundle at this moment.
     pub fn server_tls(&self) -> Result<ServerTls, SpiffeError> {
         let (config, status) = self.server_config()?;
-        Ok(ServerTls { acceptor: TlsAcceptor::from(Arc::new(config)), status, warned: Warned::default() })
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(ServerTls { acceptor, source: self.source.clone(), status, warned: Warned::default() })
     }
 
     fn server_config(&self) -> Result<(rustls::ServerConfig, TlsStatus), SpiffeError> {
@@ -179,7 +209,7 @@ impl SpiffeIdentity {
         let authorizer = move |peer: &::spiffe::SpiffeId| is_welcome(peer, dev_trust);
         spiffe_rustls::mtls_server(self.source.clone())
             .authorize(authorizer)
-            .trust_domain_policy(TrustDomainPolicy::AnyInBundleSet)
+            .trust_domain_policy(TrustDomainPolicy::AllowList(self.accepted.clone()))
             .terminal_source_policy(TerminalSourcePolicy::FailClosed)
             .with_alpn_protocols([b"h2"])
             .build_with_status()
@@ -204,6 +234,21 @@ impl SvidPicker for ById {
     fn pick_svid(&self, svids: &[Arc<X509Svid>]) -> Option<usize> {
         svids.iter().position(|svid| *svid.spiffe_id() == self.0)
     }
+}
+
+/// The broker's own trust domain and those it federates with; any other's bundle counts for nothing.
+fn accepted(
+    own: &::spiffe::SpiffeId,
+    federates_with: &BTreeSet<String>,
+) -> Result<BTreeSet<TrustDomain>, SpiffeError> {
+    let parsed = federates_with.iter().map(|name| {
+        let bad = |error: ::spiffe::SpiffeIdError| SpiffeError::BadTrustDomain {
+            name: name.clone(),
+            reason: error.to_string(),
+        };
+        TrustDomain::new(name).map_err(bad)
+    });
+    parsed.chain([Ok(own.trust_domain().clone())]).collect()
 }
 
 fn parse_id(id: &SpiffeId) -> Result<::spiffe::SpiffeId, SpiffeError> {
@@ -289,18 +334,22 @@ fn warn_of_long_life(source: &X509Source) {
 
 /// The validity of a certificate in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Life {
-    not_before: i64,
-    not_after: i64,
+pub(super) struct Life {
+    pub(super) not_before: i64,
+    pub(super) not_after: i64,
 }
 
 impl Life {
-    fn of(der: &[u8]) -> Result<Self, Refused> {
+    pub(super) fn of(der: &[u8]) -> Result<Self, Refused> {
         let not_a_svid = |error: &dyn fmt::Display| Refused::new(RefusalReason::NotASvid, error.to_string());
         let (_, certificate) =
             x509_parser::parse_x509_certificate(der).map_err(|error| not_a_svid(&error))?;
+        Ok(Self::read(&certificate))
+    }
+
+    fn read(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
-        Ok(Self { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+        Self { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
     }
 
     fn seconds(self) -> i64 {
@@ -332,6 +381,7 @@ impl Warned {
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
+    source: X509Source,
     status: TlsStatus,
     warned: Warned,
 }
@@ -373,6 +423,7 @@ impl OpenTls {
 pub(super) struct Proven {
     pub(super) id: SpiffeId,
     pub(super) not_after: Timestamp,
+    pub(super) vouched: Vouched,
     pub(super) stream: Box<TlsStream<TcpStream>>,
 }
 
@@ -382,6 +433,7 @@ impl ServerTls {
         let unusable = |error: io::Error| Refused::new(RefusalReason::Other, error.to_string());
         tcp.set_nodelay(true).map_err(unusable)?;
         self.settled().await;
+        let bundles = Bundles::now(&self.source);
         let stream = self.acceptor.accept(tcp).await.map_err(|error| Refused::from_handshake(&error))?;
         let (_, session) = stream.get_ref();
         // The SPIFFE library builds its config for 1.2 as well and lets nobody narrow it.
@@ -394,7 +446,9 @@ impl ServerTls {
         }
         let not_a_svid = |error: CallerIdError| Refused::new(RefusalReason::NotASvid, error.to_string());
         let not_after = Timestamp(life.not_after.saturating_mul(1000));
-        Ok(Proven { id: id.to_string().parse().map_err(not_a_svid)?, not_after, stream: Box::new(stream) })
+        let vouched = bundles.of(&id);
+        let id = id.to_string().parse().map_err(not_a_svid)?;
+        Ok(Proven { id, not_after, vouched, stream: Box::new(stream) })
     }
 
     /// Waits out the moment in which a rotated SVID is known but not yet applied: a handshake would fail in it.
@@ -419,7 +473,20 @@ fn peer_of(chain: Option<&[CertificateDer<'_>]>) -> Result<(::spiffe::SpiffeId, 
     let leaf = chain.and_then(<[_]>::first).ok_or_else(none)?;
     let id = ::spiffe::cert::spiffe_id_from_der(leaf)
         .map_err(|error| Refused::new(RefusalReason::NotASvid, error.to_string()))?;
-    Ok((id, Life::of(leaf)?))
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|error| Refused::new(RefusalReason::NotASvid, error.to_string()))?;
+    if !is_spelled(&id, &certificate) {
+        let what = "the SPIFFE ID is not spelled as SPIFFE-ID section 2 has it";
+        return Err(Refused::new(RefusalReason::NotASvid, what));
+    }
+    Ok((id, Life::read(&certificate)))
+}
+
+/// Whether the certificate says the id letter by letter: the library lowers a scheme and a trust domain in upper case.
+fn is_spelled(id: &::spiffe::SpiffeId, certificate: &X509Certificate<'_>) -> bool {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    let id = id.to_string();
+    names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(uri) if *uri == id))
 }
 
 #[cfg(test)]

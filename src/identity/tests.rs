@@ -1,5 +1,6 @@
 //! The front door under honest and dishonest callers, over real sockets.
 
+mod corpus;
 mod world;
 
 use std::{net::SocketAddr, time::Duration};
@@ -15,8 +16,8 @@ use tokio::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use world::{
-    BROKER, DOMAIN, Domain, PATIENCE, TTL, World, check, eventually, raw_tls, raw_tls_over, settings,
-    tcp_from, wall,
+    BROKER, DOMAIN, Domain, PARTNER, PATIENCE, TTL, World, check, eventually, raw_tls, raw_tls_over,
+    settings, tcp_from, wall,
 };
 
 use super::{
@@ -330,6 +331,79 @@ async fn a_federated_peer_is_its_own_id_and_nobody_of_ours() {
 
     world.broker.federate("partner.leasehold.test", None);
     until_refused(&world, &foreign, true).await;
+}
+
+/// A Workload API may give more bundles than a broker was told to take.
+#[tokio::test]
+async fn a_bundle_that_nobody_asked_for_counts_for_nothing() {
+    let world = World::new().await;
+    let other = Domain::new("other.leasehold.test");
+    let partner = Domain::new(PARTNER);
+    for domain in [&other, &partner] {
+        world.broker.federate(domain.inner.ca().trust_domain(), Some(&domain.inner.bundle()));
+    }
+    let svid = |domain: &Domain| domain.inner.ca().sign("/agent/p", Shape::Good, wall(), TTL).unwrap();
+    until_refused(&world, &svid(&partner), false).await;
+    world.refusals.drain(Timestamp(i64::MAX));
+    assert!(is_refused(world.addr, Some(&svid(&other))).await);
+    world.expect_refusal(RefusalReason::UnknownIssuer, "a bundle, and no federation").await;
+}
+
+#[tokio::test]
+async fn a_withdrawn_bundle_ends_an_open_connection() {
+    let world = World::new().await;
+    let partner = Domain::new(PARTNER);
+    world.broker.federate(PARTNER, Some(&partner.inner.bundle()));
+    let svid = partner.inner.ca().sign("/agent/p", Shape::Good, wall(), TTL).unwrap();
+    until_refused(&world, &svid, false).await;
+    let mut theirs = raw_tls(world.addr, Some(&svid), &TLS13).await.unwrap();
+    theirs.read_u8().await.unwrap();
+    let agent = world.agent("a").await;
+    let ours = world.connect(&agent).await;
+    check(&ours).await.unwrap();
+    world.broker.federate(PARTNER, None);
+    timeout(PATIENCE, theirs.read_to_end(&mut vec![])).await.expect("it outlived its bundle").ok();
+    check(&ours).await.unwrap();
+}
+
+/// After a roll, and at once after a compromise: whoever came in under the old authority proves itself anew.
+#[tokio::test]
+async fn a_withdrawn_authority_ends_the_connections_made_under_it() {
+    let world = World::new().await;
+    let old = world.domain.inner.ca();
+    let svid = |ca: &DevCa| ca.sign("/agent/a", Shape::Good, wall(), TTL).unwrap();
+    let mut first = raw_tls(world.addr, Some(&svid(&old)), &TLS13).await.unwrap();
+    first.read_u8().await.unwrap();
+    world.domain.inner.publish_next_keys().unwrap();
+    let next = world.domain.inner.published().pop().unwrap();
+    until_refused(&world, &svid(&next), false).await;
+    world.domain.inner.activate_next_keys().unwrap();
+    assert!(!is_refused(world.addr, Some(&svid(&old))).await, "the old one counts until it is withdrawn");
+    world.domain.inner.withdraw_old_keys().unwrap();
+    timeout(PATIENCE, first.read_to_end(&mut vec![])).await.expect("it outlived its authority").ok();
+    until_refused(&world, &svid(&old), true).await;
+    assert!(!is_refused(world.addr, Some(&svid(&next))).await);
+}
+
+/// One byte now and then keeps no handshake open.
+#[tokio::test]
+async fn a_client_that_drips_is_cut_at_the_handshake_deadline() {
+    let limits = Limits { handshake_time: Duration::from_millis(100), ..Limits::default() };
+    let world = World::with(limits).await;
+    let mut slow = TcpStream::connect(world.addr).await.unwrap();
+    let mut drip = tokio::time::interval(Duration::from_millis(5));
+    // The head of a record of 16 KiB, and then zeroes.
+    let mut bytes = [0x16, 3, 1, 0x40, 0].into_iter().chain(std::iter::repeat(0));
+    let cut = async {
+        loop {
+            drip.tick().await;
+            if slow.write_u8(bytes.next().unwrap()).await.is_err() {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, cut).await.expect("it dripped on");
+    world.expect_refusal(RefusalReason::Timeout, "a client that drips").await;
 }
 
 /// Handshakes until a change of bundles has arrived.

@@ -48,11 +48,12 @@ pub(super) async fn bearers(
 async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
     let mut kinds: Vec<Arc<dyn TokenKind>> = Vec::new();
     if let Some(jwt) = &config.identity.spiffe.jwt {
+        let (own, spiffe) = (&config.broker.trust_domain, &config.identity.spiffe);
         let settings = JwtSvidSettings {
             workload_api: format!("unix:{}", config.identity.spiffe.workload_api.display()),
             audience: jwt.audience.clone(),
             max_life: jwt.max_life,
-            trust_domains: vec![config.broker.trust_domain.clone()],
+            trust_domains: spiffe.federates_with.iter().chain([own]).cloned().collect(),
             dev_trust: trust == Trust::Dev,
             sync_timeout: IDENTITY_WAIT,
         };

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::{Breaker, Broker, Status, TargetStatus};
+use crate::identity::{Standing, Trouble, spiffe::SpiffeIdentity};
 use crate::meter;
 
 /// How long the store may take to say what stands: longer than a write that is tried meanwhile, and shorter than a
@@ -46,14 +47,20 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 struct Exporter {
     counted: PrometheusHandle,
     broker: Broker,
+    identity: SpiffeIdentity,
     /// One scrape at a time: each reads the store.
     turn: Arc<Semaphore>,
 }
 
 /// Starts to count, and answers whoever connects.
-pub(super) fn serve(listener: TcpListener, broker: Broker) -> Result<JoinHandle<()>, BuildError> {
+pub(super) fn serve(
+    listener: TcpListener,
+    broker: Broker,
+    identity: SpiffeIdentity,
+) -> Result<JoinHandle<()>, BuildError> {
     let counted = recorder()?;
-    let exporter = Exporter { counted: counted.clone(), broker, turn: Arc::new(Semaphore::new(1)) };
+    let turn = Arc::new(Semaphore::new(1));
+    let exporter = Exporter { counted: counted.clone(), broker, identity, turn };
     let routes = axum::Router::new().route("/metrics", get(scrape)).with_state(exporter);
     Ok(tokio::spawn(async move {
         tokio::select! {
@@ -128,7 +135,8 @@ async fn scrape(State(exporter): State<Exporter>) -> Response {
     };
     match tokio::time::timeout(PATIENCE, status).await {
         Ok(Ok(status)) => {
-            ([(header::CONTENT_TYPE, TEXT)], exporter.counted.render() + &standing(&status)).into_response()
+            let standing = standing(&status, &exporter.identity.standing());
+            ([(header::CONTENT_TYPE, TEXT)], exporter.counted.render() + &standing).into_response()
         }
         Ok(Err(refused)) => unavailable(&refused.what),
         Err(_) => unavailable("the store does not answer"),
@@ -136,11 +144,11 @@ async fn scrape(State(exporter): State<Exporter>) -> Response {
 }
 
 /// What stands, in a recorder of its own: what stands no more is not told again.
-fn standing(status: &Status) -> String {
+fn standing(status: &Status, identity: &Standing) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe_standing();
-        show(status);
+        show(status, identity);
     });
     recorder.handle().render()
 }
@@ -150,14 +158,28 @@ fn unavailable(why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "what stands cannot be read now\n").into_response()
 }
 
-fn show(status: &Status) {
+fn show(status: &Status, identity: &Standing) {
     let count = |name: &'static str, count: u64| gauge!(name).set(number(count));
     gauge!(meter::JOURNAL_UP).set(if status.journal_error.is_none() { 1.0 } else { 0.0 });
     gauge!(meter::CLOCK_BEHIND_SECONDS).set(seconds(status.clock.behind));
     count(meter::TASKS_OPEN, status.counts.open_tasks);
     count(meter::FREEZES, status.frozen as u64);
-    count(meter::NEEDS_PERSON, status.needs_person.len() as u64);
+    show_identity(identity, status.clock.now);
+    let needs = status.needs_person.len() + usize::from(identity.need(status.clock.now).is_some());
+    count(meter::NEEDS_PERSON, needs as u64);
     status.targets.iter().for_each(|target| show_target(target, status.clock.now));
+}
+
+fn show_identity(identity: &Standing, now: Timestamp) {
+    if let Some(end) = identity.not_after {
+        gauge!(meter::IDENTITY_ENDS).set(seconds(end.since(Timestamp(0))));
+    }
+    for trouble in Trouble::ALL {
+        let since =
+            identity.trouble.filter(|(found, _)| *found == trouble).map(|(_, since)| now.since(since));
+        gauge!(meter::IDENTITY_TROUBLE_SECONDS, "what" => trouble.name())
+            .set(seconds(since.unwrap_or(Span::ZERO)));
+    }
 }
 
 fn show_target(target: &TargetStatus, now: Timestamp) {
@@ -192,6 +214,7 @@ fn describe_counted() {
         "How long calls took until their answer began, by method"
     );
     describe_counter!(meter::REFUSALS, "Calls refused, by reason");
+    describe_counter!(meter::STRANGERS_REFUSED, "Handshakes and tokens refused, by reason");
     describe_counter!(meter::LEASES, "Leases that came into a state, by target and state");
     describe_histogram!(
         meter::REVOCATION_SECONDS,
@@ -212,6 +235,11 @@ fn describe_standing() {
         (
             meter::CLOCK_BEHIND_SECONDS,
             "How far the wall clock is behind the broker's; above 5 nothing is issued",
+        ),
+        (meter::IDENTITY_ENDS, "The end of the broker's own SVID, in seconds since 1970"),
+        (
+            meter::IDENTITY_TROUBLE_SECONDS,
+            "How long something has been wrong with the broker's identity, by what; 0 while nothing is",
         ),
         (meter::NEEDS_PERSON, "How many things need a person, as leasehold status lists them"),
     ] {

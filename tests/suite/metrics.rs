@@ -9,11 +9,11 @@ use crate::world::{Setup, World};
 
 const PAIR: &str = "orders.read@orders";
 
-fn listening() -> Setup {
+pub(crate) fn listening() -> Setup {
     Setup::default().replace("[operators]", "metrics = \"127.0.0.1:0\"\n[operators]")
 }
 
-async fn get(address: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: broker\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -10,6 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
@@ -40,6 +41,17 @@ pub(crate) fn stranger(address: SocketAddr) -> Channel {
 /// A channel of the agent `triage` with such a certificate. It trusts whatever answers.
 pub(crate) fn shaped(ca: &DevCa, shape: Shape, address: SocketAddr) -> Channel {
     over(&Endpoint::from_static("http://leasehold.invalid"), address, gullible(ca, shape))
+}
+
+/// Whether a new connection of the agent `triage` with an SVID of this authority is taken.
+pub(crate) async fn is_taken(ca: &DevCa, address: SocketAddr) -> bool {
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(gullible(ca, Shape::Good)));
+    let Ok(tcp) = TcpStream::connect(address).await else { return false };
+    match tls.connect(ServerName::try_from(AUTHORITY).unwrap(), tcp).await {
+        // Under TLS 1.3 a client learns of its refusal with the first read.
+        Ok(mut stream) => stream.read_u8().await.is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// An open connection of the agent `triage` that speaks no HTTP/2 of itself.

@@ -13,9 +13,13 @@ use std::{
 use leasehold_law::{caller::CallerId, time::Timestamp};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    sign::CertifiedKey,
 };
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
@@ -42,6 +46,8 @@ use crate::{
 
 pub(super) const DOMAIN: &str = "home.leasehold.test";
 pub(super) const BROKER: &str = "spiffe://home.leasehold.test/leasehold";
+/// The one trust domain that the broker federates with.
+pub(super) const PARTNER: &str = "partner.leasehold.test";
 pub(super) const TTL: Duration = Duration::from_secs(600);
 /// No test waits so long unless it fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,7 +77,8 @@ impl Domain {
 
 pub(super) fn settings(workload_api: String) -> SpiffeSettings {
     let id = BROKER.parse().unwrap();
-    SpiffeSettings { workload_api, id, dev_trust: true, sync_timeout: PATIENCE }
+    let federates_with = [PARTNER.to_owned()].into();
+    SpiffeSettings { workload_api, id, dev_trust: true, federates_with, sync_timeout: PATIENCE }
 }
 
 /// A broker that answers health checks to proven callers and remembers who came.
@@ -197,23 +204,51 @@ pub(super) async fn raw_tls_over(
     own: Option<&DevSvid>,
     version: &'static SupportedProtocolVersion,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let shows = own.map(|svid| Shows::new(&[svid.certificate().to_vec()], svid.expose_key()));
+    raw_tls_as(tcp, shows, version).await
+}
+
+/// The same with whatever is shown.
+pub(super) async fn raw_tls_as(
+    tcp: TcpStream,
+    shows: Option<Shows>,
+    version: &'static SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer));
-    let mut config = match own {
+    let mut config = match shows {
         None => builder.with_no_client_auth(),
-        Some(svid) => {
-            let chain = vec![CertificateDer::from(svid.certificate().to_vec())];
-            let key = PrivateKeyDer::Pkcs8(svid.expose_key().to_vec().into());
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
+        Some(shows) => builder.with_client_cert_resolver(Arc::new(shows)),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from("broker.invalid").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+/// A chain and a key that need not fit each other, nor be right in any way.
+#[derive(Debug)]
+pub(super) struct Shows(Arc<CertifiedKey>);
+
+impl Shows {
+    pub(super) fn new(chain: &[Vec<u8>], key: &[u8]) -> Self {
+        let chain = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let key = ring::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.to_vec().into())).unwrap();
+        Self(Arc::new(CertifiedKey::new(chain, key)))
+    }
+}
+
+impl ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug)]
