@@ -69,7 +69,8 @@ pub enum ProofError {
     },
 }
 
-/// A client's own key: made by it, never written down, never sent.
+/// A client's own key: made by it and never sent. A workload's is never written down; a person's lies where the person's
+/// session does.
 #[derive(Debug)]
 pub struct ProofKey {
     key: SigningKey,
@@ -92,9 +93,20 @@ impl ProofKey {
     /// # Errors
     /// Where the system gives no random bits.
     pub fn generate() -> Result<Self, SigningError> {
-        let key = SigningKey::generate()?;
+        SigningKey::generate().map(Self::of)
+    }
+
+    /// The key of a document that [`SigningKey::new_pkcs8`] made.
+    ///
+    /// # Errors
+    /// Where it is no key on P-256.
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, SigningError> {
+        SigningKey::from_pkcs8(pkcs8).map(Self::of)
+    }
+
+    fn of(key: SigningKey) -> Self {
         let (x, y) = key.coordinates();
-        Ok(Self { thumbprint: Thumbprint::of(x, y), key, random: SystemRandom::new() })
+        Self { thumbprint: Thumbprint::of(x, y), key, random: SystemRandom::new() }
     }
 
     /// The name of its public half.
