@@ -171,6 +171,7 @@ fn check(
     let listen = listen::read(root, trust);
     let operators = operators::read(root, domain);
     let identity = identity::read(root, domain);
+    bearers_have_a_door(root, listen.as_ref(), identity.as_ref(), report);
     let store = store::read(root);
     let tasks = tasks::read(root);
     let sweep = sweep::read(root);
@@ -207,6 +208,28 @@ fn check(
         engine: Arc::new(engine),
         recipes: defined.grants.recipes,
     })
+}
+
+/// A door for tokens and the tokens that it takes come together.
+fn bearers_have_a_door(
+    root: &Table<'_>,
+    listen: Option<&Listen>,
+    identity: Option<&Identity>,
+    report: &Report,
+) {
+    let (Some(listen), Some(identity)) = (listen, identity) else { return };
+    match (listen.bearer, identity.takes_tokens()) {
+        (Some(_), false) => report.problem(
+            root.place(),
+            "`listen.bearer` is a door for tokens, and no kind of token is accepted; write \
+             `jwt = {}` in [identity.spiffe]",
+        ),
+        (None, true) => {
+            report
+                .problem(root.place(), "tokens are accepted, and no door takes them: write `listen.bearer`");
+        }
+        (Some(_), true) | (None, false) => {}
+    }
 }
 
 /// What every file may define, in the order in which one refers to another.

@@ -13,12 +13,14 @@ use leasehold_law::{
 
 pub mod bearer;
 mod connection;
+pub mod jwt_svid;
 pub mod listener;
 mod origin;
 mod refusal;
 mod share;
 pub mod spiffe;
 pub mod unix;
+pub mod web;
 
 #[cfg(test)]
 mod tests;
@@ -94,16 +96,23 @@ impl Caller {
 
 /// What a connection carries into each of its requests. Opaque: [`Presented::of`] reads it.
 #[derive(Clone, Debug)]
-pub struct ConnectInfo {
-    caller: Caller,
-    share: Arc<Share>,
+pub struct ConnectInfo(Connected);
+
+#[derive(Clone, Debug)]
+enum Connected {
+    /// It proved somebody once, for all its requests.
+    As(Caller, Arc<Share>),
+    /// It proved nobody: each of its requests comes with a token.
+    Open(Open),
 }
 
-impl ConnectInfo {
-    /// What the caller of a request may hold of its door.
-    pub fn share(extensions: &Extensions) -> Option<&Share> {
-        extensions.get::<Self>().map(|info| info.share.as_ref())
-    }
+/// A connection whose requests come with tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Through which door it came.
+    pub door: Door,
+    /// Its other end.
+    pub peer: SocketAddr,
 }
 
 /// Why an identity that was once proven does not count for this request.
@@ -118,12 +127,14 @@ pub enum Rejection {
 }
 
 /// What a request brought as identity. Nothing, a proof and a bad proof are three things.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Presented {
     /// The request came over a road that proves nobody.
     NotPresented,
-    /// The identity holds at this moment.
-    Proven(Caller),
+    /// The request must bring a token, for [`bearer::Bearers`] to judge.
+    Open(Open),
+    /// The identity holds at this moment; with what its caller may hold of the door.
+    Proven(Caller, Arc<Share>),
     /// An identity was shown and does not hold now.
     Rejected(Rejection),
 }
@@ -131,10 +142,13 @@ pub enum Presented {
 impl Presented {
     /// Reads the identity out of a request's extensions and judges it at `now`.
     pub fn of(extensions: &Extensions, now: Timestamp) -> Self {
-        let Some(ConnectInfo { caller, .. }) = extensions.get() else { return Self::NotPresented };
-        match caller.check(now) {
-            Ok(()) => Self::Proven(caller.clone()),
-            Err(rejection) => Self::Rejected(rejection),
+        match extensions.get() {
+            None => Self::NotPresented,
+            Some(ConnectInfo(Connected::Open(open))) => Self::Open(*open),
+            Some(ConnectInfo(Connected::As(caller, share))) => match caller.check(now) {
+                Ok(()) => Self::Proven(caller.clone(), share.clone()),
+                Err(rejection) => Self::Rejected(rejection),
+            },
         }
     }
 }

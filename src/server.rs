@@ -2,6 +2,7 @@
 
 mod assemble;
 mod backup;
+mod bearers;
 mod check;
 mod metrics;
 mod process;
@@ -27,7 +28,8 @@ use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemTime, TimeSource};
 use crate::config::{AdminAddr, Config, Loaded, Problem, Trust};
-use crate::identity::listener::{Entrance, Gate, Incoming, Limits, bind_tcp, bind_unix};
+use crate::identity::bearer::Bearers;
+use crate::identity::listener::{Entrance, Gate, Incoming, Limits, ListenError, bind_tcp, bind_unix};
 use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
 use crate::identity::unix::Access;
 use crate::identity::{Door, Known, Refusals};
@@ -102,7 +104,7 @@ pub enum StartError {
     Identity(#[from] crate::identity::spiffe::SpiffeError),
     /// A port or socket cannot be opened.
     #[error(transparent)]
-    Listen(#[from] crate::identity::listener::ListenError),
+    Listen(#[from] ListenError),
     /// What the last run left cannot be taken up.
     #[error("{0}")]
     Recover(String),
@@ -147,6 +149,8 @@ pub struct Running {
     pub broker: Broker,
     /// Where agents connect.
     pub agents: SocketAddr,
+    /// Where callers with tokens connect, where that is configured.
+    pub bearer: Option<SocketAddr>,
     /// Where operators connect over TCP, where that is configured.
     pub admin_tcp: Vec<SocketAddr>,
     /// Where monitoring reads, where that is configured.
@@ -175,7 +179,9 @@ pub async fn start(config: &Path, start: Start) -> Result<Running, StartError> {
         tokio::spawn(follow(broker.clone())),
         tokio::spawn(refusals::write_down(broker.clone(), refusals.clone())),
     ];
-    serve(broker, &config, start.limits, identity, listeners, refusals, background).await
+    let bearers = bearers::bearers(&config, start.trust, &broker, &refusals).await?;
+    let gates = Gates { refusals, bearers };
+    serve(broker, &config, start.limits, identity, listeners, gates, background).await
 }
 
 async fn sweep(broker: Broker) {
@@ -204,6 +210,7 @@ fn spiffe_settings(config: &Config, trust: Trust) -> Result<SpiffeSettings, Star
 /// Ports and sockets, open and not yet served.
 struct Listeners {
     agents: TcpListener,
+    bearer: Option<TcpListener>,
     admin_tcp: Vec<TcpListener>,
     admin_unix: Vec<UnixListener>,
     metrics: Option<TcpListener>,
@@ -220,12 +227,23 @@ impl Listeners {
                 AdminAddr::Unix(path) => admin_unix.push(bind_unix(path, access).await?),
             }
         }
-        let metrics = match config.listen.metrics {
-            Some(address) => Some(bind_tcp(address).await?),
-            None => None,
-        };
-        Ok(Self { agents, admin_tcp, admin_unix, metrics })
+        let bearer = bind_if(config.listen.bearer).await?;
+        let metrics = bind_if(config.listen.metrics).await?;
+        Ok(Self { agents, bearer, admin_tcp, admin_unix, metrics })
     }
+}
+
+async fn bind_if(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ListenError> {
+    match address {
+        Some(address) => bind_tcp(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What is asked at every door.
+struct Gates {
+    refusals: Arc<Refusals>,
+    bearers: Option<Arc<Bearers>>,
 }
 
 fn access(config: &Config) -> Result<Access, StartError> {
@@ -244,7 +262,7 @@ async fn serve(
     limits: Limits,
     identity: SpiffeIdentity,
     listeners: Listeners,
-    refusals: Arc<Refusals>,
+    gates: Gates,
     background: Vec<JoinHandle<()>>,
 ) -> Result<Running, StartError> {
     let local =
@@ -256,16 +274,21 @@ async fn serve(
     let routes = routes.map_err(|error| StartError::Host(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
     let limits = Limits { each: config.listen.per_caller, ..limits };
-    let gate = |known| Gate { now: now_of(&broker), refusals: refusals.clone(), known };
+    let gate = |known| Gate { now: now_of(&broker), refusals: gates.refusals.clone(), known };
     let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, gate(known_agents(&broker)));
     agents_door.accept_tls(listeners.agents, identity.server_tls()?);
+    let bearer = listeners.bearer.as_ref().map(local).transpose()?;
+    if let Some(listener) = listeners.bearer {
+        agents_door.accept_open(listener, bearers::tls(config, &identity)?);
+    }
     let (admin_door, admin_incoming) = Entrance::new(Door::Admin, limits, gate(known_operators(&operators)));
     for listener in listeners.admin_tcp {
         admin_door.accept_tls(listener, identity.server_tls()?);
     }
     listeners.admin_unix.into_iter().for_each(|listener| admin_door.accept_unix(listener));
     let door = |incoming| {
-        tokio::spawn(serve_door(broker.clone(), operators.clone(), routes.clone(), incoming, stopped.clone()))
+        let layer = DoorLayer::new(broker.clone(), operators.clone(), gates.bearers.clone());
+        tokio::spawn(serve_door(layer, routes.clone(), incoming, stopped.clone()))
     };
     let doors = vec![door(agents_incoming), door(admin_incoming)];
     let mut background = background;
@@ -276,7 +299,7 @@ async fn serve(
     }
     background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
     tracing::info!(%agents, broker = broker.name(), "serving");
-    Ok(Running { broker, agents, admin_tcp, metrics, stop, doors, background })
+    Ok(Running { broker, agents, bearer, admin_tcp, metrics, stop, doors, background })
 }
 
 fn known_agents(broker: &Broker) -> Known {
@@ -313,8 +336,7 @@ async fn hold(identity: SpiffeIdentity, _agents: Entrance, _admin: Entrance) {
 }
 
 async fn serve_door(
-    broker: Broker,
-    operators: Arc<Operators>,
+    layer: DoorLayer,
     routes: Routes,
     incoming: Incoming,
     mut stopped: watch::Receiver<bool>,
@@ -326,7 +348,7 @@ async fn serve_door(
         .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .layer(DoorLayer::new(broker, operators))
+        .layer(layer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move {
             // A sender that is gone stops the door as well.

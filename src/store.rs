@@ -53,6 +53,8 @@ pub enum Change {
     /// Remembers a number by name: the clock's high-water mark, the incarnation. Where several brokers share a store,
     /// the greatest that any of them remembered stays.
     Number(Cow<'static, str>, i64),
+    /// Remembers the key that a token came with, unless it came with one before; forgets tokens that are over.
+    Token(TokenUse),
     /// Moves a row that cannot be read out of its table, bytes and all, or takes up a principal that no row explains.
     /// Fails, with the whole set, where the row is no longer the one that was read.
     SetAside(Box<Aside>),
@@ -62,6 +64,19 @@ pub enum Change {
     Archive(Ended),
     /// An entry at the end of the journal.
     Append(Draft),
+}
+
+/// That a token came with a proof of some key (RULES R-20). Neither is kept: their digests are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUse {
+    /// SHA-256 of the token, base64url.
+    pub token: String,
+    /// The thumbprint of the key (RFC 7638).
+    pub key: String,
+    /// The end of the token: nothing is remembered for longer.
+    pub until: Timestamp,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// A journal entry before it has its place: its bytes, made once, and the columns that must equal what they say.
@@ -296,6 +311,8 @@ pub trait Store: Send + Sync {
     async fn versions(&self, subjects: &[Subject]) -> Result<Vec<u64>, StoreError>;
     /// The digest that was last remembered for each config subject.
     async fn digests(&self) -> Result<Vec<(Subject, String)>, StoreError>;
+    /// The key that a token first came with, by the token's digest.
+    async fn token_key(&self, token: &str) -> Result<Option<String>, StoreError>;
     /// A number that was remembered by name.
     async fn number(&self, name: &str) -> Result<Option<i64>, StoreError>;
 

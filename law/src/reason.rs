@@ -81,6 +81,8 @@ reasons! {
     Draining = "DRAINING";
     /// A fault of the broker.
     Internal = "INTERNAL";
+    /// Whoever issued the token cannot be asked for its keys now, or the broker cannot make sure whose the token is.
+    IssuerDown = "ISSUER_DOWN";
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
+use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use leasehold_law::reason::Reason;
 use tonic::Code;
@@ -17,7 +18,8 @@ use super::room::{self, Place, Room};
 use super::status;
 use crate::authority::{self, Operators, Standing};
 use crate::broker::{Broker, Delivery, Refused};
-use crate::identity::{Caller, ConnectInfo, Presented};
+use crate::identity::bearer::{BearerRefused, Bearers};
+use crate::identity::{Caller, Presented, Share};
 use crate::meter;
 
 /// Who makes a request, and as what.
@@ -34,14 +36,16 @@ pub struct Identified {
 pub struct DoorLayer {
     broker: Broker,
     operators: Arc<Operators>,
+    bearers: Option<Arc<Bearers>>,
     room: Room,
 }
 
 impl DoorLayer {
-    /// A layer over a broker's registry and these operators, with a room of its own.
+    /// A layer over a broker's registry and these operators, with a room of its own. `bearers` judges those that come with
+    /// a token.
     #[must_use]
-    pub fn new(broker: Broker, operators: Arc<Operators>) -> Self {
-        Self { broker, operators, room: Room::of_a_door() }
+    pub fn new(broker: Broker, operators: Arc<Operators>, bearers: Option<Arc<Bearers>>) -> Self {
+        Self { broker, operators, bearers, room: Room::of_a_door() }
     }
 }
 
@@ -72,19 +76,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let door = self.door.clone();
-        let presented = Presented::of(request.extensions(), door.broker.now());
         let call = request.uri().path().trim_start_matches('/').to_owned();
-        let place = door.room.enter(ConnectInfo::share(request.extensions()), &call);
         Box::pin(measured(call.clone(), async move {
-            match door.admit(presented, place, &call).await {
+            let (mut parts, body) = request.into_parts();
+            match door.admit(&parts, &call).await {
                 Ok((identified, place)) => {
-                    request.extensions_mut().insert(identified);
-                    let request = request.map(|body| room::arriving(body, &call));
+                    parts.extensions.insert(identified);
+                    let request = http::Request::from_parts(parts, room::arriving(body, &call));
                     inner.call(request).await.map(|response| track(response, place))
                 }
                 Err(refused) => Ok(status::of(&refused).into_http()),
@@ -110,24 +113,9 @@ async fn measured<E>(
 
 impl DoorLayer {
     /// Identity holds for a request, not for a connection (ID-2); then authority. Refusals are on record (law 12).
-    async fn admit(
-        &self,
-        presented: Presented,
-        place: Result<Place, Refused>,
-        call: &str,
-    ) -> Result<(Identified, Place), Refused> {
-        let caller = match presented {
-            Presented::Proven(caller) => caller,
-            Presented::NotPresented => {
-                return Err(Refused::new(Reason::NoIdentity, "no identity was presented")
-                    .next("connect with an X.509-SVID from your Workload API"));
-            }
-            Presented::Rejected(rejection) => {
-                return Err(Refused::new(Reason::NoIdentity, rejection.to_string())
-                    .next("connect again with a fresh SVID; leasehold doctor shows what you have"));
-            }
-        };
-        let place = place?;
+    async fn admit(&self, request: &Parts, call: &str) -> Result<(Identified, Place), Refused> {
+        let (caller, share) = self.caller(request).await?;
+        let place = self.room.enter(Some(&share), call)?;
         let registry = self.broker.registry();
         match authority::check(call, &caller, &self.operators, &registry) {
             Ok(standing) => {
@@ -135,6 +123,19 @@ impl DoorLayer {
                 Ok((Identified { caller, standing }, place))
             }
             Err(refused) => Err(self.broker.turn_away(caller.id(), call, refused).await),
+        }
+    }
+
+    async fn caller(&self, request: &Parts) -> Result<(Caller, Arc<Share>), Refused> {
+        match Presented::of(&request.extensions, self.broker.now()) {
+            Presented::Proven(caller, share) => Ok((caller, share)),
+            Presented::NotPresented => Err(nobody()),
+            Presented::Open(open) => {
+                let bearers = self.bearers.as_ref().ok_or_else(nobody)?;
+                bearers.prove(request, open.door, open.peer).await.map_err(no_bearer)
+            }
+            Presented::Rejected(rejection) => Err(Refused::new(Reason::NoIdentity, rejection.to_string())
+                .next("connect again with a fresh SVID; leasehold doctor shows what you have")),
         }
     }
 
@@ -153,6 +154,23 @@ impl DoorLayer {
                 tracing::error!(by, login, call, %error, "an operator's call is not on record");
             }
         });
+    }
+}
+
+fn nobody() -> Refused {
+    Refused::new(Reason::NoIdentity, "no identity was presented")
+        .next("connect with an X.509-SVID from your Workload API")
+}
+
+fn no_bearer(why: BearerRefused) -> Refused {
+    match why {
+        BearerRefused::Missing(what) => Refused::new(Reason::NoIdentity, what)
+            .next("send `authorization: DPoP TOKEN` and a `dpop` proof with each request (RFC 9449)"),
+        BearerRefused::Token(refused) if refused.is_ours => {
+            Refused::new(Reason::IssuerDown, refused.what).next(refused.next)
+        }
+        BearerRefused::Token(refused) => Refused::new(Reason::NoIdentity, refused.what).next(refused.next),
+        BearerRefused::Busy => Refused::overloaded("the broker has too many tokens to judge"),
     }
 }
 

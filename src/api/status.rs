@@ -29,7 +29,9 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::AttemptSpent
         | Reason::PrivilegeMissing
         | Reason::TargetRefused => Code::FailedPrecondition,
-        Reason::TargetDown | Reason::Clock | Reason::Journal | Reason::Draining => Code::Unavailable,
+        Reason::TargetDown | Reason::Clock | Reason::Journal | Reason::Draining | Reason::IssuerDown => {
+            Code::Unavailable
+        }
         Reason::Quota => Code::ResourceExhausted,
         Reason::RequestIdReused => Code::AlreadyExists,
         Reason::Contended => Code::Aborted,

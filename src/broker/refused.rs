@@ -92,6 +92,7 @@ impl Refused {
             | Reason::BadRequest
             | Reason::NotServed
             | Reason::Draining
+            | Reason::IssuerDown
             | Reason::Internal => false,
         }
     }

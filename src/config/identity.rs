@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use leasehold_law::caller::{CallerId, SpiffeId};
+use leasehold_law::time::Span;
 
 use super::listen::unix_socket;
 use super::operators::foreign;
@@ -22,17 +23,59 @@ pub struct Spiffe {
     pub workload_api: PathBuf,
     /// Which SVID is the broker's, where it gets several.
     pub id: Option<SpiffeId>,
+    /// The JWT-SVIDs that `listen.bearer` accepts, if any.
+    pub jwt: Option<JwtSvid>,
 }
+
+impl Identity {
+    /// Whether any kind of token is accepted.
+    #[must_use]
+    pub fn takes_tokens(&self) -> bool {
+        self.spiffe.jwt.is_some()
+    }
+}
+
+/// `[identity.spiffe] jwt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtSvid {
+    /// The one audience.
+    pub audience: String,
+    /// The longest that one may live.
+    pub max_life: Span,
+}
+
+/// The audience of workloads, where none is given.
+const AUDIENCE: &str = "leasehold";
+/// The longest life of a JWT-SVID where none is given, and the longest that may be. SPIRE makes them for five minutes.
+const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
 
 pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> Option<Identity> {
     root.need("identity")?.read(|identity| {
         let spiffe = identity.need("spiffe")?.read(|table| {
             let workload_api = table.need("workload_api").and_then(|value| workload_api(&value));
             let id = table.get("id").and_then(|value| own_id(&value, trust_domain));
-            Some(Spiffe { workload_api: workload_api?, id })
+            let jwt = table.get("jwt").and_then(|value| jwt(&value));
+            Some(Spiffe { workload_api: workload_api?, id, jwt })
         });
         Some(Identity { spiffe: spiffe? })
     })
+}
+
+fn jwt(value: &Value<'_>) -> Option<JwtSvid> {
+    value.read(|table| {
+        let audience = table.get("audience").and_then(|value| value.filled().map(str::to_owned));
+        let max_life = table.get("max_life").and_then(|value| life(&value));
+        let audience = audience.unwrap_or_else(|| AUDIENCE.to_owned());
+        Some(JwtSvid { audience, max_life: max_life.unwrap_or(LIFE.0) })
+    })
+}
+
+fn life(value: &Value<'_>) -> Option<Span> {
+    let life: Span = value.parsed()?;
+    if life == Span::ZERO || life > LIFE.1 {
+        value.problem(format!("a token lives for more than 0 s and at most {}; this is {life}", LIFE.1));
+    }
+    Some(life)
 }
 
 fn workload_api(value: &Value<'_>) -> Option<PathBuf> {

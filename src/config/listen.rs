@@ -24,8 +24,21 @@ pub struct Listen {
     pub admin_group: Option<String>,
     /// What one caller may hold of a door.
     pub per_caller: Each,
+    /// Where callers come that bring a token with each request.
+    pub bearer: Option<SocketAddr>,
+    /// What such a door shows of itself; without it the broker's SVID.
+    pub certificate: Option<WebFiles>,
     /// Where monitoring reads; it asks for no identity.
     pub metrics: Option<SocketAddr>,
+}
+
+/// A certificate chain and its key, both as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebFiles {
+    /// The file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// The file with the key.
+    pub key: PathBuf,
 }
 
 /// One door for operators (RULES R-19).
@@ -44,13 +57,32 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
         let per_caller = table.get("per_caller").map_or_else(Each::default, |value| per_caller(&value));
         let metrics = table.get("metrics").and_then(|value| tcp(&value, trust));
-        let listen = Listen { agents: agents?, admin: admin?, admin_group, per_caller, metrics };
+        let bearer = table.get("bearer").and_then(|value| tcp(&value, trust));
+        let certificate = web_files(table);
+        let (agents, admin) = (agents?, admin?);
+        let listen = Listen { agents, admin, admin_group, per_caller, bearer, certificate, metrics };
         if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {
             let what = format!("`{}` is the agents' door; operators need another", listen.agents);
             table.context().report.problem(table.place(), what);
         }
         Some(listen)
     })
+}
+
+fn web_files(table: &Table<'_>) -> Option<WebFiles> {
+    let path = |key| {
+        let value = table.get(key)?;
+        value.filled().map(|path| table.context().source.resolve(path))
+    };
+    match (path("certificate"), path("key")) {
+        (Some(certificate), Some(key)) => Some(WebFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            let what = "`certificate` and `key` go together: name both files, or neither";
+            table.context().report.problem(table.place(), what);
+            None
+        }
+    }
 }
 
 fn per_caller(value: &Value<'_>) -> Each {

@@ -3,10 +3,50 @@
 //! A token alone proves nothing here. It counts together with a proof of the caller's own key (RFC 9449), and for the
 //! first key that it came with (RULES R-20).
 
+mod seen;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
-use leasehold_jose::{Peek, TokenError};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::request::Parts;
+use http::{HeaderMap, header};
+use leasehold_jose::{Demand, Peek, Thumbprint, TokenError, proof, token};
 use leasehold_law::caller::{CallerId, ProvenBy};
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
+use ring::digest;
+use tokio::sync::Semaphore;
+
+use super::share::{Each, Share, Shares};
+use super::{Caller, Door, Now, RefusalReason, Refusals, refusal};
+use seen::Seen;
+
+/// Tokens that are verified at one time: strangers can make us do that.
+const AT_ONCE: usize = 64;
+/// Verified tokens that are remembered.
+const KNOWN: usize = 16 * 1024;
+/// For how long: a key or a trust domain that its issuer withdrew counts for no longer.
+const KNOWN_FOR: Span = Span::from_secs(60);
+
+/// Remembers the first key that each token came with, for all brokers of a store.
+#[async_trait]
+pub trait Bindings: Send + Sync {
+    /// The key that a token, named by its digest, first came with: this one, if it is new.
+    ///
+    /// # Errors
+    /// Words for the log, where that could not be made sure of.
+    async fn first_key(
+        &self,
+        token: &str,
+        key: &Thumbprint,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<String, String>;
+}
 
 /// One kind of token that is accepted: who issues it, for which audience, and whom it makes its bearer. No token is ever
 /// of two kinds: each has an issuer and an audience of its own.
@@ -26,6 +66,8 @@ pub struct Vouch {
     pub id: CallerId,
     /// How that is proven.
     pub proven_by: ProvenBy,
+    /// When the token was issued, where it says so.
+    pub issued_at: Option<Timestamp>,
     /// The end of the token.
     pub expires_at: Timestamp,
 }
@@ -76,4 +118,221 @@ impl From<TokenError> for TokenRefused {
         };
         Self::new(error.to_string(), next)
     }
+}
+
+/// How bearers are judged.
+pub struct BearerSettings {
+    /// The kinds of token.
+    pub kinds: Vec<Arc<dyn TokenKind>>,
+    /// Who remembers first keys.
+    pub bindings: Arc<dyn Bindings>,
+    /// Tokens that were issued before this are refused: who first came with them was forgotten (RULES R-12).
+    pub issued_since: Option<Timestamp>,
+    /// What one caller may hold of the door.
+    pub each: Each,
+    /// The clock.
+    pub now: Now,
+    /// Where the refused are counted.
+    pub refusals: Arc<Refusals>,
+}
+
+/// Judges those that come with a token.
+pub struct Bearers {
+    settings: BearerSettings,
+    turns: Semaphore,
+    seen: Mutex<Seen>,
+    known: Mutex<HashMap<String, Known>>,
+    shares: Shares,
+}
+
+impl fmt::Debug for Bearers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bearers").finish_non_exhaustive()
+    }
+}
+
+/// A token that was verified lately, and its key.
+#[derive(Clone)]
+struct Known {
+    vouch: Vouch,
+    key: Thumbprint,
+    until: Timestamp,
+}
+
+/// Why a bearer is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BearerRefused {
+    /// There is no token, or no proof.
+    Missing(&'static str),
+    /// The token or the proof does not count.
+    Token(TokenRefused),
+    /// Too many are being judged.
+    Busy,
+}
+
+impl BearerRefused {
+    fn reason(&self) -> RefusalReason {
+        match self {
+            Self::Missing(_) => RefusalReason::NoToken,
+            Self::Token(_) => RefusalReason::BadToken,
+            Self::Busy => RefusalReason::TooManyConnections,
+        }
+    }
+}
+
+impl From<TokenRefused> for BearerRefused {
+    fn from(refused: TokenRefused) -> Self {
+        Self::Token(refused)
+    }
+}
+
+impl Bearers {
+    /// A judge with nothing seen yet.
+    #[must_use]
+    pub fn new(settings: BearerSettings) -> Self {
+        Self {
+            settings,
+            turns: Semaphore::new(AT_ONCE),
+            seen: Mutex::default(),
+            known: Mutex::default(),
+            shares: Shares::default(),
+        }
+    }
+
+    /// Who makes this request, and what it may hold of the door.
+    ///
+    /// # Errors
+    /// Why nobody is proven. It is counted.
+    pub async fn prove(
+        &self,
+        request: &Parts,
+        door: Door,
+        peer: SocketAddr,
+    ) -> Result<(Caller, Arc<Share>), BearerRefused> {
+        let now = (self.settings.now)();
+        let vouch = self.judge(request, now).await.inspect_err(|why| self.count(why, peer, now))?;
+        let share = self.shares.of(&vouch.id, self.settings.each);
+        let (proof, not_after) = (vouch.proven_by, Some(vouch.expires_at));
+        Ok((Caller { id: vouch.id, proof, not_after, door, login_uid: None, peer: Some(peer) }, share))
+    }
+
+    fn count(&self, why: &BearerRefused, peer: SocketAddr, now: Timestamp) {
+        let detail = match why {
+            BearerRefused::Missing(what) => (*what).to_owned(),
+            BearerRefused::Token(refused) => refused.what.clone(),
+            BearerRefused::Busy => "too many tokens are being judged".to_owned(),
+        };
+        self.settings.refusals.note(&refusal::Refused::new(why.reason(), detail), peer, now);
+    }
+
+    async fn judge(&self, request: &Parts, now: Timestamp) -> Result<Vouch, BearerRefused> {
+        let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
+        let token = token_of(&request.headers)?;
+        let proof = one(&request.headers, "dpop").ok_or(BearerRefused::Missing(NO_PROOF))?;
+        let url = url_of(request).ok_or(BearerRefused::Missing("the request has no authority"))?;
+        let demand = Demand { method: request.method.as_str(), url: &url, token, now };
+        let proof = proof::check(proof, &demand).map_err(refused_proof)?;
+        let vouch = self.vouch(token, &proof.thumbprint, now).await?;
+        if !self.seen().is_first(&proof, now) {
+            return Err(refused_proof("the proof is refused: it came before").into());
+        }
+        Ok(vouch)
+    }
+
+    /// Whose a token is, if it is this key's.
+    async fn vouch(&self, token: &str, key: &Thumbprint, now: Timestamp) -> Result<Vouch, TokenRefused> {
+        let digest = digest_of(token);
+        let known = self.known().get(&digest).filter(|known| known.until > now).cloned();
+        if let Some(known) = known {
+            return if known.key == *key { Ok(known.vouch) } else { Err(another_s()) };
+        }
+        let vouch = self.verify(token, now).await?;
+        let first = self.settings.bindings.first_key(&digest, key, vouch.expires_at, now).await;
+        let first = first.map_err(|error| {
+            tracing::error!(error, "the key of a token could not be made sure of");
+            TokenRefused::later("the broker cannot make sure whose the token is", "call again in a while")
+        })?;
+        if first != key.as_str() {
+            return Err(another_s());
+        }
+        let until = vouch.expires_at.min(now + KNOWN_FOR);
+        self.learn(digest, Known { vouch: vouch.clone(), key: key.clone(), until }, now);
+        Ok(vouch)
+    }
+
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<Vouch, TokenRefused> {
+        let peek = token::peek(token)?;
+        let kind = self.settings.kinds.iter().find(|kind| kind.is_mine(&peek)).ok_or_else(nobody_s)?;
+        let vouch = kind.verify(token, &peek, now).await?;
+        if self.settings.issued_since.is_some_and(|since| vouch.issued_at.is_none_or(|at| at < since)) {
+            let what = "the token was issued before this broker was restored from a backup";
+            return Err(TokenRefused::new(what, "get a fresh token and call again"));
+        }
+        Ok(vouch)
+    }
+
+    fn learn(&self, digest: String, token: Known, now: Timestamp) {
+        let mut known = self.known();
+        if known.len() >= KNOWN {
+            known.retain(|_, known| known.until > now);
+        }
+        if known.len() < KNOWN {
+            known.insert(digest, token);
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const NO_TOKEN: &str = "no token was presented";
+const NO_PROOF: &str = "a token was presented without a proof of its bearer's key";
+
+/// The token (RFC 9449 section 7.1). One that is sent as `Bearer` could be anybody's who read it on the way.
+fn token_of(headers: &HeaderMap) -> Result<&str, BearerRefused> {
+    let value = one(headers, header::AUTHORIZATION.as_str()).ok_or(BearerRefused::Missing(NO_TOKEN))?;
+    let (scheme, token) = value.split_once(' ').ok_or(BearerRefused::Missing(NO_TOKEN))?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "dpop" => Ok(token.trim_start()),
+        "bearer" => Err(BearerRefused::Missing(NO_PROOF)),
+        _ => Err(BearerRefused::Missing(NO_TOKEN)),
+    }
+}
+
+/// A header that stands there once, as text.
+fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_none() { value.to_str().ok() } else { None }
+}
+
+/// What the proof must name: the URL as the client wrote it, without the query (RFC 9449 section 4.3).
+fn url_of(request: &Parts) -> Option<String> {
+    let authority = request.uri.authority().map(|authority| authority.as_str());
+    let authority = authority.or_else(|| one(&request.headers, header::HOST.as_str()))?;
+    Some(format!("https://{authority}{}", request.uri.path()))
+}
+
+/// The name of a token where it is remembered.
+fn digest_of(token: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()))
+}
+
+fn refused_proof(why: impl fmt::Display) -> TokenRefused {
+    TokenRefused::new(why.to_string(), "make a proof for each request (RFC 9449); Leasehold's clients do so")
+}
+
+fn another_s() -> TokenRefused {
+    let next = "get a token of your own: this one belongs to whoever came with it first";
+    TokenRefused::new("the token is bound to another key", next)
+}
+
+fn nobody_s() -> TokenRefused {
+    let next = "leasehold check shows the issuers and audiences that the config names; nothing else is accepted here";
+    TokenRefused::new("no configured issuer and audience are those of the token", next)
 }

@@ -36,7 +36,7 @@ pub struct Connection {
 /// A connection's place at its door, and in its caller's share of it.
 pub(super) struct Slots {
     pub(super) _door: OwnedSemaphorePermit,
-    pub(super) _own: OwnedSemaphorePermit,
+    pub(super) _own: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {

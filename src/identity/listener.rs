@@ -19,15 +19,16 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::{
-    Caller, ConnectInfo, Connection, Door, Each, Known, Now, RefusalReason, Refusals,
+    Caller, ConnectInfo, Connected, Connection, Door, Each, Known, Now, Open, RefusalReason, Refusals,
     connection::{Io, Slots},
     origin::{Origins, Place},
     refusal::Refused,
     share::Shares,
-    spiffe::{Proven, ServerTls},
+    spiffe::{OpenTls, Proven, ServerTls},
     unix::{self, Access},
 };
 
@@ -213,6 +214,19 @@ impl Entrance {
 
     /// Accepts mutual TLS on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
     pub fn accept_tls(&self, listener: TcpListener, tls: ServerTls) {
+        self.accept(listener, move |entrance, stream, peer| {
+            let tls = tls.clone();
+            async move { tls.prove(stream).await.and_then(|proven| entrance.admit_svid(proven, peer)) }
+        });
+    }
+
+    fn accept<F>(
+        &self,
+        listener: TcpListener,
+        greet: impl Fn(Self, TcpStream, SocketAddr) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<Connection, Refused>> + Send + 'static,
+    {
         let entrance = self.clone();
         tokio::spawn(async move {
             let (turns, origins) = (Arc::new(Semaphore::new(entrance.limits.handshakes)), Origins::default());
@@ -221,11 +235,20 @@ impl Entrance {
                 match origins.enter(peer.ip(), entrance.limits.handshakes_each) {
                     Some(own) => {
                         let turn = Turn { _all: turn, _own: own };
-                        tokio::spawn(entrance.clone().greet(stream, peer, tls.clone(), turn));
+                        let greeted = greet(entrance.clone(), stream, peer);
+                        tokio::spawn(entrance.clone().greet(greeted, peer, turn));
                     }
                     None => entrance.refuse(&too_many_handshakes(), peer),
                 }
             }
+        });
+    }
+
+    /// Accepts callers that come with tokens on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
+    pub fn accept_open(&self, listener: TcpListener, tls: OpenTls) {
+        self.accept(listener, move |entrance, stream, peer| {
+            let tls = tls.clone();
+            async move { tls.greet(stream).await.and_then(|stream| entrance.admit_open(stream, peer)) }
         });
     }
 
@@ -266,11 +289,15 @@ impl Entrance {
         }
     }
 
-    async fn greet(self, stream: TcpStream, peer: SocketAddr, tls: ServerTls, turn: Turn) {
-        let proven = timeout(self.limits.handshake_time, tls.prove(stream)).await;
-        let proven = proven.unwrap_or_else(|_| Err(Refused::new(RefusalReason::Timeout, "too slow")));
+    async fn greet(
+        self,
+        greeted: impl Future<Output = Result<Connection, Refused>>,
+        peer: SocketAddr,
+        turn: Turn,
+    ) {
+        let greeted = timeout(self.limits.handshake_time, greeted).await;
         drop(turn);
-        match proven.and_then(|proven| self.admit_svid(proven, peer)) {
+        match greeted.unwrap_or_else(|_| Err(Refused::new(RefusalReason::Timeout, "too slow"))) {
             Ok(connection) => self.pass(connection).await,
             Err(refused) => self.refuse(&refused, peer),
         }
@@ -292,6 +319,15 @@ impl Entrance {
             let (left, each) = (left.min(self.limits.visitor_life), Each::OF_A_VISITOR);
             self.connection(Io::Tls(proven.stream), caller, left, each, &self.visitor_slots)
         }
+    }
+
+    /// Whose a token is shows with each request; the connection itself is nobody's, and as bounded as those of all
+    /// others together. Behind a hop that ends TLS all come from one address.
+    fn admit_open(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr) -> Result<Connection, Refused> {
+        let place = self.slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
+        let end = sleep_until(Instant::now() + self.limits.connection_life);
+        let info = ConnectInfo(Connected::Open(Open { door: self.door, peer }));
+        Ok(Connection::new(Io::Tls(stream), info, end, Slots { _door: place, _own: None }))
     }
 
     fn admit_local(&self, stream: UnixStream) -> Result<Connection, Refused> {
@@ -319,7 +355,8 @@ impl Entrance {
         let own = share.connection().ok_or_else(|| too_many(&format!("of {}", caller.id)))?;
         let door = slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
         let end = sleep_until(Instant::now() + left.min(self.limits.connection_life));
-        Ok(Connection::new(io, ConnectInfo { caller, share }, end, Slots { _door: door, _own: own }))
+        let info = ConnectInfo(Connected::As(caller, share));
+        Ok(Connection::new(io, info, end, Slots { _door: door, _own: Some(own) }))
     }
 
     async fn pass(&self, connection: Connection) {

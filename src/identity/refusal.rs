@@ -12,7 +12,7 @@ use rustls::{CertificateError, PeerIncompatible};
 const MINUTE_MS: i64 = 60_000;
 /// Lines logged per reason and minute; the count goes on.
 const LOGGED_PER_MINUTE: u64 = 5;
-/// Rows kept when nobody drains: nine reasons for some two hours.
+/// Rows kept when nobody drains: eleven reasons for an hour and a half.
 const KEPT_ROWS: usize = 1024;
 
 /// Why a stranger did not become a caller.
@@ -34,6 +34,10 @@ pub enum RefusalReason {
     Timeout,
     /// A bound is reached: on open connections, or on those of one address in handshake.
     TooManyConnections,
+    /// A request without a token, or without a proof of its bearer's key, where one is needed.
+    NoToken,
+    /// A token or a proof that does not count.
+    BadToken,
     /// Anything else: not TLS at all, a reset, an alert from the client.
     Other,
 }
@@ -50,6 +54,8 @@ impl RefusalReason {
             Self::OldTls => "old_tls",
             Self::Timeout => "timeout",
             Self::TooManyConnections => "too_many_connections",
+            Self::NoToken => "no_token",
+            Self::BadToken => "bad_token",
             Self::Other => "other",
         }
     }
@@ -104,9 +110,9 @@ impl Refusals {
     pub(super) fn note(&self, refused: &Refused, peer: impl fmt::Display, now: Timestamp) {
         let Refused { reason, detail } = refused;
         match self.record(*reason, now) {
-            seen if seen < LOGGED_PER_MINUTE => tracing::warn!(%reason, %peer, detail, "handshake refused"),
+            seen if seen < LOGGED_PER_MINUTE => tracing::warn!(%reason, %peer, detail, "a caller is refused"),
             LOGGED_PER_MINUTE => {
-                tracing::warn!(%reason, %peer, detail, "handshake refused; more this minute are only counted");
+                tracing::warn!(%reason, %peer, detail, "a caller is refused; more this minute are only counted");
             }
             _ => {}
         }

@@ -26,6 +26,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::refusal::{RefusalReason, Refused};
+use super::web;
 
 /// Rest between two looks at a Workload API that is not there yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -154,26 +155,40 @@ impl SpiffeIdentity {
         self.source.state().is_usable()
     }
 
+    /// The server side of TLS without a client's certificate, by the broker's own SVID. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`SpiffeIdentity::server_tls`].
+    pub fn open_tls(&self) -> Result<OpenTls, SpiffeError> {
+        let (config, _) = self.server_config()?;
+        OpenTls::new(config.cert_resolver)
+    }
+
     /// The server side of mutual TLS. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`SpiffeError::Unusable`] where there is no SVID or no bundle at this moment.
     pub fn server_tls(&self) -> Result<ServerTls, SpiffeError> {
+        let (config, status) = self.server_config()?;
+        Ok(ServerTls { acceptor: TlsAcceptor::from(Arc::new(config)), status, warned: Warned::default() })
+    }
+
+    fn server_config(&self) -> Result<(rustls::ServerConfig, TlsStatus), SpiffeError> {
         let dev_trust = self.dev_trust;
         // Who may do what is for the registry and the authority table. Here only: which trust domains count at all.
         let authorizer = move |peer: &::spiffe::SpiffeId| is_welcome(peer, dev_trust);
-        let (config, status) = spiffe_rustls::mtls_server(self.source.clone())
+        spiffe_rustls::mtls_server(self.source.clone())
             .authorize(authorizer)
             .trust_domain_policy(TrustDomainPolicy::AnyInBundleSet)
             .terminal_source_policy(TerminalSourcePolicy::FailClosed)
             .with_alpn_protocols([b"h2"])
             .build_with_status()
-            .map_err(|error| SpiffeError::Unusable {
-                endpoint: "x509 source".into(),
-                reason: error.to_string(),
-            })?;
-        Ok(ServerTls { acceptor: TlsAcceptor::from(Arc::new(config)), status, warned: Warned::default() })
+            .map_err(|error| unusable(&error))
     }
+}
+
+fn unusable(error: &dyn fmt::Display) -> SpiffeError {
+    SpiffeError::Unusable { endpoint: "x509 source".into(), reason: error.to_string() }
 }
 
 /// A federated dev trust domain counts no more than one's own.
@@ -324,6 +339,33 @@ pub struct ServerTls {
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// TLS 1.3 without a client's certificate: whoever comes this way brings a token with each request.
+#[derive(Clone)]
+pub struct OpenTls(TlsAcceptor);
+
+impl fmt::Debug for OpenTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenTls").finish_non_exhaustive()
+    }
+}
+
+impl OpenTls {
+    /// With the certificates that a resolver gives.
+    ///
+    /// # Errors
+    /// Where the provider of cryptography does not have TLS 1.3.
+    pub fn new(resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> Result<Self, SpiffeError> {
+        web::acceptor(resolver).map(Self).map_err(|error| unusable(&error))
+    }
+
+    /// Runs one handshake. The caller sets the deadline.
+    pub(super) async fn greet(&self, tcp: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Refused> {
+        tcp.set_nodelay(true).map_err(|error| Refused::new(RefusalReason::Other, error.to_string()))?;
+        let stream = self.0.accept(tcp).await.map_err(|error| Refused::from_handshake(&error))?;
+        Ok(Box::new(stream))
     }
 }
 

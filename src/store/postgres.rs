@@ -181,6 +181,10 @@ impl Store for PostgresStore {
         records::digests(&self.readers).await
     }
 
+    async fn token_key(&self, token: &str) -> Result<Option<String>, StoreError> {
+        records::token_key(&self.readers, token).await
+    }
+
     async fn number(&self, name: &str) -> Result<Option<i64>, StoreError> {
         records::number(&self.readers, name).await
     }

@@ -10,7 +10,7 @@ use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Timestamp;
 
-use super::{Aside, Ceiling, Change, Draft, Ended, StoreError};
+use super::{Aside, Ceiling, Change, Draft, Ended, StoreError, TokenUse};
 
 /// What is written whole or not at all.
 pub(super) struct Set {
@@ -46,6 +46,8 @@ pub(super) enum Write {
     Digest(String, String),
     /// A number by name.
     Number(Cow<'static, str>, i64),
+    /// A token and its key.
+    Token(TokenUse),
     /// A row to be moved out of its table.
     SetAside(Box<Aside>),
     /// What became of one that was.
@@ -124,6 +126,7 @@ impl Write {
             Change::Bump(subject) => Self::Bump(own_key(&subject)?),
             Change::Digest(subject, digest) => Self::Digest(own_key(&subject)?, digest),
             Change::Number(name, value) => Self::Number(name, value),
+            Change::Token(token) => Self::Token(token),
             Change::SetAside(aside) => Self::SetAside(aside),
             Change::Aside(aside) => Self::Aside(aside),
             Change::Archive(ended) => Self::Archive(ended),

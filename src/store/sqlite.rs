@@ -175,6 +175,11 @@ impl Store for SqliteStore {
         self.readers.read(records::digests).await
     }
 
+    async fn token_key(&self, token: &str) -> Result<Option<String>, StoreError> {
+        let token = token.to_owned();
+        self.readers.read(move |reader| records::token_key(reader, &token)).await
+    }
+
     async fn number(&self, name: &str) -> Result<Option<i64>, StoreError> {
         let name = name.to_owned();
         self.readers.read(move |reader| records::number(reader, &name)).await

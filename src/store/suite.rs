@@ -17,7 +17,7 @@ use leasehold_law::time::Timestamp;
 
 use super::{
     Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, Counts, DueLease, Ended, LaneCounts,
-    LeaseFilter, Outcome, Store, TaskFilter,
+    LeaseFilter, Outcome, Store, TaskFilter, TokenUse,
 };
 pub(crate) use replay::rows_are_what_the_journal_says;
 use samples::{T0, active, agent, draft, lease, lease_change, minting, revocation, task, task_change};
@@ -44,6 +44,7 @@ macro_rules! store_suite {
             what_is_set_aside_is_listed_until_it_is_gone,
             no_more_leases_live_than_a_ceiling_says,
             the_last_place_is_taken_once,
+            a_token_keeps_its_first_key_until_it_is_over,
         }
     };
     (@each $open:expr; $($rule:ident,)*) => {
@@ -114,6 +115,20 @@ pub(crate) async fn rows_read_back_as_written(store: AnyStore) {
     let active = active(&minting);
     put(&*store, vec![lease_change(&active)]).await;
     assert_eq!(store.lease(id).await, Ok(Some(active)));
+}
+
+pub(crate) async fn a_token_keeps_its_first_key_until_it_is_over(store: AnyStore) {
+    let used = |token: &str, key: &str, until: i64, now: i64| {
+        let (token, key) = (token.to_owned(), key.to_owned());
+        Change::Token(TokenUse { token, key, until: T0.shifted(until), now: T0.shifted(now) })
+    };
+    put(&*store, vec![used("a", "first", 100, 0), used("a", "second", 100, 0)]).await;
+    put(&*store, vec![used("a", "third", 900, 50), used("b", "other", 900, 50)]).await;
+    assert_eq!(store.token_key("a").await, Ok(Some("first".to_owned())));
+    assert_eq!(store.token_key("b").await, Ok(Some("other".to_owned())));
+    assert_eq!(store.token_key("c").await, Ok(None));
+    put(&*store, vec![used("c", "late", 900, 101)]).await;
+    assert_eq!(store.token_key("a").await, Ok(None), "it is over, and nobody takes it any more");
 }
 
 pub(crate) async fn a_stale_guard_writes_nothing(store: AnyStore) {

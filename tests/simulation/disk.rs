@@ -113,6 +113,7 @@ fn words(changes: &[Change]) -> String {
         Change::Task(task) => Some(format!("{} {} v{}", task.terms.id, task.state.name(), task.version)),
         Change::Revocation(revocation) => Some(format!("{} {}", revocation.id, revocation.selector)),
         Change::Number(name, value) => Some(format!("{name} {value}")),
+        Change::Token(token) => Some(format!("token {}", token.token)),
         Change::Bump(subject) => Some(format!("bump {subject}")),
         Change::SetAside(aside) => Some(format!("set aside {} {}", aside.row.kind.name(), aside.row.id)),
         Change::Aside(aside) => Some(format!("{} {} aside", aside.row.kind.name(), aside.row.id)),
@@ -167,6 +168,10 @@ impl Store for SimStore {
 
     async fn digests(&self) -> Result<Vec<(Subject, String)>, StoreError> {
         read!(self.digests())
+    }
+
+    async fn token_key(&self, token: &str) -> Result<Option<String>, StoreError> {
+        read!(self.token_key(token))
     }
 
     async fn number(&self, name: &str) -> Result<Option<i64>, StoreError> {

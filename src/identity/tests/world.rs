@@ -152,8 +152,8 @@ fn guard(
         let presented = Presented::of(request.extensions(), now());
         seen.lock().unwrap().push(presented.clone());
         match presented {
-            Presented::Proven(_) => Ok(request),
-            Presented::NotPresented => Err(Status::unauthenticated("nothing presented")),
+            Presented::Proven(..) => Ok(request),
+            Presented::NotPresented | Presented::Open(_) => Err(Status::unauthenticated("nothing presented")),
             Presented::Rejected(why) => Err(Status::unauthenticated(why.to_string())),
         }
     }

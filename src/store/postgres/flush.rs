@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use leasehold_law::journal::{ChainHead, Entry};
 
 use super::super::set::{LeaseRow, RevocationRow, Set, TaskRow, Write, signed};
-use super::super::{Draft, StoreError};
+use super::super::{Draft, StoreError, TokenUse};
 use super::columns::{LeaseColumns, TaskColumns};
 use super::fault::Fault;
 use super::leaving::Leaving;
-use super::link::Link;
+use super::link::{Link, Param};
 
 // Whoever condemns a lease has it for itself for 30 s, and likewise a task. A claim only keeps brokers out of each
 // other's way: what is true is settled by versions.
@@ -61,6 +61,11 @@ const DIGESTS: &str = "INSERT INTO subjects (subject, version, digest) \
 const NUMBERS: &str = "INSERT INTO numbers (name, value) SELECT * FROM unnest($1::text[], $2::int8[]) \
     ON CONFLICT (name) DO UPDATE SET value = greatest(numbers.value, excluded.value)";
 
+/// The first key stays, whoever comes second. In the order of tokens, in which everybody takes them.
+const TOKENS: &str = "INSERT INTO tokens (token, key, until) SELECT * FROM unnest($1::text[], $2::text[], $3::int8[]) \
+    ON CONFLICT (token) DO NOTHING";
+const OLD_TOKENS: &str = "DELETE FROM tokens WHERE until < $1";
+
 /// Each broker counts what it adds and takes away in rows of its own, so that brokers do not wait for each other.
 const COUNTS: &str = "INSERT INTO live_counts (broker, holder, leases) \
     SELECT $1::text, u.* FROM unnest($2::text[], $3::int8[]) AS u \
@@ -80,6 +85,7 @@ pub(super) struct Flush<'a> {
     bumps: BTreeMap<&'a str, i64>,
     digests: BTreeMap<&'a str, &'a str>,
     numbers: BTreeMap<&'a str, i64>,
+    tokens: BTreeMap<&'a str, &'a TokenUse>,
     counts: BTreeMap<String, i64>,
     leaving: Leaving<'a>,
     entries: Vec<(Entry, &'a Draft)>,
@@ -115,6 +121,7 @@ impl<'a> Flush<'a> {
             bumps: BTreeMap::new(),
             digests: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             counts: BTreeMap::new(),
             leaving: Leaving::default(),
             entries: Vec::new(),
@@ -134,6 +141,7 @@ impl<'a> Flush<'a> {
                 Write::Bump(key) => *self.bumps.entry(key).or_default() += 1,
                 Write::Digest(key, digest) => drop(self.digests.insert(key, digest)),
                 Write::Number(name, value) => drop(self.numbers.insert(name, *value)),
+                Write::Token(token) => drop(self.tokens.entry(&token.token).or_insert(token)),
                 Write::SetAside(aside) => self.leaving.set_aside(aside),
                 Write::Aside(aside) => self.leaving.note(aside),
                 Write::Archive(ended) => self.leaving.archive(ended),
@@ -159,6 +167,8 @@ impl<'a> Flush<'a> {
             BUMPS,
             DIGESTS,
             NUMBERS,
+            TOKENS,
+            OLD_TOKENS,
             COUNTS,
             JOURNAL,
         ])
@@ -183,7 +193,7 @@ impl<'a> Flush<'a> {
     }
 
     async fn write(&self, link: &Link) -> Result<(), Fault> {
-        let answers: [Result<(), Fault>; 11] = futures::join!(
+        let answers: [Result<(), Fault>; 12] = futures::join!(
             self.insert_leases(link),
             self.update_leases(link),
             self.insert_tasks(link),
@@ -193,6 +203,7 @@ impl<'a> Flush<'a> {
             self.put_bumps(link),
             self.put_digests(link),
             self.put_numbers(link),
+            self.put_tokens(link),
             self.put_counts(link),
             self.append(link),
         )
@@ -347,6 +358,16 @@ impl<'a> Flush<'a> {
         link.rows(NUMBERS, &[&names, &values]).await.map(drop)
     }
 
+    async fn put_tokens(&self, link: &Link) -> Result<(), Fault> {
+        let Some(now) = self.tokens.values().map(|token| token.now.0).max() else { return Ok(()) };
+        let tokens: Vec<_> = self.tokens.keys().copied().collect();
+        let keys: Vec<_> = self.tokens.values().map(|token| token.key.as_str()).collect();
+        let until: Vec<_> = self.tokens.values().map(|token| token.until.0).collect();
+        let (over, used): ([Param<'_>; 1], [Param<'_>; 3]) = ([&now], [&tokens, &keys, &until]);
+        let (forgotten, kept) = futures::join!(link.rows(OLD_TOKENS, &over), link.rows(TOKENS, &used));
+        forgotten.and(kept).map(drop)
+    }
+
     async fn put_counts(&self, link: &Link) -> Result<(), Fault> {
         let moved = self.counts.iter().filter(|(_, moved)| **moved != 0);
         let (holders, counts): (Vec<_>, Vec<_>) =
@@ -389,6 +410,7 @@ pub(super) fn beaten(set: &Set, index: &str) -> Option<leasehold_law::subject::S
         | Write::Bump(_)
         | Write::Digest(..)
         | Write::Number(..)
+        | Write::Token(_)
         | Write::SetAside(_)
         | Write::Aside(_)
         | Write::Archive(_)

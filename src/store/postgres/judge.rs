@@ -79,6 +79,7 @@ impl Needs {
             Write::SetAside(aside) => self.add_aside(&aside.row),
             Write::Revocation(_)
             | Write::Number(..)
+            | Write::Token(_)
             | Write::Aside(_)
             | Write::Archive(_)
             | Write::Append(_) => {}
@@ -246,6 +247,7 @@ fn written(write: &Write) -> Option<(AsideKind, String)> {
         Write::Bump(_)
         | Write::Digest(..)
         | Write::Number(..)
+        | Write::Token(_)
         | Write::SetAside(_)
         | Write::Aside(_)
         | Write::Archive(_)
@@ -268,6 +270,7 @@ fn moved(write: &Write) -> Option<(Place, Option<i64>, Option<Subject>)> {
         Write::Digest(..)
         | Write::Revocation(_)
         | Write::Number(..)
+        | Write::Token(_)
         | Write::SetAside(_)
         | Write::Aside(_)
         | Write::Archive(_)

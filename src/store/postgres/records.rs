@@ -87,6 +87,11 @@ pub(super) async fn number(readers: &Readers, name: &str) -> Result<Option<i64>,
     found.map(|row| column(&row, 0)).transpose()
 }
 
+pub(super) async fn token_key(readers: &Readers, token: &str) -> Result<Option<String>, StoreError> {
+    let found = readers.rows("SELECT key FROM tokens WHERE token = $1", &[&token]).await?.pop();
+    found.map(|row| column(&row, 0)).transpose()
+}
+
 /// Each count walks a partial index, so that what is over costs nothing.
 pub(super) async fn counts(readers: &Readers) -> Result<Counts, StoreError> {
     const SQL: &str = "SELECT \

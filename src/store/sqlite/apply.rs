@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::ceilings::LiveCounts;
 use super::sql::{lane_number, signed, unusable, version_query};
 use super::{Ceiling, Draft, Outcome, StoreError, archive, aside};
+use crate::store::TokenUse;
 use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 
 /// Why a set is not written.
@@ -71,7 +72,7 @@ pub(super) fn set(
 
 /// Whether one write is several statements, of which some may have been carried out when another fails.
 const fn is_several(write: &Write) -> bool {
-    matches!(write, Write::Task(_) | Write::SetAside(_) | Write::Archive(_))
+    matches!(write, Write::Task(_) | Write::Token(_) | Write::SetAside(_) | Write::Archive(_))
 }
 
 fn may_write(conn: &Connection, live: &mut LiveCounts, set: &Set) -> Result<(), Failure> {
@@ -92,11 +93,21 @@ fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), F
         Write::Bump(key) => bump(conn, key),
         Write::Digest(key, digest) => remember_digest(conn, key, digest),
         Write::Number(name, value) => remember_number(conn, name, *value),
+        Write::Token(token) => remember_token(conn, token),
         Write::SetAside(row) => aside::take(conn, row),
         Write::Aside(row) => aside::put(conn, row),
         Write::Archive(ended) => archive::remove(conn, ended),
         Write::Append(draft) => append(conn, head, draft),
     }
+}
+
+/// The first key stays, whoever comes second.
+fn remember_token(conn: &Connection, token: &TokenUse) -> Result<(), Failure> {
+    const PUT: &str =
+        "INSERT INTO tokens (token, key, until) VALUES (?, ?, ?) ON CONFLICT (token) DO NOTHING";
+    conn.prepare_cached("DELETE FROM tokens WHERE until < ?")?.execute([token.now.0])?;
+    conn.prepare_cached(PUT)?.execute(params![token.token, token.key, token.until.0])?;
+    Ok(())
 }
 
 fn compare(conn: &Connection, check: &Check) -> Result<(), Failure> {

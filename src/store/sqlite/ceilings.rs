@@ -66,6 +66,7 @@ impl LiveCounts {
                 | Write::Bump(_)
                 | Write::Digest(..)
                 | Write::Number(..)
+                | Write::Token(_)
                 | Write::Aside(_)
                 | Write::Archive(_)
                 | Write::Append(_) => {}

@@ -112,6 +112,7 @@ impl Rows {
             Write::Revocation(_)
             | Write::Digest(..)
             | Write::Number(..)
+            | Write::Token(_)
             | Write::Aside(_)
             | Write::Append(_) => {}
         }

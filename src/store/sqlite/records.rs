@@ -85,6 +85,12 @@ pub(super) fn number(reader: &Reader<'_>, name: &str) -> Result<Option<i64>, Sto
     statement.query_row([name], |row| row.get(0)).optional().map_err(unusable)
 }
 
+pub(super) fn token_key(reader: &Reader<'_>, token: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT key FROM tokens WHERE token = ?";
+    let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
+    statement.query_row([token], |row| row.get(0)).optional().map_err(unusable)
+}
+
 /// Each count walks a partial index, so that what is over costs nothing.
 pub(super) fn counts(reader: &Reader<'_>) -> Result<Counts, StoreError> {
     const SQL: &str = "SELECT
