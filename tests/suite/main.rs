@@ -32,6 +32,7 @@ mod mishaps;
 mod orphans;
 mod outages;
 mod papers;
+mod people;
 mod postgres;
 mod process;
 mod proxy;
