@@ -2,6 +2,7 @@
 
 #[cfg(feature = "postgres")]
 pub mod admin_role;
+pub mod authority;
 pub mod ca;
 pub mod demo;
 mod files;
@@ -44,6 +45,9 @@ pub enum DevError {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// A key of JWT-SVIDs could not be made, or did not sign.
+    #[error("cannot sign a token: {0}")]
+    Token(#[from] leasehold_jose::SigningError),
     /// A socket could not be opened.
     #[error(transparent)]
     Listen(#[from] crate::identity::listener::ListenError),

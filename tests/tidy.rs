@@ -131,11 +131,12 @@ const ONLY: &[Only] = &[
 /// Which of our crates a crate may build on.
 const CRATES: &[(&str, &[&str])] = &[
     ("law", &[]),
+    ("jose", &["leasehold-law"]),
     ("proto", &[]),
     ("backends/contract", &["leasehold-law"]),
     ("backends/memory", &["leasehold-law", "leasehold-backend"]),
     ("backends/postgres", &["leasehold-law", "leasehold-backend"]),
-    ("sdk/rust", &["leasehold-proto"]),
+    ("sdk/rust", &["leasehold-proto", "leasehold-jose", "leasehold-law"]),
 ];
 
 /// What the law is built of. miette only carries the places of Cedar's complaints.

@@ -43,6 +43,8 @@ pub struct Peek {
     pub subject: Option<String>,
     /// Its audiences.
     pub audiences: Vec<String>,
+    /// Its end.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The claims of a token that was verified.
@@ -117,6 +119,7 @@ pub fn peek(token: &str) -> Result<Peek, TokenError> {
         issuer: text("iss"),
         subject: text("sub"),
         audiences: audiences(claims.get("aud")).unwrap_or_default(),
+        expires_at: moment(&claims, "exp").ok().flatten(),
     })
 }
 

@@ -8,10 +8,12 @@ pub mod catalog;
 pub mod cause;
 pub mod drill;
 pub mod id;
+#[cfg(feature = "policy")]
 pub mod journal;
 pub mod lease;
 pub mod lifetime;
 pub mod param;
+#[cfg(feature = "policy")]
 pub mod policy;
 pub mod principal;
 pub mod quota;

@@ -22,6 +22,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// In the order in which a connection meets them.
 const STEPS: [&str; 6] =
     ["workload api socket", "identity (SVID)", "address", "trust bundle", "server id", "handshake"];
+/// The same for a caller that comes with a token.
+const TOKEN_STEPS: [&str; 3] = ["address", "certificate", "token"];
 
 /// `doctor`.
 #[derive(Debug, Args)]
@@ -70,10 +72,11 @@ impl Step {
 }
 
 pub(crate) async fn run(args: DoctorArgs, session: &mut Session) -> Result<Exit, Problem> {
+    let takes_tokens = session.options.takes_tokens();
     let steps = match Client::connect(session.options.clone()).await {
-        Err(error) => until(error),
+        Err(error) => until(error, takes_tokens),
         Ok(client) => {
-            let mut steps: Vec<_> = STEPS.iter().map(|name| Step::good(name, "")).collect();
+            let mut steps: Vec<_> = names(takes_tokens).iter().map(|name| Step::good(name, "")).collect();
             steps.extend(beyond(&client).await);
             if let Some(pair) = args.pair {
                 steps.push(attempt(&client, pair).await);
@@ -87,9 +90,12 @@ pub(crate) async fn run(args: DoctorArgs, session: &mut Session) -> Result<Exit,
 }
 
 /// The steps of a connection that did not come about: those before the failing one were passed.
-fn until(error: ClientError) -> Vec<Step> {
+fn until(error: ClientError, takes_tokens: bool) -> Vec<Step> {
     let failed = match &error {
+        ClientError::Connect(ChannelError::UntrustedServer { .. }) if takes_tokens => 1,
+        ClientError::Connect(_) if takes_tokens => 0,
         ClientError::Connect(channel) => failing_step(channel),
+        ClientError::Token(_) => 2,
         ClientError::Unset(_)
         | ClientError::Invalid(_)
         | ClientError::Refused(_)
@@ -107,7 +113,11 @@ fn until(error: ClientError) -> Vec<Step> {
         },
         std::cmp::Ordering::Greater => Step::not_reached(name),
     };
-    STEPS.iter().enumerate().map(step).collect()
+    names(takes_tokens).iter().enumerate().map(step).collect()
+}
+
+const fn names(takes_tokens: bool) -> &'static [&'static str] {
+    if takes_tokens { &TOKEN_STEPS } else { &STEPS }
 }
 
 fn failing_step(error: &ChannelError) -> usize {
@@ -243,7 +253,7 @@ mod tests {
             expected: "spiffe://prod.example/leasehold".into(),
             found: "spiffe://prod.example/other".into(),
         };
-        insta::assert_snapshot!(report(&until(error.into())).text);
+        insta::assert_snapshot!(report(&until(error.into(), false)).text);
     }
 
     #[test]

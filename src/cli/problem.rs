@@ -108,6 +108,7 @@ impl From<ClientError> for Problem {
             ClientError::Connect(error) => from_channel(&error),
             ClientError::Refused(refusal) => from_refusal(*refusal),
             ClientError::Unset(variable) => unset(variable),
+            ClientError::Token(error) => Self::new(Exit::UNREACHABLE, error.what).next(error.next),
             ClientError::Invalid(what) => Self::usage(what),
             error @ (ClientError::Broken(_) | ClientError::Late(_)) => {
                 Self::new(Exit::FAILED, error.to_string())
@@ -159,7 +160,10 @@ fn from_channel(error: &ChannelError) -> Problem {
             "check LEASEHOLD_ADDR; only if `{found}` is your broker: export LEASEHOLD_SERVER_ID={found}"
         )),
         ChannelError::UntrustedServer { .. } => {
-            problem.next("check LEASEHOLD_ADDR, and that the broker's SVID is from this trust domain")
+            problem.next(
+                "check LEASEHOLD_ADDR, and that the broker's SVID is from this trust domain; of a door for tokens, that \
+                 LEASEHOLD_CA_FILE has its root",
+            )
         }
         ChannelError::Refused { .. } => problem.next(
             "check that the broker trusts this process's trust domain, and that the SVID is not expired",

@@ -46,7 +46,8 @@ impl Session {
 
     /// The agents' door for those who have an identity, else the admin door.
     pub(crate) async fn either(&self, door: DoorArgs) -> Result<Client, Problem> {
-        match door.admin || self.options.workload_api.is_none() {
+        let anonymous = self.options.workload_api.is_none() && !self.options.takes_tokens();
+        match door.admin || anonymous {
             true => self.admin().await,
             false => self.agents().await,
         }

@@ -4,14 +4,16 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     DevError,
+    authority::{Authority, DevBundle},
     ca::{DevCa, DevSvid, Shape},
     workload_api::{self, Material},
 };
@@ -23,14 +25,18 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(600);
 /// A trust domain in a folder: its key, and the sockets of its identities.
 pub struct DevTrustDomain {
     dir: PathBuf,
-    ca: Arc<DevCa>,
+    authority: Arc<Authority>,
     ttl: Duration,
     now: Now,
+    served: Mutex<Vec<Weak<Shared>>>,
 }
 
 impl fmt::Debug for DevTrustDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevTrustDomain").field("dir", &self.dir).field("ca", &self.ca).finish_non_exhaustive()
+        f.debug_struct("DevTrustDomain")
+            .field("dir", &self.dir)
+            .field("ca", &self.ca())
+            .finish_non_exhaustive()
     }
 }
 
@@ -38,20 +44,66 @@ impl DevTrustDomain {
     /// Opens the trust domain in `dir`, made on first use. SVIDs live for `ttl` and rotate at half of it.
     ///
     /// # Errors
-    /// As [`DevCa::load_or_create`].
+    /// As [`DevCa::load_or_create`], or [`DevError::Token`].
     pub fn open(dir: &Path, trust_domain: &str, ttl: Duration, now: Now) -> Result<Self, DevError> {
-        let ca = Arc::new(DevCa::load_or_create(dir, trust_domain, now())?);
-        Ok(Self { dir: dir.to_owned(), ca, ttl, now })
+        let authority = Arc::new(Authority::open(dir, trust_domain, now.clone())?);
+        Ok(Self { dir: dir.to_owned(), authority, ttl, now, served: Mutex::default() })
     }
 
-    /// Its certificate authority.
-    pub fn ca(&self) -> &DevCa {
-        &self.ca
+    /// The certificate authority that signs now.
+    pub fn ca(&self) -> Arc<DevCa> {
+        self.authority.ca()
+    }
+
+    /// Its bundles, for a trust domain that federates with it.
+    pub fn bundle(&self) -> DevBundle {
+        self.authority.bundle()
+    }
+
+    /// A token with any claims at all, signed with the key of its JWT-SVIDs.
+    ///
+    /// # Errors
+    /// [`DevError::Token`] where the claims are no JSON.
+    pub fn sign_token(&self, claims: &impl Serialize) -> Result<String, DevError> {
+        self.authority.sign(claims)
     }
 
     /// The folder of its key and sockets.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// First step of a roll: the next authority and the next key of JWT-SVIDs are in every bundle, and sign nothing.
+    ///
+    /// # Errors
+    /// [`DevError::Certificate`] or [`DevError::Token`]; nothing has changed then.
+    pub fn publish_next_keys(&self) -> Result<(), DevError> {
+        self.authority.publish_next()?;
+        self.renew_all()
+    }
+
+    /// Second step of a roll: every identity is signed anew with the keys that were published last, as after a taint.
+    ///
+    /// # Errors
+    /// [`DevError::Certificate`] should signing fail.
+    pub fn activate_next_keys(&self) -> Result<(), DevError> {
+        self.authority.activate();
+        self.renew_all()
+    }
+
+    /// Last step of a roll: the keys that no longer sign are in no bundle any more, as SPIRE's `revoke` does it.
+    ///
+    /// # Errors
+    /// [`DevError::Certificate`] should signing fail.
+    pub fn withdraw_old_keys(&self) -> Result<(), DevError> {
+        self.authority.withdraw_old();
+        self.renew_all()
+    }
+
+    fn renew_all(&self) -> Result<(), DevError> {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.retain(|shared| shared.strong_count() > 0);
+        served.iter().filter_map(Weak::upgrade).try_for_each(|shared| shared.renew())
     }
 
     /// Serves `spiffe://<trust domain><path>` on `<dir>/<name>.sock` for as long as the answer is held.
@@ -63,16 +115,20 @@ impl DevTrustDomain {
         check_name(name)?;
         let socket = self.dir.join(format!("{name}.sock"));
         let shared = Arc::new(Shared::new(self, path)?);
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&shared));
         let listener = bind_unix(&socket, Access::Owner).await?;
-        let tasks = [
-            tokio::spawn(workload_api::serve(listener, shared.material.subscribe())),
-            tokio::spawn(rotate(shared.clone())),
-        ];
+        let api = workload_api::serve(listener, shared.material.subscribe(), self.authority.clone());
+        let tasks = [tokio::spawn(api), tokio::spawn(rotate(shared.clone()))];
         Ok(DevIdentity { id: self.id_of(path), socket, shared, tasks })
     }
 
+    #[cfg(test)]
+    pub(super) fn authority(&self) -> Arc<Authority> {
+        self.authority.clone()
+    }
+
     fn id_of(&self, path: &str) -> String {
-        format!("spiffe://{}{path}", self.ca.trust_domain())
+        format!("spiffe://{}{path}", self.ca().trust_domain())
     }
 }
 
@@ -120,6 +176,11 @@ impl DevIdentity {
         format!("unix:{}", self.socket.display())
     }
 
+    #[cfg(test)]
+    pub(super) fn subscribe(&self) -> watch::Receiver<Material> {
+        self.shared.material.subscribe()
+    }
+
     /// Signs anew and hands out at once, as happens by itself at half life.
     ///
     /// # Errors
@@ -153,18 +214,18 @@ impl DevIdentity {
         self.shared.renew()
     }
 
-    /// Hands out the bundle of a foreign trust domain, or stops doing so when `bundle` is none.
-    pub fn federate(&self, trust_domain: &str, bundle: Option<&[u8]>) {
+    /// Hands out the bundles of a foreign trust domain, or stops doing so when `bundle` is none.
+    pub fn federate(&self, trust_domain: &str, bundle: Option<&DevBundle>) {
         let key = format!("spiffe://{trust_domain}");
         self.shared.change(|material| match bundle {
-            Some(der) => drop(material.federated.insert(key, der.to_vec())),
+            Some(bundle) => drop(material.federated.insert(key, bundle.clone())),
             None => drop(material.federated.remove(&key)),
         });
     }
 }
 
 struct Shared {
-    ca: Arc<DevCa>,
+    authority: Arc<Authority>,
     ttl: Duration,
     now: Now,
     paths: Mutex<Vec<String>>,
@@ -173,12 +234,12 @@ struct Shared {
 
 impl Shared {
     fn new(domain: &DevTrustDomain, path: &str) -> Result<Self, DevError> {
-        let bundle = domain.ca.certificate().to_vec();
-        let trust_domain = format!("spiffe://{}", domain.ca.trust_domain());
+        let bundle = domain.bundle();
+        let trust_domain = format!("spiffe://{}", domain.ca().trust_domain());
         let empty =
             Material { issued: true, svids: vec![], trust_domain, bundle, federated: BTreeMap::new() };
         let shared = Self {
-            ca: domain.ca.clone(),
+            authority: domain.authority.clone(),
             ttl: domain.ttl,
             now: domain.now.clone(),
             paths: Mutex::new(vec![path.to_owned()]),
@@ -189,13 +250,14 @@ impl Shared {
     }
 
     fn sign(&self, path: &str) -> Result<DevSvid, DevError> {
-        self.ca.sign(path, Shape::Good, (self.now)(), self.ttl)
+        self.authority.ca().sign(path, Shape::Good, (self.now)(), self.ttl)
     }
 
     fn renew(&self) -> Result<(), DevError> {
         let paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let svids = paths.iter().map(|path| self.sign(path)).collect::<Result<_, _>>()?;
-        self.change(|material| material.svids = svids);
+        let bundle = self.authority.bundle();
+        self.change(|material| (material.svids, material.bundle) = (svids, bundle));
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! The SPIFFE Workload API, served for one dev identity: X.509-SVIDs and bundles, streamed as they change.
+//! The SPIFFE Workload API, served for one dev identity: SVIDs of both kinds, and bundles, streamed as they change.
 
-use std::{collections::BTreeMap, pin::Pin};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use leasehold_proto::workload::{
-    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
     ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
     X509svidResponse,
     spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
@@ -15,7 +15,10 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
-use super::ca::DevSvid;
+use super::{
+    authority::{Authority, DevBundle},
+    ca::DevSvid,
+};
 
 /// Proof that a request was meant for this API and not smuggled in (SPIFFE Workload API, section 5.1).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
@@ -28,16 +31,20 @@ pub(super) struct Material {
     pub(super) svids: Vec<DevSvid>,
     /// SPIFFE ID of the trust domain.
     pub(super) trust_domain: String,
-    pub(super) bundle: Vec<u8>,
-    /// DER bundles by SPIFFE ID of their trust domain.
-    pub(super) federated: BTreeMap<String, Vec<u8>>,
+    pub(super) bundle: DevBundle,
+    /// By SPIFFE ID of their trust domain.
+    pub(super) federated: BTreeMap<String, DevBundle>,
 }
 
 /// Serves until its task is aborted.
-pub(super) async fn serve(listener: UnixListener, material: watch::Receiver<Material>) {
+pub(super) async fn serve(
+    listener: UnixListener,
+    material: watch::Receiver<Material>,
+    authority: Arc<Authority>,
+) {
     let served = Server::builder()
         .concurrency_limit_per_connection(STREAMS_PER_CONNECTION)
-        .add_service(SpiffeWorkloadApiServer::new(WorkloadApi { material }))
+        .add_service(SpiffeWorkloadApiServer::new(WorkloadApi { material, authority }))
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await;
     if let Err(error) = served {
@@ -47,6 +54,7 @@ pub(super) async fn serve(listener: UnixListener, material: watch::Receiver<Mate
 
 struct WorkloadApi {
     material: watch::Receiver<Material>,
+    authority: Arc<Authority>,
 }
 
 type Updates<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -61,10 +69,25 @@ impl WorkloadApi {
         check_header(metadata)?;
         let issued = move |material: Material| match material.issued {
             true => Ok(answer(material)),
-            false => Err(Status::permission_denied("no identity issued")),
+            false => Err(no_identity()),
         };
         Ok(Response::new(Box::pin(WatchStream::new(self.material.clone()).map(issued))))
     }
+
+    /// The ids that a request asks for: one of those issued, or all.
+    fn issued(&self, wanted: &str) -> Result<Vec<String>, Status> {
+        let material = self.material.borrow();
+        let ids = material.svids.iter().map(DevSvid::id).filter(|id| wanted.is_empty() || *id == wanted);
+        let ids: Vec<_> = ids.map(str::to_owned).collect();
+        match material.issued && !ids.is_empty() {
+            true => Ok(ids),
+            false => Err(no_identity()),
+        }
+    }
+}
+
+fn no_identity() -> Status {
+    Status::permission_denied("no identity issued")
 }
 
 fn check_header(metadata: &MetadataMap) -> Result<(), Status> {
@@ -75,7 +98,7 @@ fn check_header(metadata: &MetadataMap) -> Result<(), Status> {
 }
 
 fn x509_svids(material: Material) -> X509svidResponse {
-    let bundle = material.bundle;
+    let bundle = material.bundle.x509;
     let svid = |svid: &DevSvid| X509svid {
         spiffe_id: svid.id().to_owned(),
         x509_svid: svid.certificate().to_vec(),
@@ -86,18 +109,21 @@ fn x509_svids(material: Material) -> X509svidResponse {
     X509svidResponse {
         svids: material.svids.iter().map(svid).collect(),
         crl: vec![],
-        federated_bundles: material.federated.into_iter().collect(),
+        federated_bundles: material.federated.into_iter().map(|(id, bundle)| (id, bundle.x509)).collect(),
     }
 }
 
 fn x509_bundles(material: Material) -> X509BundlesResponse {
-    let mut bundles = material.federated;
-    bundles.insert(material.trust_domain, material.bundle);
-    X509BundlesResponse { crl: vec![], bundles: bundles.into_iter().collect() }
+    let bundles = all_bundles(material).map(|(id, bundle)| (id, bundle.x509)).collect();
+    X509BundlesResponse { crl: vec![], bundles }
 }
 
-fn no_jwt() -> Status {
-    Status::unimplemented("the dev trust domain issues no JWT-SVIDs")
+fn jwt_bundles(material: Material) -> JwtBundlesResponse {
+    JwtBundlesResponse { bundles: all_bundles(material).map(|(id, bundle)| (id, bundle.jwt)).collect() }
+}
+
+fn all_bundles(material: Material) -> impl Iterator<Item = (String, DevBundle)> {
+    material.federated.into_iter().chain([(material.trust_domain, material.bundle)])
 }
 
 #[tonic::async_trait]
@@ -120,42 +146,79 @@ impl SpiffeWorkloadApi for WorkloadApi {
         self.updates(request.metadata(), x509_bundles)
     }
 
-    async fn fetch_jwtsvid(&self, _: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
-        Err(no_jwt())
+    async fn fetch_jwtsvid(
+        &self,
+        request: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
+        check_header(request.metadata())?;
+        let JwtsvidRequest { audience, spiffe_id } = request.into_inner();
+        if audience.is_empty() || audience.iter().any(String::is_empty) {
+            return Err(Status::invalid_argument("audience must be specified"));
+        }
+        let svid = |spiffe_id: String| {
+            let svid = self.authority.token(&spiffe_id, &audience);
+            let svid = svid.map_err(|error| Status::unavailable(error.to_string()))?;
+            Ok(Jwtsvid { spiffe_id, svid, hint: String::new() })
+        };
+        let svids = self.issued(&spiffe_id)?.into_iter().map(svid).collect::<Result<_, Status>>()?;
+        Ok(Response::new(JwtsvidResponse { svids }))
     }
 
     async fn fetch_jwt_bundles(
         &self,
-        _: Request<JwtBundlesRequest>,
+        request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        Err(no_jwt())
+        self.updates(request.metadata(), jwt_bundles)
     }
 
     async fn validate_jwtsvid(
         &self,
         _: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        Err(no_jwt())
+        Err(Status::unimplemented("whoever takes JWT-SVIDs checks them by the bundles"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use ::spiffe::{JwtSource, TrustDomain};
+    use tempfile::TempDir;
     use tonic::Code;
 
     use super::*;
+    use crate::{
+        clock::{SystemTime, TimeSource as _},
+        dev::trust_domain::{DevIdentity, DevTrustDomain},
+    };
 
-    fn api() -> (watch::Sender<Material>, WorkloadApi) {
-        let federated = BTreeMap::from([("spiffe://partner.example".to_owned(), vec![2])]);
-        let trust_domain = "spiffe://t.leasehold.test".to_owned();
-        let (tx, material) = watch::channel(Material {
-            issued: true,
-            svids: vec![],
-            trust_domain,
-            bundle: vec![1],
-            federated,
-        });
-        (tx, WorkloadApi { material })
+    const ID: &str = "spiffe://t.leasehold.test/a";
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct World {
+        _dir: TempDir,
+        domain: DevTrustDomain,
+        identity: DevIdentity,
+    }
+
+    async fn world() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Arc::new(|| SystemTime.wall());
+        let ttl = Duration::from_secs(600);
+        let domain = DevTrustDomain::open(&dir.path().join("dev"), "t.leasehold.test", ttl, now).unwrap();
+        let identity = domain.serve("a", "/a").await.unwrap();
+        World { _dir: dir, domain, identity }
+    }
+
+    impl World {
+        fn api(&self) -> WorkloadApi {
+            WorkloadApi { material: self.identity.subscribe(), authority: self.domain.authority() }
+        }
+
+        async fn source(&self) -> JwtSource {
+            JwtSource::builder().endpoint(self.identity.endpoint()).build().await.unwrap()
+        }
     }
 
     fn with_header<T>(message: T) -> Request<T> {
@@ -166,30 +229,94 @@ mod tests {
 
     #[tokio::test]
     async fn requests_without_the_security_header_are_refused() {
-        let (_tx, api) = api();
-        let svids = api.fetch_x509svid(Request::new(X509svidRequest {})).await.map(drop);
-        let bundles = api.fetch_x509_bundles(Request::new(X509BundlesRequest {})).await.map(drop);
-        for answer in [svids, bundles] {
+        let world = world().await;
+        let api = world.api();
+        let token = JwtsvidRequest { audience: vec!["a".to_owned()], spiffe_id: String::new() };
+        for answer in [
+            api.fetch_x509svid(Request::new(X509svidRequest {})).await.map(drop),
+            api.fetch_x509_bundles(Request::new(X509BundlesRequest {})).await.map(drop),
+            api.fetch_jwtsvid(Request::new(token)).await.map(drop),
+            api.fetch_jwt_bundles(Request::new(JwtBundlesRequest {})).await.map(drop),
+        ] {
             assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
         }
     }
 
     #[tokio::test]
     async fn bundles_are_streamed_until_the_identity_is_withdrawn() {
-        let (tx, api) = api();
-        let answer = api.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap();
+        let world = world().await;
+        let partner = DevBundle { x509: vec![2], jwt: b"{}".to_vec() };
+        world.identity.federate("partner.example", Some(&partner));
+        let answer = world.api().fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap();
         let mut stream = answer.into_inner();
         let bundles = stream.next().await.unwrap().unwrap().bundles;
-        assert_eq!((bundles["spiffe://t.leasehold.test"][0], bundles["spiffe://partner.example"][0]), (1, 2));
-        tx.send_modify(|material| material.issued = false);
+        assert_eq!(bundles["spiffe://t.leasehold.test"], world.domain.bundle().x509);
+        assert_eq!(bundles["spiffe://partner.example"], [2]);
+        world.identity.withdraw();
         let end = stream.next().await.unwrap().unwrap_err();
         assert_eq!((end.code(), end.message()), (Code::PermissionDenied, "no identity issued"));
     }
 
     #[tokio::test]
-    async fn jwt_svids_are_not_served() {
-        let (_tx, api) = api();
-        let answer = api.fetch_jwtsvid(with_header(JwtsvidRequest::default())).await;
+    async fn a_jwt_source_finds_the_key_of_each_token() {
+        let world = world().await;
+        let source = world.source().await;
+        let token = source.fetch_jwt_svid(["leasehold", "other"]).await.unwrap();
+        assert_eq!(token.spiffe_id().to_string(), ID);
+        assert_eq!(token.audience(), ["leasehold", "other"]);
+        let home = TrustDomain::new("t.leasehold.test").unwrap();
+        let bundle = source.try_bundle_for_trust_domain(&home).unwrap();
+        assert!(bundle.find_jwt_authority(token.key_id()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_jwt_source_follows_a_roll_and_a_federation() {
+        let world = world().await;
+        let source = world.source().await;
+        let old = source.fetch_jwt_svid(["leasehold"]).await.unwrap();
+        world.domain.publish_next_keys().unwrap();
+        world.domain.activate_next_keys().unwrap();
+        world.domain.withdraw_old_keys().unwrap();
+        world.identity.federate("partner.example", Some(&world.domain.bundle()));
+        let fresh = source.fetch_jwt_svid(["leasehold"]).await.unwrap();
+        let holds = |name: &str, key: &str| {
+            let bundle = source.try_bundle_for_trust_domain(&TrustDomain::new(name).unwrap());
+            bundle.is_some_and(|bundle| bundle.find_jwt_authority(key).is_some())
+        };
+        let arrived = || holds("partner.example", fresh.key_id()) && !holds("t.leasehold.test", old.key_id());
+        let mut updates = source.updated();
+        let followed = async {
+            while !arrived() {
+                updates.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, followed).await.expect("the change never arrived");
+        assert!(holds("t.leasehold.test", fresh.key_id()));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_for_somebody_and_of_an_identity_that_is_issued() {
+        let world = world().await;
+        let ask = async |audience: &[&str], id: &str| {
+            let audience = audience.iter().map(|name| (*name).to_owned()).collect();
+            let request = JwtsvidRequest { audience, spiffe_id: id.to_owned() };
+            let answer = world.api().fetch_jwtsvid(with_header(request)).await;
+            answer.map(|answer| answer.into_inner().svids.len()).map_err(|status| status.code())
+        };
+        assert_eq!(ask(&[], "").await, Err(Code::InvalidArgument));
+        assert_eq!(ask(&[""], "").await, Err(Code::InvalidArgument));
+        assert_eq!(ask(&["x"], "spiffe://t.leasehold.test/b").await, Err(Code::PermissionDenied));
+        world.identity.also("/b").unwrap();
+        assert_eq!(ask(&["x"], "").await, Ok(2));
+        assert_eq!(ask(&["x"], ID).await, Ok(1));
+        world.identity.withdraw();
+        assert_eq!(ask(&["x"], "").await, Err(Code::PermissionDenied));
+    }
+
+    #[tokio::test]
+    async fn tokens_are_not_judged_for_others() {
+        let world = world().await;
+        let answer = world.api().validate_jwtsvid(with_header(ValidateJwtsvidRequest::default())).await;
         assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
     }
 }

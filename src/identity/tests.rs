@@ -316,13 +316,13 @@ async fn a_federated_peer_is_its_own_id_and_nobody_of_ours() {
     let world = World::new().await;
     let partner = Domain::new("partner.leasehold.test");
     let peer = partner.inner.serve("peer", "/agent/p").await.unwrap();
-    peer.federate(DOMAIN, Some(world.domain.inner.ca().certificate()));
+    peer.federate(DOMAIN, Some(&world.domain.inner.bundle()));
     let forged = partner.inner.ca().sign_id(BROKER, Shape::Good, wall(), TTL).unwrap();
     let foreign = partner.inner.ca().sign("/agent/p", Shape::Good, wall(), TTL).unwrap();
     assert!(is_refused(world.addr, Some(&foreign)).await, "not federated yet");
     world.expect_refusal(RefusalReason::UnknownIssuer, "not federated").await;
 
-    world.broker.federate("partner.leasehold.test", Some(partner.inner.ca().certificate()));
+    world.broker.federate("partner.leasehold.test", Some(&partner.inner.bundle()));
     until_refused(&world, &foreign, false).await;
     check(&world.connect(&peer).await).await.unwrap();
     assert_eq!(proven(&world).id().to_string(), "spiffe://partner.leasehold.test/agent/p");
@@ -352,7 +352,7 @@ async fn clients_are_told_why_there_is_no_channel() {
 
     let stranger = Domain::new("stranger.leasehold.test");
     let peer = stranger.inner.serve("peer", "/agent/p").await.unwrap();
-    peer.federate(DOMAIN, Some(world.domain.inner.ca().certificate()));
+    peer.federate(DOMAIN, Some(&world.domain.inner.bundle()));
     let server = Some(BROKER.try_into().unwrap());
     let refused = connect_spiffe(&peer.endpoint(), &addr, server, PATIENCE).await.unwrap_err();
     let ChannelError::Refused { alert, .. } = &refused else { panic!("{refused:?}") };

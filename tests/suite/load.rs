@@ -19,7 +19,7 @@ use crate::world::{PATIENCE, Setup, World, eventually};
 async fn ten_thousand_streams_of_one_client_are_refused_and_trouble_nobody() {
     const STREAMS: u32 = 10_000;
     let world = World::new().await;
-    let connection = raw::connection(world.domain.ca(), world.running().agents).await;
+    let connection = raw::connection(&world.domain.ca(), world.running().agents).await;
     let (mut from, mut to) = tokio::io::split(connection);
     let sending = tokio::spawn(async move {
         frames::send(&mut to, &frames::hello(65_535)).await;
@@ -125,7 +125,7 @@ async fn a_client_that_never_reads_its_watch_holds_up_nothing() {
     let world = World::new().await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[PAIR]).await.unwrap();
-    let mut deaf = raw::connection(world.domain.ca(), world.running().agents).await;
+    let mut deaf = raw::connection(&world.domain.ca(), world.running().agents).await;
     let request = v1::WatchTaskRequest { task: task.id.clone() }.encode_to_vec();
     let path = "/leasehold.v1.TaskService/WatchTask";
     let bytes = [frames::hello(0), frames::head(1, path), frames::message(1, &request)].concat();
@@ -167,8 +167,8 @@ async fn slow_handshakes_keep_nobody_out() {
 async fn an_svid_without_a_role_is_cut_at_the_admin_door() {
     let limits = Limits { visitor_life: Duration::from_millis(300), visitors: 1, ..Limits::default() };
     let world = World::with(Setup { limits, ..Setup::default() }).await;
-    let mut at_home = raw::connection(world.domain.ca(), world.running().agents).await;
-    let mut visitor = raw::connection(world.domain.ca(), world.running().admin_tcp[0]).await;
+    let mut at_home = raw::connection(&world.domain.ca(), world.running().agents).await;
+    let mut visitor = raw::connection(&world.domain.ca(), world.running().admin_tcp[0]).await;
     frames::send(&mut visitor, &frames::hello(65_535)).await;
     frames::send(&mut at_home, &frames::hello(65_535)).await;
     let over = async { while frames::next(&mut visitor).await.is_some() {} };

@@ -244,7 +244,7 @@ async fn an_identity_that_is_not_sound_is_turned_away_at_both_doors() {
         (Shape::NoPath, "no handshake"),
     ] {
         for door in [world.running().agents, world.running().admin_tcp[0]] {
-            let channel = raw::shaped(world.domain.ca(), shape, door);
+            let channel = raw::shaped(&world.domain.ca(), shape, door);
             let said = answer(&channel, "leasehold.v1.IdentityService/WhoAmI", Vec::new()).await;
             assert_eq!(said, word, "{shape:?} at {door}");
         }

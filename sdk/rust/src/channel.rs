@@ -161,9 +161,12 @@ fn socket_error(path: &Path, error: &io::Error) -> ChannelError {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint::from_static("http://leasehold.invalid")
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_WAIT)
+    keep_alive(Endpoint::from_static("http://leasehold.invalid"))
+}
+
+/// Notices a broker that vanished without a word.
+pub(crate) fn keep_alive(endpoint: Endpoint) -> Endpoint {
+    endpoint.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_WAIT)
 }
 
 /// A live source of SVIDs. The first look is made apart, since the source itself forgets why it had to wait.

@@ -3,11 +3,14 @@
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use spiffe::SpiffeId;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 use crate::{
-    ClientError, Options, TaskBuilder, connect_spiffe, connect_unix,
+    ClientError, Options, TaskBuilder, TokenSource, TokenSourceError,
+    bearer::{Bearer, FileTokens, WorkloadTokens, connect_web},
+    connect_spiffe, connect_unix,
     io::Io,
+    line::Line,
     retry::Patience,
     v1,
     v1::{
@@ -26,7 +29,7 @@ pub struct Client {
 
 struct Inner {
     io: Arc<Io>,
-    channel: Channel,
+    channel: Line,
     options: Options,
 }
 
@@ -37,7 +40,26 @@ impl Client {
     /// [`ClientError::Unset`] without a Workload API, [`ClientError::Connect`] when no connection comes about.
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         let addr = options.addr.clone();
+        if options.takes_tokens() {
+            let source = token_source(&options)?;
+            return Self::connect_with(options, source).await;
+        }
         Self::by_svid(options, addr).await
+    }
+
+    /// Connects to a door for tokens, with a source of them. Each call proves that its token is this client's
+    /// (RFC 9449); the key for that lives as long as the client.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] when no connection comes about, [`ClientError::Token`] without a key.
+    pub async fn connect_with(options: Options, source: Arc<dyn TokenSource>) -> Result<Self, ClientError> {
+        let (addr, ca_file, deadline) = (options.addr.clone(), options.ca_file.clone(), options.dial_timeout);
+        let bearer = Bearer::new(source, &addr).map_err(ClientError::Token)?;
+        let connect = async move {
+            let channel = connect_web(&addr, ca_file.as_deref(), deadline).await?;
+            Ok(Line::with_token(channel, bearer))
+        };
+        Self::over(options, connect).await
     }
 
     /// [`Client::connect`] with [`Options::from_env`].
@@ -55,7 +77,7 @@ impl Client {
     pub async fn connect_admin(options: Options) -> Result<Self, ClientError> {
         match options.admin_addr.strip_prefix("unix:").map(|path| path.trim_start_matches("//").to_owned()) {
             Some(path) => {
-                let connect = async move { Ok(connect_unix(Path::new(&path)).await?) };
+                let connect = async move { Ok(Line::proven(connect_unix(Path::new(&path)).await?)) };
                 Self::over(options, connect).await
             }
             None => {
@@ -69,14 +91,15 @@ impl Client {
         let endpoint = options.workload_api.clone().ok_or(ClientError::Unset("SPIFFE_ENDPOINT_SOCKET"))?;
         let server = options.server_id.as_deref().map(parse_id).transpose()?;
         let deadline = options.dial_timeout;
-        let connect = async move { Ok(connect_spiffe(&endpoint, &addr, server, deadline).await?) };
+        let connect =
+            async move { Ok(Line::proven(connect_spiffe(&endpoint, &addr, server, deadline).await?)) };
         Self::over(options, connect).await
     }
 
     /// Everything that the channel spawns lands on the client's own thread, since it is made there.
     pub(crate) async fn over(
         options: Options,
-        connect: impl Future<Output = Result<Channel, ClientError>> + Send + 'static,
+        connect: impl Future<Output = Result<Line, ClientError>> + Send + 'static,
     ) -> Result<Self, ClientError> {
         let io = Io::start().map_err(|error| ClientError::Invalid(format!("no thread: {error}")))?;
         let channel = io.run(connect).await?;
@@ -129,43 +152,43 @@ impl Client {
 
     /// The service that tells who is calling.
     #[must_use]
-    pub fn identity(&self) -> IdentityServiceClient<Channel> {
+    pub fn identity(&self) -> IdentityServiceClient<Line> {
         IdentityServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service of tasks.
     #[must_use]
-    pub fn tasks(&self) -> TaskServiceClient<Channel> {
+    pub fn tasks(&self) -> TaskServiceClient<Line> {
         TaskServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service of leases.
     #[must_use]
-    pub fn leases(&self) -> LeaseServiceClient<Channel> {
+    pub fn leases(&self) -> LeaseServiceClient<Line> {
         LeaseServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service of revocations. Admin door only.
     #[must_use]
-    pub fn revocations(&self) -> RevocationServiceClient<Channel> {
+    pub fn revocations(&self) -> RevocationServiceClient<Line> {
         RevocationServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service of targets. Admin door only.
     #[must_use]
-    pub fn targets(&self) -> TargetServiceClient<Channel> {
+    pub fn targets(&self) -> TargetServiceClient<Line> {
         TargetServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service of the journal. Admin door only.
     #[must_use]
-    pub fn audit(&self) -> AuditServiceClient<Channel> {
+    pub fn audit(&self) -> AuditServiceClient<Line> {
         AuditServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service that looks after the broker. Admin door only.
     #[must_use]
-    pub fn admin(&self) -> AdminServiceClient<Channel> {
+    pub fn admin(&self) -> AdminServiceClient<Line> {
         AdminServiceClient::new(self.inner.channel.clone())
     }
 
@@ -179,7 +202,7 @@ impl Client {
         &self.inner.io
     }
 
-    pub(crate) fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Line {
         self.inner.channel.clone()
     }
 
@@ -189,6 +212,20 @@ impl Client {
 
     /// How long ending calls wait for the broker to confirm, unless told otherwise.
     pub(crate) const WAIT: Duration = Duration::from_secs(10);
+}
+
+/// Where the token of this process comes from.
+fn token_source(options: &Options) -> Result<Arc<dyn TokenSource>, ClientError> {
+    if let Some(file) = &options.token_file {
+        return Ok(Arc::new(FileTokens(file.clone())));
+    }
+    match &options.workload_api {
+        Some(endpoint) => Ok(Arc::new(WorkloadTokens::new(endpoint, &options.audience))),
+        None => Err(ClientError::Token(TokenSourceError {
+            what: format!("`{}` is a door for tokens, and this process has none", options.addr),
+            next: "set LEASEHOLD_TOKEN_FILE, or SPIFFE_ENDPOINT_SOCKET for JWT-SVIDs".to_owned(),
+        })),
+    }
 }
 
 fn parse_id(text: &str) -> Result<SpiffeId, ClientError> {

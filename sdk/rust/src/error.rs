@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error as StdError, fmt, io, time::Durati
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{ChannelError, PairError};
+use crate::{ChannelError, PairError, TokenSourceError};
 
 /// `google.rpc.ErrorInfo.domain` of this broker's refusals.
 const DOMAIN: &str = "leasehold.dev";
@@ -16,6 +16,9 @@ pub enum ClientError {
     /// There is no connection; nothing was asked.
     #[error(transparent)]
     Connect(#[from] ChannelError),
+    /// There is no token to come with.
+    #[error(transparent)]
+    Token(TokenSourceError),
     /// A variable of the environment is needed.
     #[error("`{0}` is not set")]
     Unset(&'static str),
@@ -140,6 +143,9 @@ impl From<Status> for ClientError {
         while let Some(error) = cause {
             if let Some(channel) = error.downcast_ref::<ChannelError>() {
                 return Self::Connect(channel.clone());
+            }
+            if let Some(token) = error.downcast_ref::<TokenSourceError>() {
+                return Self::Token(token.clone());
             }
             if let Some(reason) = error.downcast_ref::<io::Error>().and_then(no_dial) {
                 return Self::Connect(ChannelError::Unreachable { addr: "the broker".to_owned(), reason });

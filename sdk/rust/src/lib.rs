@@ -16,12 +16,14 @@
 //! All input and output of a [`Client`] runs on one thread of its own, heartbeats too: an agent that blocks its
 //! event loop does not lose its task.
 
+pub mod bearer;
 pub mod channel;
 mod client;
 mod credential;
 mod error;
 mod io;
 mod lease;
+mod line;
 mod options;
 mod pair;
 mod renewal;
@@ -30,12 +32,14 @@ mod task;
 mod time;
 mod watch;
 
+pub use bearer::{TokenSource, TokenSourceError};
 pub use channel::{ChannelError, connect_spiffe, connect_unix};
 pub use client::Client;
 pub use credential::{Credential, Secret};
 pub use error::{ClientError, FieldViolation, HelpLink, Refusal};
 pub use lease::{Lease, LeaseStage, LeaseStatus};
 pub use leasehold_proto::v1;
+pub use line::Line;
 pub use options::Options;
 pub use pair::{Pair, PairError};
 pub use retry::request_id;

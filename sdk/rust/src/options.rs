@@ -1,5 +1,6 @@
 //! Where the broker is, and how patient a client is with it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a client reaches a broker. [`Options::from_env`] reads what `leasehold dev env` prints.
@@ -8,8 +9,16 @@ use std::time::Duration;
 pub struct Options {
     /// The SPIFFE Workload API, `unix:/path` (`SPIFFE_ENDPOINT_SOCKET`).
     pub workload_api: Option<String>,
-    /// The agents' door, `host:port` (`LEASEHOLD_ADDR`).
+    /// The agents' door (`LEASEHOLD_ADDR`): `host:port` for callers with an SVID, `https://host:port` for those that come
+    /// with a token.
     pub addr: String,
+    /// The roots under which a door for tokens proves itself, as a PEM file (`LEASEHOLD_CA_FILE`); the system's when
+    /// `None`.
+    pub ca_file: Option<PathBuf>,
+    /// A file with the token to come with (`LEASEHOLD_TOKEN_FILE`), read anew whenever one is needed.
+    pub token_file: Option<PathBuf>,
+    /// The audience of the JWT-SVID to come with (`LEASEHOLD_AUDIENCE`).
+    pub audience: String,
     /// The SPIFFE ID that the broker must prove (`LEASEHOLD_SERVER_ID`); `spiffe://<own trust domain>/leasehold`
     /// when `None`.
     pub server_id: Option<String>,
@@ -28,6 +37,9 @@ impl Default for Options {
         Self {
             workload_api: None,
             addr: "127.0.0.1:8443".to_owned(),
+            ca_file: None,
+            token_file: None,
+            audience: "leasehold".to_owned(),
             server_id: None,
             admin_addr: "unix:/run/leasehold/admin.sock".to_owned(),
             dial_timeout: Duration::from_secs(10),
@@ -44,6 +56,12 @@ impl Options {
         Self::from_lookup(|key| std::env::var(key).ok())
     }
 
+    /// Whether the agents' door is one for tokens.
+    #[must_use]
+    pub fn takes_tokens(&self) -> bool {
+        self.addr.starts_with("https://")
+    }
+
     /// As [`Options::from_env`], from any table of variables. An empty variable counts as unset.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let given = |key: &str| lookup(key).filter(|value| !value.is_empty());
@@ -51,6 +69,9 @@ impl Options {
         Self {
             workload_api: given("SPIFFE_ENDPOINT_SOCKET"),
             addr: given("LEASEHOLD_ADDR").unwrap_or(defaults.addr),
+            ca_file: given("LEASEHOLD_CA_FILE").map(PathBuf::from),
+            token_file: given("LEASEHOLD_TOKEN_FILE").map(PathBuf::from),
+            audience: given("LEASEHOLD_AUDIENCE").unwrap_or(defaults.audience),
             server_id: given("LEASEHOLD_SERVER_ID"),
             admin_addr: given("LEASEHOLD_ADMIN_ADDR").unwrap_or(defaults.admin_addr),
             ..Self::default()
@@ -74,5 +95,8 @@ mod tests {
         assert_eq!(read.addr, "leasehold_addr");
         assert_eq!(read.server_id.as_deref(), Some("leasehold_server_id"));
         assert_eq!(read.admin_addr, "leasehold_admin_addr");
+        assert_eq!(read.ca_file, Some("leasehold_ca_file".into()));
+        assert_eq!(read.token_file, Some("leasehold_token_file".into()));
+        assert_eq!(read.audience, "leasehold_audience");
     }
 }

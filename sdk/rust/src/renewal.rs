@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::line::Line;
 use tokio::time::{sleep, sleep_until, timeout};
-use tonic::transport::Channel;
 
 use crate::{
     ClientError, LeaseStage,
@@ -23,7 +23,7 @@ const AWAY_PAUSE: Duration = Duration::from_secs(3);
 /// A renewal that gains less is not worth another: the life is reached.
 const LEAST_GAIN: Duration = Duration::from_secs(1);
 
-type Leases = LeaseServiceClient<Channel>;
+type Leases = LeaseServiceClient<Line>;
 
 /// Runs until the lease has ended, and says so.
 pub(crate) async fn keep(mut leases: Leases, shared: Arc<Shared>) {

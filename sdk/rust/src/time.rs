@@ -2,10 +2,18 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use leasehold_law::time::Timestamp;
+
 /// A moment of the broker's clock; `None` when unset or out of range.
 #[must_use]
 pub fn system_time(stamp: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     stamp.and_then(|stamp| SystemTime::try_from(stamp).ok())
+}
+
+/// This machine's time: proofs say when they were made.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A duration for the wire. Longer than the wire can say counts as unset.

@@ -4,7 +4,9 @@ use tokio::{
     sync::mpsc,
     time::{Duration, sleep},
 };
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
+
+use crate::line::Line;
 
 use crate::{
     ClientError,
@@ -76,11 +78,7 @@ impl Events {
 }
 
 /// Reads until the task has ended or nobody listens.
-pub(crate) async fn read(
-    mut tasks: TaskServiceClient<Channel>,
-    task: String,
-    sender: mpsc::Sender<TaskEvent>,
-) {
+pub(crate) async fn read(mut tasks: TaskServiceClient<Line>, task: String, sender: mpsc::Sender<TaskEvent>) {
     loop {
         let request = v1::WatchTaskRequest { task: task.clone() };
         let outcome = match tasks.watch_task(request).await {

@@ -162,7 +162,7 @@ async fn identities(folder: &TempDir) -> Seen<Identities> {
     }
     let stranger = elsewhere.serve("stranger", "/agent/stranger").await?;
     // The stranger trusts the broker; the broker does not trust the stranger.
-    stranger.federate(DOMAIN, Some(domain.ca().certificate()));
+    stranger.federate(DOMAIN, Some(&domain.bundle()));
     Ok(([domain, elsewhere], served, stranger))
 }
 

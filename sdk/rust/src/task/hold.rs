@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::line::Line;
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
 
 use super::Shared;
 use crate::{
@@ -27,7 +27,7 @@ const QUEUE: usize = 64;
 const PAGE: i32 = 1000;
 
 /// Sends a heartbeat every third of the grace until the task has ended.
-pub(super) async fn heartbeats(channel: Channel, shared: Arc<Shared>) {
+pub(super) async fn heartbeats(channel: Line, shared: Arc<Shared>) {
     let mut tasks = TaskServiceClient::new(channel);
     let every = grace(&shared.task) / 3;
     let mut pause = every;
@@ -72,7 +72,7 @@ fn is_final(error: &ClientError) -> bool {
 }
 
 /// Follows the task's stream and ends its leases as soon as the broker revokes them.
-pub(super) async fn watch(channel: Channel, shared: Arc<Shared>) {
+pub(super) async fn watch(channel: Line, shared: Arc<Shared>) {
     let (sender, mut events) = mpsc::channel(QUEUE);
     let reading = stream::read(TaskServiceClient::new(channel.clone()), shared.task.id.clone(), sender);
     let mut leases = LeaseServiceClient::new(channel);
@@ -84,7 +84,7 @@ pub(super) async fn watch(channel: Channel, shared: Arc<Shared>) {
     tokio::join!(reading, following);
 }
 
-async fn follow(leases: &mut LeaseServiceClient<Channel>, shared: &Shared, event: TaskEvent) {
+async fn follow(leases: &mut LeaseServiceClient<Line>, shared: &Shared, event: TaskEvent) {
     match event {
         TaskEvent::LeaseRevoked(seen) | TaskEvent::LeaseChanged(seen) => {
             shared.observe(&seen);
@@ -101,7 +101,7 @@ async fn follow(leases: &mut LeaseServiceClient<Channel>, shared: &Shared, event
 }
 
 /// After a gap: what was revoked meanwhile is seen in the list. A failure shows at the next renewal instead.
-async fn look_again(leases: &mut LeaseServiceClient<Channel>, shared: &Shared) {
+async fn look_again(leases: &mut LeaseServiceClient<Line>, shared: &Shared) {
     let request = v1::ListLeasesRequest {
         page_size: PAGE,
         task: shared.task.id.clone(),
