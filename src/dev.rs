@@ -6,6 +6,7 @@ pub mod authority;
 pub mod ca;
 pub mod demo;
 mod files;
+pub mod issuer;
 pub mod proxy;
 pub mod run;
 pub mod trust_domain;
@@ -45,9 +46,12 @@ pub enum DevError {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// A key of JWT-SVIDs could not be made, or did not sign.
+    /// A key that signs tokens could not be made, or did not sign.
     #[error("cannot sign a token: {0}")]
     Token(#[from] leasehold_jose::SigningError),
+    /// TLS takes no such certificate.
+    #[error("cannot serve TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// A socket could not be opened.
     #[error(transparent)]
     Listen(#[from] crate::identity::listener::ListenError),

@@ -13,6 +13,7 @@ use leasehold_law::{
 
 pub mod bearer;
 mod connection;
+pub mod issuer;
 pub mod jwt_svid;
 pub mod listener;
 mod origin;

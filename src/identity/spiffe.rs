@@ -268,7 +268,7 @@ fn source_error(settings: &SpiffeSettings, error: &X509SourceError) -> SpiffeErr
 }
 
 /// An error with its causes; transport errors say nothing without them.
-fn full(error: &dyn std::error::Error) -> String {
+pub(super) fn full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

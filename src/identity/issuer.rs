@@ -1,0 +1,315 @@
+//! An issuer of tokens: which keys it signs with now, and where its other endpoints are (OpenID Connect Discovery 1.0).
+//!
+//! What it published is kept and asked for again where a token names a key that is not known. Anybody may make up such
+//! a token, so that an issuer is asked by one at a time and at most once in [`PAUSE`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use leasehold_jose::{Claims, Keys, Peek, Rules, token};
+use leasehold_law::time::{Span, Timestamp};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use url::{Host, Url};
+
+use super::Now;
+use super::bearer::TokenRefused;
+
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use source::Endpoints;
+use source::Source;
+
+/// How soon an issuer is asked again, whether it answered or not.
+pub const PAUSE: Span = Span::from_secs(30);
+/// How old what it published may be before it is asked again, so that a key that it withdrew is forgotten.
+pub const REFRESH: Span = Span::from_mins(60);
+/// How long its keys are used while it cannot be asked.
+pub const KEEP: Span = Span::from_mins(24 * 60);
+/// How long it may take to answer one question.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an issuer calls itself: an `https` URL, which its tokens must hold to the letter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IssuerUrl {
+    text: String,
+    url: Url,
+}
+
+/// Why a text is no issuer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an issuer: write it like `https://idp.example`, as it stands in its tokens")]
+pub struct IssuerUrlError(String);
+
+impl FromStr for IssuerUrl {
+    type Err = IssuerUrlError;
+    /// OpenID Connect Core 1.0 section 2: `https`, and neither query nor fragment. Nobody's password is in it.
+    fn from_str(text: &str) -> Result<Self, IssuerUrlError> {
+        let wrong = || IssuerUrlError(text.chars().take(256).collect());
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        let plain = url.username().is_empty() && url.password().is_none();
+        let bare = url.query().is_none() && url.fragment().is_none();
+        let spelt = url.as_str().trim_end_matches('/') == text.trim_end_matches('/');
+        if url.scheme() == "https" && plain && bare && spelt && text.len() <= 256 {
+            Ok(Self { text: text.to_owned(), url })
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+impl IssuerUrl {
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Where it says what it publishes (OpenID Connect Discovery 1.0 section 4).
+    fn discovery(&self) -> String {
+        format!("{}/.well-known/openid-configuration", self.text.trim_end_matches('/'))
+    }
+
+    /// Whether it is on this host, where no proxy leads.
+    fn is_loopback(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for IssuerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// From the issuer itself.
+    Discovery {
+        /// Whom its certificate must be from, instead of the system's roots: a file of PEM.
+        ca_file: Option<PathBuf>,
+    },
+    /// From a file that holds a JWK set, for an issuer that cannot be asked.
+    File(PathBuf),
+}
+
+/// Why an issuer's keys cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssuerError {
+    /// It cannot be asked at all.
+    #[error("the issuer `{issuer}` cannot be asked: {why}")]
+    Setup {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong on this side.
+        why: String,
+    },
+    /// It did not answer, or not with what it must.
+    #[error("the issuer `{issuer}` did not give its keys: {why}")]
+    Away {
+        /// The issuer.
+        issuer: String,
+        /// What happened.
+        why: String,
+    },
+    /// It does not publish the key as far as is known, and was asked a moment ago.
+    #[error("the issuer `{issuer}` had no such key when it was last asked, less than {PAUSE} ago")]
+    Paused {
+        /// The issuer.
+        issuer: String,
+    },
+}
+
+/// An issuer. Asked for the first time when its first token comes.
+#[derive(Clone)]
+pub struct Issuer(Arc<Shared>);
+
+struct Shared {
+    url: IssuerUrl,
+    source: Source,
+    now: Now,
+    known: ArcSwapOption<Known>,
+    /// Whoever holds it may ask.
+    turn: Arc<Mutex<Turn>>,
+}
+
+/// What the issuer published.
+struct Known {
+    keys: Arc<Keys>,
+    endpoints: Option<Arc<Endpoints>>,
+    read_at: Timestamp,
+}
+
+/// How the issuer was asked last.
+#[derive(Default)]
+struct Turn {
+    at: Option<Timestamp>,
+    failed: Option<String>,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Issuer").field(&self.0.url.text).finish()
+    }
+}
+
+impl Issuer {
+    /// An issuer whose keys come from there. Dials nothing.
+    ///
+    /// # Errors
+    /// Where `ca_file` cannot be read or holds no certificate, or the system has no roots.
+    pub fn new(url: IssuerUrl, keys: &KeySource, now: Now) -> Result<Self, IssuerError> {
+        Self::with_patience(url, keys, now, PATIENCE)
+    }
+
+    fn with_patience(
+        url: IssuerUrl,
+        keys: &KeySource,
+        now: Now,
+        patience: Duration,
+    ) -> Result<Self, IssuerError> {
+        let source = Source::open(&url, keys, patience)
+            .map_err(|why| IssuerError::Setup { issuer: url.text.clone(), why })?;
+        let (known, turn) = (ArcSwapOption::empty(), Arc::default());
+        Ok(Self(Arc::new(Shared { url, source, now, known, turn })))
+    }
+
+    /// What it calls itself.
+    #[must_use]
+    pub fn url(&self) -> &IssuerUrl {
+        &self.0.url
+    }
+
+    /// Verifies a token of this issuer: its signature, its one audience, how long it may live.
+    ///
+    /// # Errors
+    /// The first rule that does not hold; [`TokenRefused::is_ours`] where the keys cannot be had now.
+    pub async fn verify(
+        &self,
+        token: &str,
+        peek: &Peek,
+        (audience, max_life): (&str, Span),
+        now: Timestamp,
+    ) -> Result<Claims, TokenRefused> {
+        let keys = self.keys(&peek.key_id).await?;
+        let rules = Rules { issuer: Some(&self.0.url.text), audience, max_life, now };
+        Ok(token::read(token, &keys, &rules)?)
+    }
+
+    /// Its keys. Where this key is not among them, it was asked for it just now.
+    ///
+    /// # Errors
+    /// Where it cannot be asked, or was asked a moment ago.
+    pub async fn keys(&self, key_id: &str) -> Result<Arc<Keys>, IssuerError> {
+        let known = self.look(|known| known.keys.holds(key_id)).await?;
+        Ok(known.keys.clone())
+    }
+
+    /// Where its other endpoints are; none where its keys come from a file.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    pub async fn endpoints(&self) -> Result<Option<Arc<Endpoints>>, IssuerError> {
+        let known = self.look(|_| true).await?;
+        Ok(known.endpoints.clone())
+    }
+
+    /// What it published, asked for again where that will not do.
+    async fn look(&self, will_do: impl Fn(&Known) -> bool) -> Result<Arc<Known>, IssuerError> {
+        if let Some(known) = self.0.known().filter(|known| will_do(known)) {
+            self.refresh(&known);
+            return Ok(known);
+        }
+        let turn = self.0.turn.clone().lock_owned().await;
+        // Whoever had the turn before may have brought it.
+        if let Some(known) = self.0.known().filter(|known| will_do(known)) {
+            return Ok(known);
+        }
+        let issuer = self.0.url.text.clone();
+        if turn.is_over((self.0.now)()) {
+            let why = turn.failed.clone();
+            return Err(why.map_or(IssuerError::Paused { issuer: issuer.clone() }, |why| {
+                IssuerError::Away { issuer, why }
+            }));
+        }
+        // In a task of its own: a caller that goes away does not waste the turn.
+        let asked = tokio::spawn(self.0.clone().ask(turn)).await;
+        match asked.map_err(|error| error.to_string()).flatten() {
+            Ok(known) => Ok(known),
+            Err(why) => Err(IssuerError::Away { issuer, why }),
+        }
+    }
+
+    /// Asks again in the background where what is known is getting old; meanwhile it is used.
+    fn refresh(&self, known: &Known) {
+        let now = (self.0.now)();
+        if now.since(known.read_at) < REFRESH {
+            return;
+        }
+        if let Ok(turn) = self.0.turn.clone().try_lock_owned()
+            && !turn.is_over(now)
+        {
+            tokio::spawn(self.0.clone().ask(turn));
+        }
+    }
+}
+
+impl Turn {
+    /// Whether the issuer must not be asked again yet.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.at.is_some_and(|at| now.since(at) < PAUSE)
+    }
+}
+
+impl Shared {
+    /// What is known, if it is not too old to be used.
+    fn known(&self) -> Option<Arc<Known>> {
+        let now = (self.now)();
+        self.known.load_full().filter(|known| now.since(known.read_at) < KEEP)
+    }
+
+    async fn ask(self: Arc<Self>, mut turn: OwnedMutexGuard<Turn>) -> Result<Arc<Known>, String> {
+        turn.at = Some((self.now)());
+        let read = self.source.read(&self.url).await;
+        turn.failed = read.as_ref().err().cloned();
+        match read {
+            Ok((keys, endpoints)) => {
+                let known = Arc::new(Known {
+                    keys: Arc::new(keys),
+                    endpoints: endpoints.map(Arc::new),
+                    read_at: (self.now)(),
+                });
+                self.known.store(Some(known.clone()));
+                Ok(known)
+            }
+            Err(why) => {
+                tracing::warn!(issuer = self.url.text, why, "the keys of an issuer could not be read");
+                Err(why)
+            }
+        }
+    }
+}
+
+impl From<IssuerError> for TokenRefused {
+    fn from(error: IssuerError) -> Self {
+        let next = match &error {
+            IssuerError::Setup { .. } => "tell whoever runs this broker",
+            IssuerError::Away { .. } => {
+                "call again in half a minute; if it stays so, tell whoever runs this broker"
+            }
+            IssuerError::Paused { .. } => "call again in half a minute, with a fresh token",
+        };
+        Self::later(error.to_string(), next)
+    }
+}
