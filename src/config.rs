@@ -18,6 +18,8 @@ mod listen;
 mod names;
 mod operators;
 mod people;
+mod people_issuers;
+mod personal;
 mod policy;
 mod problem;
 mod quotas;
@@ -39,6 +41,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_backend::BackendKind;
+use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
@@ -54,6 +57,7 @@ pub use key::{KeyError, KeyKind, read_installation_key, write_installation_key};
 pub use listen::{AdminAddr, Listen};
 pub use operators::Operators;
 pub use people::Person;
+pub use people_issuers::PeopleIssuer;
 pub use problem::Problem;
 pub use roles::Role;
 pub use source::Place;
@@ -66,6 +70,7 @@ pub use trust::{DEV_SUFFIX, Trust};
 use agents::Owners;
 use grants::Grants;
 use names::Names;
+use personal::Personal;
 use problem::Report;
 use source::Source;
 use table::{Context, Table};
@@ -169,7 +174,6 @@ fn check(
     let broker = broker::read(root, trust);
     let domain = broker.as_ref().map(|broker| broker.trust_domain.as_str());
     let listen = listen::read(root, trust);
-    let operators = operators::read(root, domain);
     let identity = identity::read(root, domain);
     bearers_have_a_door(root, listen.as_ref(), identity.as_ref(), report);
     let store = store::read(root);
@@ -179,6 +183,9 @@ fn check(
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
     let defined = Defined::read(parts, kinds, trust, domain, report);
+    let world = operators::World { people: &defined.people, agents: &defined.agents, trust_domain: domain };
+    let operators = operators::read(root, &world);
+    personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
     let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
     let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
@@ -210,6 +217,10 @@ fn check(
     })
 }
 
+fn by_id(agent: Agent) -> (CallerId, Agent) {
+    (agent.id.clone(), agent)
+}
+
 /// A door for tokens and the tokens that it takes come together.
 fn bearers_have_a_door(
     root: &Table<'_>,
@@ -224,6 +235,7 @@ fn bearers_have_a_door(
             "`listen.bearer` is a door for tokens, and no kind of token is accepted; write \
              `jwt = {}` in [identity.spiffe]",
         ),
+        (None, true) if identity.takes_only_people() && listen.has_people_s_door() => {}
         (None, true) => {
             report
                 .problem(root.place(), "tokens are accepted, and no door takes them: write `listen.bearer`");
@@ -237,6 +249,7 @@ struct Defined {
     people: Names<Person>,
     groups: Names<BTreeSet<String>>,
     agents: Names<Agent>,
+    personal: Names<Personal>,
     targets: Names<Target>,
     intents: Names<Intent>,
     grants: Grants,
@@ -254,18 +267,23 @@ impl Defined {
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
         let agents = agents::read(parts, &owners, domain);
+        let personal = personal::read(parts, &owners);
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
-        let world = grants::World { agents: &agents, intents: &intents, targets: &targets };
+        let world = grants::World { agents: &agents, personal: &personal, intents: &intents, targets: &targets };
         let grants = grants::read(parts, &world);
-        Self { people, groups, agents, targets, intents, grants }
+        Self { people, groups, agents, personal, targets, intents, grants }
+    }
+
+    fn personal_agents(&self) -> impl Iterator<Item = Agent> {
+        self.personal.values.values().flat_map(|personal| personal.agents.iter().cloned())
     }
 
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {
         let catalog = Catalog {
             people: self.people.values.keys().cloned().collect(),
             groups: self.groups.values.clone(),
-            agents: self.agents.values.values().map(|agent| (agent.id.clone(), agent.clone())).collect(),
+            agents: self.agents.values.values().cloned().chain(self.personal_agents()).map(by_id).collect(),
             targets: self.targets.values.iter().map(|(name, t)| (name.clone(), t.law.clone())).collect(),
             intents: self.intents.values.clone(),
             grants: self.grants.values.clone(),

@@ -85,7 +85,9 @@ impl Floors {
         production.map_or(base, |floor| floor.max(base))
     }
 
-    fn is_production(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// Whether a target with these labels is production.
+    #[must_use]
+    pub fn is_production(&self, labels: &BTreeMap<String, String>) -> bool {
         self.production_labels
             .iter()
             .any(|(label, values)| labels.get(label).is_some_and(|value| values.contains(value)))

@@ -7,6 +7,7 @@ mod http;
 mod issuer;
 pub(crate) mod kept;
 mod provider;
+mod tokens;
 
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ use super::session::Session;
 use super::view;
 use issuer::Issuer;
 use kept::{Kept, Sessions};
+pub(crate) use tokens::Tokens;
 use provider::ProviderArgs;
 
 /// `login`.
@@ -104,6 +106,26 @@ pub(crate) fn told(kept: &Kept) -> Value {
         "issuer": kept.provider.issuer, "client_id": kept.provider.client_id, "subject": kept.subject,
         "signed_in_at": stamp(kept.signed_in_at), "token_expires_at": stamp(kept.expires_at), "renews": kept.renews(),
     })
+}
+
+/// The tokens of this person's session, for the person's own commands.
+pub(crate) fn person() -> Result<Tokens, Problem> {
+    let kept = session()?.ok_or_else(|| {
+        Problem::new(Exit::DENIED, "you are not signed in")
+            .why("LEASEHOLD_ADMIN_ADDR is `https://...`: that door takes a person's token")
+            .next("leasehold login")
+    })?;
+    Ok(Tokens::of_the_person(Sessions::own()?, kept))
+}
+
+/// Tokens of an agent in this person's session: each its own, good with a key in this process's memory.
+pub(crate) fn agent(name: &str) -> Result<Tokens, Problem> {
+    let kept = session()?.ok_or_else(|| {
+        Problem::new(Exit::DENIED, "you are not signed in")
+            .why(format!("`{name}` acts in a person's session, and there is none"))
+            .next("leasehold login")
+    })?;
+    Ok(Tokens::of_an_agent(Sessions::own()?, kept, name))
 }
 
 /// The session that commands use: that of `LEASEHOLD_ISSUER`, or the only one.

@@ -7,6 +7,7 @@ use leasehold_law::time::Span;
 
 use super::listen::unix_socket;
 use super::operators::foreign;
+use super::people_issuers::{self, PeopleIssuer};
 use super::table::{Table, Value};
 
 /// `[identity]`.
@@ -14,6 +15,8 @@ use super::table::{Table, Value};
 pub struct Identity {
     /// `[identity.spiffe]`.
     pub spiffe: Spiffe,
+    /// `[identity.people]`: whose sign-ins are accepted.
+    pub people: Vec<PeopleIssuer>,
 }
 
 /// `[identity.spiffe]`.
@@ -31,7 +34,13 @@ impl Identity {
     /// Whether any kind of token is accepted.
     #[must_use]
     pub fn takes_tokens(&self) -> bool {
-        self.spiffe.jwt.is_some()
+        self.spiffe.jwt.is_some() || !self.people.is_empty()
+    }
+
+    /// Whether people are the only ones who come with tokens.
+    #[must_use]
+    pub fn takes_only_people(&self) -> bool {
+        self.spiffe.jwt.is_none() && !self.people.is_empty()
     }
 }
 
@@ -47,7 +56,7 @@ pub struct JwtSvid {
 /// The audience of workloads, where none is given.
 const AUDIENCE: &str = "leasehold";
 /// The longest life of a JWT-SVID where none is given, and the longest that may be. SPIRE makes them for five minutes.
-const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
+pub(super) const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
 
 pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> Option<Identity> {
     root.need("identity")?.read(|identity| {
@@ -57,7 +66,8 @@ pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> Option<Ident
             let jwt = table.get("jwt").and_then(|value| jwt(&value));
             Some(Spiffe { workload_api: workload_api?, id, jwt })
         });
-        Some(Identity { spiffe: spiffe? })
+        let people = identity.get("people").map(|value| people_issuers::read(&value));
+        Some(Identity { spiffe: spiffe?, people: people.unwrap_or_default() })
     })
 }
 
@@ -70,7 +80,7 @@ fn jwt(value: &Value<'_>) -> Option<JwtSvid> {
     })
 }
 
-fn life(value: &Value<'_>) -> Option<Span> {
+pub(super) fn life(value: &Value<'_>) -> Option<Span> {
     let life: Span = value.parsed()?;
     if life == Span::ZERO || life > LIFE.1 {
         value.problem(format!("a token lives for more than 0 s and at most {}; this is {life}", LIFE.1));

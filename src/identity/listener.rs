@@ -1,6 +1,7 @@
 //! Accept loops: strangers in, proven callers out, everything that a stranger controls bounded.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
@@ -30,6 +31,7 @@ use super::{
     share::Shares,
     spiffe::{OpenTls, Proven, ServerTls},
     unix::{self, Access},
+    web::{self, WebTls},
 };
 
 /// Connections that wait for the server to pick them up.
@@ -244,6 +246,21 @@ impl Entrance {
         });
     }
 
+    /// Accepts both on `listener` until the [`Incoming`] is dropped: mutual TLS, and, from clients that ask for the server
+    /// by a name in its certificate for the web, TLS without a client's certificate. Needs a tokio runtime.
+    pub fn accept_either(&self, listener: TcpListener, tls: ServerTls, web: WebTls) {
+        self.accept(listener, move |entrance, stream, peer| {
+            let (tls, web) = (tls.clone(), web.clone());
+            async move {
+                let hello = web::hello(stream).await?;
+                if web.is_asked_for(&hello) {
+                    return web.greet(hello).await.and_then(|stream| entrance.admit_open(stream, peer));
+                }
+                tls.prove_from(hello).await.and_then(|proven| entrance.admit_svid(proven, peer))
+            }
+        });
+    }
+
     /// Accepts callers that come with tokens on `listener` until the [`Incoming`] is dropped. Needs a tokio runtime.
     pub fn accept_open(&self, listener: TcpListener, tls: OpenTls) {
         self.accept(listener, move |entrance, stream, peer| {
@@ -312,6 +329,7 @@ impl Entrance {
             door: self.door,
             login_uid: None,
             peer: Some(peer),
+            groups: BTreeSet::new(),
         };
         if (self.gate.known)(&caller.id) {
             self.connection(Io::Tls(proven.stream), caller, left, self.limits.each, &self.slots)
@@ -339,6 +357,7 @@ impl Entrance {
             door: self.door,
             login_uid: user.login_uid,
             peer: None,
+            groups: BTreeSet::new(),
         };
         self.connection(Io::Unix(stream), caller, Duration::MAX, self.limits.each, &self.local_slots)
     }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_jose::Thumbprint;
 use leasehold_law::time::Timestamp;
 
 use super::{IDENTITY_WAIT, StartError, now_of};
+use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::config::{Config, Trust};
 use crate::identity::Refusals;
 use crate::identity::bearer::{BearerSettings, Bearers, Bindings, TokenKind};
 use crate::identity::jwt_svid::{JwtSvidSettings, JwtSvids};
+use crate::identity::people::{PeopleSettings, PeopleTokens};
 use crate::identity::spiffe::{OpenTls, SpiffeIdentity};
-use crate::identity::web::WebCertificate;
+use crate::identity::web::{WebCertificate, WebTls};
 use crate::store::{Change, Outcome, RESTORED, TokenUse};
 
 /// How often a certificate is read again from its files.
@@ -27,12 +28,12 @@ pub(super) async fn bearers(
     broker: &Broker,
     refusals: &Arc<Refusals>,
 ) -> Result<Option<Arc<Bearers>>, StartError> {
-    if config.listen.bearer.is_none() {
+    if config.listen.bearer.is_none() && config.identity.people.is_empty() {
         return Ok(None);
     }
     let restored = broker.ledger().store().number(RESTORED).await?.map(Timestamp);
     Ok(Some(Arc::new(Bearers::new(BearerSettings {
-        kinds: kinds(config, trust).await?,
+        kinds: kinds(config, trust, broker).await?,
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
@@ -41,7 +42,11 @@ pub(super) async fn bearers(
     }))))
 }
 
-async fn kinds(config: &Config, trust: Trust) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
+async fn kinds(
+    config: &Config,
+    trust: Trust,
+    broker: &Broker,
+) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
     let mut kinds: Vec<Arc<dyn TokenKind>> = Vec::new();
     if let Some(jwt) = &config.identity.spiffe.jwt {
         let settings = JwtSvidSettings {
@@ -54,16 +59,54 @@ async fn kinds(config: &Config, trust: Trust) -> Result<Vec<Arc<dyn TokenKind>>,
         };
         kinds.push(Arc::new(JwtSvids::connect(settings).await?));
     }
+    for issuer in &config.identity.people {
+        let settings = PeopleSettings {
+            issuer: issuer.issuer.clone(),
+            client_id: issuer.client_id.clone(),
+            ca_file: issuer.ca_file.clone(),
+            max_life: issuer.max_life,
+            groups: issuer.claim.clone().map(|claim| (claim, issuer.roles.keys().cloned().collect())),
+        };
+        let tokens = PeopleTokens::new(settings, now_of(broker));
+        kinds.push(Arc::new(tokens.map_err(|error| StartError::Host(error.to_string()))?));
+    }
     Ok(kinds)
 }
 
-/// What a door for tokens shows of itself: the certificate that the config names, or the broker's own SVID.
-pub(super) fn tls(config: &Config, identity: &SpiffeIdentity) -> Result<OpenTls, StartError> {
-    let Some(files) = &config.listen.certificate else { return Ok(identity.open_tls()?) };
+/// Who operators are: those that the config names, and the groups of people that their issuers name.
+pub(super) fn operators(config: &Config) -> Operators {
+    let groups = config.identity.people.iter().flat_map(|issuer| {
+        let name = issuer.issuer.as_str().to_owned();
+        issuer.roles.iter().map(move |(group, roles)| ((name.clone(), group.clone()), roles.clone()))
+    });
+    Operators::new(config.operators.clone(), groups.collect())
+}
+
+/// The certificate that the config names, if any.
+pub(super) fn certificate(config: &Config) -> Result<Option<Arc<WebCertificate>>, StartError> {
+    let Some(files) = &config.listen.certificate else { return Ok(None) };
     let certificate = WebCertificate::load(&files.certificate, &files.key);
     let certificate = Arc::new(certificate.map_err(|error| StartError::Host(error.to_string()))?);
     tokio::spawn(keep_fresh(Arc::downgrade(&certificate)));
-    Ok(OpenTls::new(certificate)?)
+    Ok(Some(certificate))
+}
+
+/// What a door for tokens shows of itself: that certificate, or the broker's own SVID.
+pub(super) fn tls(
+    certificate: Option<&Arc<WebCertificate>>,
+    identity: &SpiffeIdentity,
+) -> Result<OpenTls, StartError> {
+    Ok(certificate.map_or_else(|| identity.open_tls(), |certificate| OpenTls::new(certificate.clone()))?)
+}
+
+/// What operators' door over TCP shows to people, where there are any and a certificate to show them.
+pub(super) fn people_s(
+    config: &Config,
+    certificate: Option<&Arc<WebCertificate>>,
+) -> Result<Option<WebTls>, StartError> {
+    let certificate = certificate.filter(|_| !config.identity.people.is_empty());
+    let tls = certificate.map(|certificate| WebTls::new(certificate.clone())).transpose();
+    tls.map_err(|error| StartError::Host(error.to_string()))
 }
 
 /// A renewed certificate needs no restart.
@@ -84,14 +127,14 @@ impl Bindings for StoreBindings {
     async fn first_key(
         &self,
         token: &str,
-        key: &Thumbprint,
+        key: &str,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<String, String> {
         if let Some(first) = self.known(token).await? {
             return Ok(first);
         }
-        let (token, key) = (token.to_owned(), key.to_string());
+        let (token, key) = (token.to_owned(), key.to_owned());
         let used = TokenUse { token: token.clone(), key, until, now };
         match self.0.ledger().store().commit(vec![Change::Token(used)], Vec::new()).await {
             // Whoever was first is read back: another broker may have been.

@@ -49,7 +49,7 @@ pub(super) fn terms(policy: &Policy) -> Terms {
     Terms {
         need: policy
             .annotation("approvers")
-            .map(|approvers| ApprovalNeed { approvers: approvers.to_owned(), timeout }),
+            .map(|approvers| ApprovalNeed { approvers: approvers.to_owned(), excluded: None, timeout }),
         is_unattended: policy.annotation("unattended").is_some(),
     }
 }

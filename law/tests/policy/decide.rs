@@ -84,7 +84,7 @@ fn permits_allow_where_the_floor_lets_them() {
 fn production_and_irreversible_ask() {
     let check_need = |pair: &str, approvers: &str, minutes: u64| {
         let record = Ask::of(pair).put(&engine()).record;
-        let need = ApprovalNeed { approvers: approvers.into(), timeout: Span::from_mins(minutes) };
+        let need = ApprovalNeed { approvers: approvers.into(), excluded: None, timeout: Span::from_mins(minutes) };
         assert_eq!((record.answer, record.floor, record.need), (Answer::Ask, Floor::Ask, Some(need)));
     };
     check_need("orders.fix@db-prod", "1 of target-owner", 5);

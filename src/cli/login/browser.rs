@@ -24,6 +24,8 @@ use crate::cli::problem::{Exit, Problem};
 
 /// Nobody is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// An older sign-in at the issuer does not do, in seconds: as long as an agent may act in it.
+const MAX_AGE: &str = "28800";
 const PATH: &str = "/callback";
 /// What the browser shows; nothing of the request is repeated in it.
 const DONE: &str = "<!doctype html><title>leasehold</title><p>Go back to your terminal: it says how it went.";
@@ -69,7 +71,9 @@ impl Attempt {
             .add_scopes(issuer.scopes())
             .set_pkce_challenge(challenge)
             .set_redirect_uri(Cow::Borrowed(redirect))
-            .add_extra_param("nonce", nonce.clone());
+            .add_extra_param("nonce", nonce.clone())
+            // Core 1.0 section 3.1.2.1: with it the ID token says when the person signed in.
+            .add_extra_param("max_age", MAX_AGE);
         if issuer.asks_to_renew() {
             // OpenID Connect Core 1.0, section 11: without it the wish to renew is ignored.
             ask = ask.add_extra_param("prompt", "consent");

@@ -94,7 +94,9 @@ impl Kept {
 
     /// A token that the issuer grants now. The session goes on with what it is to be renewed with from here.
     async fn grant(&mut self) -> Result<Granted, Problem> {
-        let with = self.refresh_token.clone().ok_or_else(|| self.is_over())?;
+        let with = self.refresh_token.clone().ok_or_else(|| {
+            self.is_over().why("its issuer gave nothing to renew it with (`offline_access`)")
+        })?;
         let issuer = Issuer::discover(self.provider.clone()).await?;
         let mut granted = issuer.renewed(&with).await?;
         if granted.subject != self.subject {
@@ -161,12 +163,12 @@ impl Sessions {
     }
 
     /// A token beside the session's own, for an agent: it is in this process's memory only.
-    pub(crate) async fn another(&self, kept: &Kept) -> Result<(Hidden, Timestamp), Problem> {
+    pub(crate) async fn another(&self, kept: &Kept) -> Result<Hidden, Problem> {
         let _lock = self.lock(&kept.provider.issuer).await?;
         let mut kept = self.again(kept)?;
         let granted = kept.grant().await?;
         self.write(&kept)?;
-        Ok((granted.id_token, granted.expires_at))
+        Ok(granted.id_token)
     }
 
     /// Ends a session: at its issuer where that can be asked to, and here in any case. Says what the issuer did not do.
