@@ -245,7 +245,9 @@ pub fn check(
             Err(role_missing(call, caller.id(), role))
         }
         // Config refuses it too; whatever it says, one identity is never both.
-        Some(Need::Operator(_)) if registry.agent(caller.id()).is_some() => Err(both_at_once(call, caller.id())),
+        Some(Need::Operator(_)) if registry.agent(caller.id()).is_some() => {
+            Err(both_at_once(call, caller.id()))
+        }
         Some(Need::Operator(_)) => Ok(Standing::Operator(caller.id().clone())),
     }
 }

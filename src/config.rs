@@ -270,7 +270,8 @@ impl Defined {
         let personal = personal::read(parts, &owners);
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
-        let world = grants::World { agents: &agents, personal: &personal, intents: &intents, targets: &targets };
+        let world =
+            grants::World { agents: &agents, personal: &personal, intents: &intents, targets: &targets };
         let grants = grants::read(parts, &world);
         Self { people, groups, agents, personal, targets, intents, grants }
     }

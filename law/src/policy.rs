@@ -16,7 +16,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Agent, Floor};
+use crate::catalog::{Agent, Floor, Owner};
 use crate::id::DecisionId;
 use crate::param::Params;
 use crate::scope::Pair;

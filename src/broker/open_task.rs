@@ -161,7 +161,8 @@ impl Inner {
         let furthest = match (request.liveness, &asker.id) {
             // It ends with its person's session, which only heartbeats tell.
             (Liveness::Deadline, CallerId::PersonalAgent(_)) => {
-                let what = "an agent in a person's session holds its task by heartbeats: it ends with the session";
+                let what =
+                    "an agent in a person's session holds its task by heartbeats: it ends with the session";
                 return Err(Refused::field("liveness", what));
             }
             (Liveness::Heartbeat { .. }, CallerId::PersonalAgent(_)) => {

@@ -21,8 +21,8 @@ use super::session::Session;
 use super::view;
 use issuer::Issuer;
 use kept::{Kept, Sessions};
-pub(crate) use tokens::Tokens;
 use provider::ProviderArgs;
+pub(crate) use tokens::Tokens;
 
 /// `login`.
 #[derive(Debug, Args)]
@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn over_ssh_no_browser_is_looked_at() {
-        let check = |set: &[&str], expect| assert_eq!(has_display(|name| set.contains(&name)), expect, "{set:?}");
+        let check =
+            |set: &[&str], expect| assert_eq!(has_display(|name| set.contains(&name)), expect, "{set:?}");
         check(&[], false);
         check(&["DISPLAY"], true);
         check(&["WAYLAND_DISPLAY"], true);

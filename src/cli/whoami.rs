@@ -28,7 +28,9 @@ pub(crate) async fn run(args: WhoamiArgs, session: &mut Session) -> Result<Exit,
         Err(problem) => Err(problem),
     };
     match answer {
-        Ok(answer) => session.console.report(&with_session(report(&answer), own.as_ref())).map(|()| Exit::DONE),
+        Ok(answer) => {
+            session.console.report(&with_session(report(&answer), own.as_ref())).map(|()| Exit::DONE)
+        }
         Err(problem) => {
             // No broker is needed to say who signed in here.
             own.iter().for_each(|own| session.console.note(&format!("signed in as {}", login::line(own))));

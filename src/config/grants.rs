@@ -111,7 +111,9 @@ fn allow(table: &Table<'_>, world: &World<'_>) -> BTreeSet<String> {
     for (text, place) in table.texts("allow") {
         match text.strip_prefix("agents:") {
             // An agent that could not be read may be in any group.
-            Some(group) if known.contains(group) || !world.agents.is_whole() || !world.personal.is_whole() => {
+            Some(group)
+                if known.contains(group) || !world.agents.is_whole() || !world.personal.is_whole() =>
+            {
                 groups.insert(group.to_owned());
             }
             Some(group) => {

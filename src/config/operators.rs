@@ -48,7 +48,10 @@ fn operator(
     unfit(name, &id).into_iter().for_each(|what| report.problem(place, what));
     foreign(&id, world.trust_domain).into_iter().for_each(|what| report.problem(place, what));
     if world.agents.place(name).is_some() {
-        report.problem(place, format!("`{name}` is an agent: one identity is never agent and operator at once"));
+        report.problem(
+            place,
+            format!("`{name}` is an agent: one identity is never agent and operator at once"),
+        );
     }
     Some((id, roles))
 }

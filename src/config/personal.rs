@@ -80,7 +80,8 @@ pub(super) fn have_a_door(
     for id in agents.map(|agent| &agent.id) {
         let leasehold_law::caller::CallerId::PersonalAgent(vouched) = id else { continue };
         if !issuers.contains(vouched.issuer()) {
-            let what = format!("nobody can be `{id}`: no [identity.people] has the issuer `{}`", vouched.issuer());
+            let what =
+                format!("nobody can be `{id}`: no [identity.people] has the issuer `{}`", vouched.issuer());
             root.context().report.warning(root.place(), what);
         }
     }

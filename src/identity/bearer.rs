@@ -230,7 +230,10 @@ impl Bearers {
         let share = self.shares.of(&vouch.id, self.settings.each);
         let (proof, not_after) = (vouch.proven_by, Some(vouch.expires_at));
         let groups = vouch.session.map(|session| session.groups).unwrap_or_default();
-        Ok((Caller { id: vouch.id, proof, not_after, door, login_uid: None, peer: Some(peer), groups }, share))
+        Ok((
+            Caller { id: vouch.id, proof, not_after, door, login_uid: None, peer: Some(peer), groups },
+            share,
+        ))
     }
 
     fn count(&self, why: &BearerRefused, peer: SocketAddr, now: Timestamp) {

@@ -1,5 +1,6 @@
 //! People who sign in, at a certified OpenID provider that nobody here wrote (npm `oidc-provider`), through its own pages.
 
+mod at_the_broker;
 mod issuer;
 mod pages;
 mod terminal;
@@ -48,7 +49,9 @@ async fn a_person_signs_in_with_a_browser() {
     let mut login = terminal.start(&["login", "--browser"]);
     let page = login.reads("https://").await;
     let page = format!("https://{page}");
-    assert!(page.contains("code_challenge_method=S256") && page.contains("state=") && page.contains("nonce="));
+    assert!(
+        page.contains("code_challenge_method=S256") && page.contains("state=") && page.contains("nonce=")
+    );
     Browser::new(&provider).signs_in(&page, "ben").await;
     let told = login.succeeds().await;
     assert!(told.contains("`ben`"), "{told}");
@@ -79,6 +82,16 @@ async fn an_issuer_that_is_another_is_not_signed_in_to() {
     let ended = terminal.start(&["login", "--ca-file", "/dev/null"]).ends().await;
     assert_eq!(ended.code, Some(2), "{}", ended.err);
     assert!(terminal.sessions().is_empty());
+}
+
+/// A terminal at which this person has signed in.
+async fn signed_in(provider: &Provider, person: &str) -> Terminal {
+    let terminal = Terminal::new(provider);
+    let mut login = terminal.start(&["login", "--browser"]);
+    let page = format!("https://{}", login.reads("https://").await);
+    Browser::new(provider).signs_in(&page, person).await;
+    login.succeeds().await;
+    terminal
 }
 
 /// A member of the one session.

@@ -254,8 +254,7 @@ fn verdict(question: &Question<'_>, outcome: Outcome) -> Verdict {
 
 /// Permits that need nobody allow; otherwise the one that asks the fewest people says whom to ask.
 fn weigh(permits: &[&Rule], bar: &Bar) -> Judgement {
-    let (asking, free): (Vec<_>, Vec<_>) =
-        permits.iter().copied().partition(|rule| rule.need(bar).is_some());
+    let (asking, free): (Vec<_>, Vec<_>) = permits.iter().copied().partition(|rule| rule.need(bar).is_some());
     if !free.is_empty() {
         return Judgement { outcome: Outcome::Allow, policies: names(free) };
     }

@@ -10,7 +10,7 @@ use super::fault::CedarError;
 use super::names::class_action;
 use super::words::FURTHER;
 use super::{ApprovalNeed, Near, Question};
-use crate::catalog::{Floor, Intent};
+use crate::catalog::{Floor, Intent, Owner};
 
 /// A policy with all that its text alone says.
 #[derive(Debug)]

@@ -100,7 +100,8 @@ impl Bearer {
         path: &str,
     ) -> Result<(Arc<Zeroizing<String>>, String), TokenSourceError> {
         let token = self.token().await?;
-        let proof = self.key.prove_as(self.source.agent(), "POST", &format!("{}{path}", self.origin), &token, now());
+        let proof =
+            self.key.prove_as(self.source.agent(), "POST", &format!("{}{path}", self.origin), &token, now());
         let proof = proof.map_err(|error| TokenSourceError {
             what: error.to_string(),
             next: "the system gives no random bits: look at it".to_owned(),

@@ -41,10 +41,9 @@ pub(super) async fn sign_in(issuer: &Issuer, console: &mut Console) -> Result<Gr
     console.note(&format!("open this in a browser on this machine:\n{}", attempt.url));
     open(&attempt.url, console);
     let code = answer(listener, attempt.expected).await?;
-    let http = |request| issuer.http.call(request);
     let exchange = issuer.protocol.exchange_code(AuthorizationCode::new(code.expose().to_owned()));
     let exchange = exchange.set_pkce_verifier(attempt.verifier).set_redirect_uri(Cow::Owned(redirect));
-    let tokens = exchange.request_async(&http).await.map_err(|error| issuer.refused(&error))?;
+    let tokens = exchange.request_async(&issuer.http).await.map_err(|error| issuer.refused(&error))?;
     issuer.granted(tokens, Some(&attempt.nonce)).await
 }
 
@@ -65,7 +64,8 @@ impl Attempt {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let nonce = CsrfToken::new_random().secret().clone();
         let ask = issuer.protocol.authorize_url(CsrfToken::new_random).map_err(|_| {
-            unusable(&issuer.provider.issuer, "it has no sign-in with a browser").next("leasehold login --device")
+            unusable(&issuer.provider.issuer, "it has no sign-in with a browser")
+                .next("leasehold login --device")
         })?;
         let mut ask = ask
             .add_scopes(issuer.scopes())

@@ -16,13 +16,12 @@ pub(super) async fn sign_in(issuer: &Issuer, console: &mut Console) -> Result<Gr
         unusable(&issuer.provider.issuer, "it has no sign-in by code on another device (RFC 8628)")
             .next("leasehold login --browser")
     })?;
-    let http = |request| issuer.http.call(request);
     let ask = issuer.scopes().into_iter().fold(ask, oauth2::DeviceAuthorizationRequest::add_scope);
     let told: StandardDeviceAuthorizationResponse =
-        ask.request_async(&http).await.map_err(|error| issuer.refused(&error))?;
+        ask.request_async(&issuer.http).await.map_err(|error| issuer.refused(&error))?;
     show(&told, console);
     let tokens = issuer.protocol.exchange_device_access_token(&told);
-    let tokens = tokens.request_async(&http, tokio::time::sleep, Some(PATIENCE)).await;
+    let tokens = tokens.request_async(&issuer.http, tokio::time::sleep, Some(PATIENCE)).await;
     issuer.granted(tokens.map_err(|error| issuer.refused(&error))?, None).await
 }
 

@@ -2,8 +2,10 @@
 
 use std::error::Error as _;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::{Certificate, Client, redirect};
 
 use crate::cli::problem::{Exit, Problem};
@@ -47,7 +49,7 @@ impl Http {
         };
         let request = http::Request::get(url).header(http::header::ACCEPT, "application/json");
         let request = request.body(Vec::new()).map_err(|error| Problem::usage(error.to_string()))?;
-        let answer = self.call(request).await.map_err(|error| unreachable(error.to_string()))?;
+        let answer = self.send(request).await.map_err(|error| unreachable(error.to_string()))?;
         match answer.status() {
             http::StatusCode::OK => Ok(answer.into_body()),
             other => Err(unreachable(format!("it answers {other}"))),
@@ -55,10 +57,7 @@ impl Http {
     }
 
     /// One call, as the protocol's library makes it.
-    pub(super) async fn call(
-        &self,
-        request: oauth2::HttpRequest,
-    ) -> Result<oauth2::HttpResponse, HttpError> {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let request = reqwest::Request::try_from(request).map_err(told)?;
         let mut answer = self.0.execute(request).await.map_err(told)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -73,6 +72,15 @@ impl Http {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
     }
 }
 
@@ -93,9 +101,8 @@ fn words(error: reqwest::Error) -> String {
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, Problem> {
-    let unusable = |why: String| {
-        Problem::usage(format!("`{}` holds no certificates to trust", file.display())).why(why)
-    };
+    let unusable =
+        |why: String| Problem::usage(format!("`{}` holds no certificates to trust", file.display())).why(why);
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(words(error)))?;
     if found.is_empty() { Err(unusable("it is no PEM file of certificates".to_owned())) } else { Ok(found) }

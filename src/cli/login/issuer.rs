@@ -99,10 +99,11 @@ impl Issuer {
             .map_err(|error| unusable(&provider.issuer, format!("`{url}`: {error}")))?;
         if document.issuer != provider.issuer {
             let why = format!("it calls itself `{}`", printable(&document.issuer));
-            return Err(unusable(&provider.issuer, why).next("write the issuer as it writes itself, to the letter"));
+            return Err(
+                unusable(&provider.issuer, why).next("write the issuer as it writes itself, to the letter")
+            );
         }
-        let protocol =
-            protocol(&provider, &document).map_err(|why| unusable(&provider.issuer, why))?;
+        let protocol = protocol(&provider, &document).map_err(|why| unusable(&provider.issuer, why))?;
         Ok(Self { provider, protocol, http, document })
     }
 
@@ -139,7 +140,10 @@ impl Issuer {
         })?;
         let claims = self.verified(&id_token).await?;
         if nonce.is_some_and(|nonce| claims.text("nonce") != Some(nonce)) {
-            return Err(unusable(&self.provider.issuer, "its ID token answers another sign-in than this one"));
+            return Err(unusable(
+                &self.provider.issuer,
+                "its ID token answers another sign-in than this one",
+            ));
         }
         let refresh_token = tokens.refresh_token().map(|token| Hidden::new(token.secret().clone()));
         let (subject, expires_at) = (claims.subject().to_owned(), claims.expires_at());
@@ -148,7 +152,8 @@ impl Issuer {
 
     async fn verified(&self, id_token: &Hidden) -> Result<Claims, Problem> {
         let refused = |why: &dyn Display| unusable(&self.provider.issuer, why.to_string());
-        let keys = Keys::parse(&self.http.fetch(&self.document.jwks_uri).await?).map_err(|why| refused(&why))?;
+        let keys =
+            Keys::parse(&self.http.fetch(&self.document.jwks_uri).await?).map_err(|why| refused(&why))?;
         let (issuer, audience) = (Some(self.provider.issuer.as_str()), self.provider.client_id.as_str());
         let rules = Rules { issuer, audience, max_life: MAX_LIFE, now: now() };
         token::read(id_token.expose(), &keys, &rules).map_err(|why| refused(&why))
@@ -157,8 +162,7 @@ impl Issuer {
     /// Renews what an issuer granted. Where it gives no new token to renew with, the old one goes on.
     pub(super) async fn renewed(&self, with: &Hidden) -> Result<Granted, Problem> {
         let with = RefreshToken::new(with.expose().to_owned());
-        let http = |request| self.http.call(request);
-        let tokens = self.protocol.exchange_refresh_token(&with).request_async(&http).await;
+        let tokens = self.protocol.exchange_refresh_token(&with).request_async(&self.http).await;
         let tokens = tokens.map_err(|error| self.refused(&error))?;
         self.granted(tokens, None).await
     }
@@ -171,8 +175,7 @@ impl Issuer {
         let token = RefreshToken::new(refresh_token.expose().to_owned());
         let request = self.protocol.revoke_token(StandardRevocableToken::RefreshToken(token));
         let request = request.map_err(|error| unusable(&self.provider.issuer, error.to_string()))?;
-        let http = |request| self.http.call(request);
-        request.request_async(&http).await.map(|()| true).map_err(|error| self.refused(&error))
+        request.request_async(&self.http).await.map(|()| true).map_err(|error| self.refused(&error))
     }
 
     /// What an issuer's refusal means to the person who signs in. An answer that cannot be read may hold a token, and is
@@ -189,7 +192,8 @@ impl Issuer {
                     .next("sign in anew: leasehold login")
             }
             RequestTokenError::Request(error) => {
-                Problem::new(Exit::UNREACHABLE, format!("`{issuer}` cannot be reached")).why(error.to_string())
+                Problem::new(Exit::UNREACHABLE, format!("`{issuer}` cannot be reached"))
+                    .why(error.to_string())
             }
             RequestTokenError::Parse(error, _) => {
                 unusable(issuer, format!("its answer cannot be read, at `{}`", error.path()))

@@ -111,7 +111,8 @@ impl Sessions {
     /// This user's, at `$XDG_STATE_HOME/leasehold/sessions`.
     pub(crate) fn own() -> Result<Self, Problem> {
         let folder = folder("XDG_STATE_HOME", ".local/state");
-        let folder = folder.ok_or_else(|| Problem::failed("there is no place for a session: HOME is not set"));
+        let folder =
+            folder.ok_or_else(|| Problem::failed("there is no place for a session: HOME is not set"));
         folder.map(|folder| Self(folder.join("sessions")))
     }
 
@@ -226,13 +227,18 @@ impl Sessions {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             Ok(()) | Err(_) => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).map_err(failed)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&next, &path).map_err(failed)
     }
 
     async fn lock(&self, issuer: &str) -> Result<Lock, Problem> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| unusable(&self.0, &error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(|error| unusable(&self.0, &error))?;
         let folder = File::open(&self.0).map_err(|error| unusable(&self.0, &error))?;
         is_private(&self.0, &folder)?;
         let path = self.path(issuer).with_extension("lock");
@@ -282,7 +288,8 @@ mod tests {
     use super::*;
 
     fn kept(issuer: &str) -> Kept {
-        let provider = Provider { issuer: issuer.into(), client_id: "leasehold".into(), ..Provider::default() };
+        let provider =
+            Provider { issuer: issuer.into(), client_id: "leasehold".into(), ..Provider::default() };
         let granted = Granted {
             subject: "00u1".into(),
             expires_at: now() + Span::from_mins(30),

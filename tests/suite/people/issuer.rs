@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
 use crate::interop::tools::{cache, root, run, skip};
+use crate::web::write_certificate;
 
 /// What starting may take on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,11 +41,13 @@ impl Provider {
 
     async fn run(folder: &Path, id_tokens: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ca = dir.path().join("ca.pem");
-        let (certificate, key) = (dir.path().join("certificate.pem"), dir.path().join("key.pem"));
-        web_certificate(&ca, &certificate, &key);
+        write_certificate(dir.path());
+        let [ca, certificate, key] = ["web-ca.pem", "web.pem", "web.key"].map(|name| dir.path().join(name));
         let mut command = Command::new("node");
-        command.arg(folder.join("issuer.mjs")).args([&certificate, &key]).arg(id_tokens.as_secs().to_string());
+        command
+            .arg(folder.join("issuer.mjs"))
+            .args([&certificate, &key])
+            .arg(id_tokens.as_secs().to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -76,19 +78,6 @@ fn client(ca: &Path) -> reqwest::Client {
     let roots = reqwest::Certificate::from_pem_bundle(&std::fs::read(ca).unwrap()).unwrap();
     let builder = reqwest::Client::builder().tls_certs_only(roots).no_proxy();
     builder.redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build().unwrap()
-}
-
-/// A certificate for `localhost`, and the authority that signed it.
-pub(crate) fn web_certificate(ca: &Path, certificate: &Path, key: &Path) {
-    let authority = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    std::fs::write(ca, params.self_signed(&authority).unwrap().pem()).unwrap();
-    let issuer = Issuer::new(params, authority);
-    let own = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(certificate, leaf.signed_by(&own, &issuer).unwrap().pem()).unwrap();
-    std::fs::write(key, own.serialize_pem()).unwrap();
 }
 
 /// The folder with the program and its packages, as the lock file pins them; or what is missing.

@@ -64,7 +64,9 @@ impl Terminal {
 
     /// The files of all sessions.
     pub(crate) fn sessions(&self) -> Vec<PathBuf> {
-        let Ok(folder) = std::fs::read_dir(self.dir.path().join("state/leasehold/sessions")) else { return Vec::new() };
+        let Ok(folder) = std::fs::read_dir(self.dir.path().join("state/leasehold/sessions")) else {
+            return Vec::new();
+        };
         let files = folder.map(|entry| entry.unwrap().path());
         files.filter(|path| path.extension().is_some_and(|word| word == "json")).collect()
     }
