@@ -514,6 +514,19 @@ fn files_are_included_in_order_and_hold_definitions_only() {
 }
 
 #[test]
+fn a_secret_that_anybody_may_read_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::with(&EXAMPLE.replace("/run/secrets/orders-admin", "orders-admin"));
+    let file = folder.path("orders-admin");
+    fs::write(&file, "hunter2").unwrap();
+    for (mode, warns) in [(0o600, false), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let told = folder.warnings().join("\n");
+        assert_eq!(told.contains("anybody on this host may read"), warns, "{mode:o}: {told}");
+    }
+}
+
+#[test]
 fn what_is_merely_odd_is_a_warning() {
     let folder = Folder::with(
         &EXAMPLE

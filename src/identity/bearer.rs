@@ -23,15 +23,15 @@ use ring::digest;
 use tokio::sync::Semaphore;
 
 use super::share::{Each, Share, Shares};
-use super::{Caller, Door, Now, RefusalReason, Refusals, refusal};
+use super::{Caller, Door, Known, Now, RefusalReason, Refusals, refusal};
 use seen::Seen;
 
-/// Tokens that are verified at one time: strangers can make us do that.
-const AT_ONCE: usize = 64;
+/// Tokens that are verified for the first time at one time: strangers can make us do that, and wait for an issuer.
+const AT_ONCE: usize = 256;
 /// Verified tokens that are remembered.
-const KNOWN: usize = 16 * 1024;
+const VERIFIED: usize = 16 * 1024;
 /// For how long: a key or a trust domain that its issuer withdrew counts for no longer.
-const KNOWN_FOR: Span = Span::from_secs(60);
+const VERIFIED_FOR: Span = Span::from_secs(60);
 
 /// An agent on a person's machine acts in a session no longer than that.
 const PERSONAL: Span = Span::from_mins(8 * 60);
@@ -146,6 +146,8 @@ pub struct BearerSettings {
     pub issued_since: Option<Timestamp>,
     /// What one caller may hold of the door.
     pub each: Each,
+    /// Who is known at the door; others get far less of it.
+    pub known: Known,
     /// The clock.
     pub now: Now,
     /// Where the refused are counted.
@@ -157,7 +159,7 @@ pub struct Bearers {
     settings: BearerSettings,
     turns: Semaphore,
     seen: Mutex<Seen>,
-    known: Mutex<HashMap<String, Known>>,
+    verified: Mutex<HashMap<String, Verified>>,
     shares: Shares,
 }
 
@@ -169,7 +171,7 @@ impl fmt::Debug for Bearers {
 
 /// A token that was verified lately, and its key.
 #[derive(Clone)]
-struct Known {
+struct Verified {
     vouch: Vouch,
     key: String,
     until: Timestamp,
@@ -210,7 +212,7 @@ impl Bearers {
             settings,
             turns: Semaphore::new(AT_ONCE),
             seen: Mutex::default(),
-            known: Mutex::default(),
+            verified: Mutex::default(),
             shares: Shares::default(),
         }
     }
@@ -227,7 +229,9 @@ impl Bearers {
     ) -> Result<(Caller, Arc<Share>), BearerRefused> {
         let now = (self.settings.now)();
         let vouch = self.judge(request, door, now).await.inspect_err(|why| self.count(why, peer, now))?;
-        let share = self.shares.of(&vouch.id, self.settings.each);
+        let in_a_group = vouch.session.as_ref().is_some_and(|session| !session.groups.is_empty());
+        let is_known = in_a_group || (self.settings.known)(&vouch.id);
+        let share = self.shares.of(&vouch.id, if is_known { self.settings.each } else { Each::OF_A_VISITOR });
         let (proof, not_after) = (vouch.proven_by, Some(vouch.expires_at));
         let groups = vouch.session.map(|session| session.groups).unwrap_or_default();
         Ok((
@@ -246,7 +250,6 @@ impl Bearers {
     }
 
     async fn judge(&self, request: &Parts, door: Door, now: Timestamp) -> Result<Vouch, BearerRefused> {
-        let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
         let token = token_of(&request.headers)?;
         let proof = one(&request.headers, "dpop").ok_or(BearerRefused::Missing(NO_PROOF))?;
         let url = url_of(request).ok_or(BearerRefused::Missing("the request has no authority"))?;
@@ -265,12 +268,14 @@ impl Bearers {
     }
 
     /// Whose a token is, if it is this key's.
-    async fn vouch(&self, token: &str, key: &str, now: Timestamp) -> Result<Vouch, TokenRefused> {
+    async fn vouch(&self, token: &str, key: &str, now: Timestamp) -> Result<Vouch, BearerRefused> {
         let digest = digest_of(token);
-        let known = self.known().get(&digest).filter(|known| known.until > now).cloned();
-        if let Some(known) = known {
-            return if known.key == key { Ok(known.vouch) } else { Err(another_s()) };
+        let verified = self.verified().get(&digest).filter(|known| known.until > now).cloned();
+        if let Some(known) = verified {
+            return if known.key == key { Ok(known.vouch) } else { Err(another_s().into()) };
         }
+        // Only here may somebody else be waited for: those who are known never meet this bound.
+        let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
         let vouch = self.verify(token, now).await?;
         let first = self.settings.bindings.first_key(&digest, key, vouch.expires_at, now).await;
         let first = first.map_err(|error| {
@@ -278,10 +283,10 @@ impl Bearers {
             TokenRefused::later("the broker cannot make sure whose the token is", "call again in a while")
         })?;
         if first != key {
-            return Err(another_s());
+            return Err(another_s().into());
         }
-        let until = vouch.expires_at.min(now + KNOWN_FOR);
-        self.learn(digest, Known { vouch: vouch.clone(), key: key.to_owned(), until }, now);
+        let until = vouch.expires_at.min(now + VERIFIED_FOR);
+        self.learn(digest, Verified { vouch: vouch.clone(), key: key.to_owned(), until }, now);
         Ok(vouch)
     }
 
@@ -296,18 +301,18 @@ impl Bearers {
         Ok(vouch)
     }
 
-    fn learn(&self, digest: String, token: Known, now: Timestamp) {
-        let mut known = self.known();
-        if known.len() >= KNOWN {
-            known.retain(|_, known| known.until > now);
+    fn learn(&self, digest: String, token: Verified, now: Timestamp) {
+        let mut verified = self.verified();
+        if verified.len() >= VERIFIED {
+            verified.retain(|_, one| one.until > now);
         }
-        if known.len() < KNOWN {
-            known.insert(digest, token);
+        if verified.len() < VERIFIED {
+            verified.insert(digest, token);
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<String, Verified>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

@@ -164,6 +164,8 @@ pub struct Entrance {
     slots: Arc<Semaphore>,
     /// Apart, so that those who may do nothing never take the place of those who may.
     visitor_slots: Arc<Semaphore>,
+    /// Apart, so that those who prove nobody by connecting never take the place of those who do.
+    open_slots: Arc<Semaphore>,
     /// Apart, so that nobody on the network locks out those on the host.
     local_slots: Arc<Semaphore>,
     out: mpsc::Sender<io::Result<Connection>>,
@@ -208,6 +210,7 @@ impl Entrance {
             shares: Arc::default(),
             slots: bound(limits.connections),
             visitor_slots: bound(limits.visitors),
+            open_slots: bound(limits.connections),
             local_slots: bound(limits.connections),
             out,
         };
@@ -342,7 +345,7 @@ impl Entrance {
     /// Whose a token is shows with each request; the connection itself is nobody's, and as bounded as those of all
     /// others together. Behind a hop that ends TLS all come from one address.
     fn admit_open(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr) -> Result<Connection, Refused> {
-        let place = self.slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
+        let place = self.open_slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
         let end = sleep_until(Instant::now() + self.limits.connection_life);
         let info = ConnectInfo(Connected::Open(Open { door: self.door, peer }));
         Ok(Connection::new(Io::Tls(stream), info, end, Slots { _door: place, _own: None }))

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leasehold_law::time::Timestamp;
 
-use super::{IDENTITY_WAIT, StartError, now_of};
+use super::{IDENTITY_WAIT, StartError, known_agents, now_of};
 use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::config::{Config, Trust};
-use crate::identity::Refusals;
+use crate::identity::{Known, Refusals};
 use crate::identity::bearer::{BearerSettings, Bearers, Bindings, TokenKind};
 use crate::identity::jwt_svid::{JwtSvidSettings, JwtSvids};
 use crate::identity::people::{PeopleSettings, PeopleTokens};
@@ -37,9 +37,16 @@ pub(super) async fn bearers(
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
+        known: welcome(broker, config),
         now: now_of(broker),
         refusals: refusals.clone(),
     }))))
+}
+
+/// Registered agents, and operators by name: the others' bearers get far less of a door.
+fn welcome(broker: &Broker, config: &Config) -> Known {
+    let (agents, operators) = (known_agents(broker), operators(config));
+    Arc::new(move |id| agents(id) || operators.names(id))
 }
 
 async fn kinds(

@@ -16,8 +16,13 @@ use crate::world::{PATIENCE, Setup, World, reason};
 const WHOAMI: &str = "/leasehold.v1.IdentityService/WhoAmI";
 const TRIAGE: &str = "spiffe://suite.leasehold.test/agent/triage";
 
-fn with_a_door() -> Setup {
-    Setup::default()
+pub(crate) fn with_a_door() -> Setup {
+    add_a_door(Setup::default())
+}
+
+/// With a door for tokens, which shows the certificate of [`write_certificate`].
+pub(crate) fn add_a_door(setup: Setup) -> Setup {
+    setup
         .replace(
             "agents = \"127.0.0.1:0\"",
             "agents = \"127.0.0.1:0\"\nbearer = \"127.0.0.1:0\"\ncertificate = \"web.pem\"\nkey = \"web.key\"",
@@ -32,7 +37,7 @@ async fn world() -> World {
     world_with(&with_a_door()).await
 }
 
-async fn world_with(setup: &Setup) -> World {
+pub(crate) async fn world_with(setup: &Setup) -> World {
     let mut world = World::prepare(setup).await;
     write_certificate(world.dir.path());
     world.start(setup).await.unwrap_or_else(|error| panic!("the broker does not start: {error}"));
@@ -40,21 +45,31 @@ async fn world_with(setup: &Setup) -> World {
 }
 
 /// A caller that makes its own proofs, good and bad.
-struct Bearer {
-    channel: Channel,
+pub(crate) struct Bearer {
+    pub(crate) channel: Channel,
     origin: String,
     key: ProofKey,
 }
 
 impl Bearer {
-    async fn new(world: &World) -> Self {
-        let origin = format!("https://{}", world.running().bearer.unwrap());
+    pub(crate) async fn new(world: &World) -> Self {
+        Self::at(world, &world.running().bearer.unwrap().to_string()).await
+    }
+
+    /// At a door that the world does not know of.
+    pub(crate) async fn at(world: &World, address: &str) -> Self {
+        let origin = format!("https://{address}");
         let channel = connect_web(&origin, Some(&world.path("web-ca.pem")), PATIENCE).await.unwrap();
         Self { channel, origin, key: ProofKey::generate().unwrap() }
     }
 
     fn proof(&self, token: &str, at: Timestamp) -> String {
-        self.key.prove("POST", &format!("{}{WHOAMI}", self.origin), token, at).unwrap()
+        self.proof_for(WHOAMI, token, at)
+    }
+
+    /// A proof for a call, `/package.Service/Method`.
+    pub(crate) fn proof_for(&self, path: &str, token: &str, at: Timestamp) -> String {
+        self.key.prove("POST", &format!("{}{path}", self.origin), token, at).unwrap()
     }
 
     async fn ask(&self, authorization: Option<&str>, proof: Option<&str>) -> Result<String, Status> {
@@ -68,7 +83,7 @@ impl Bearer {
     }
 
     /// As an honest client does.
-    async fn come_with(&self, token: &str, at: Timestamp) -> Result<String, Status> {
+    pub(crate) async fn come_with(&self, token: &str, at: Timestamp) -> Result<String, Status> {
         self.ask(Some(&format!("DPoP {token}")), Some(&self.proof(token, at))).await
     }
 }
@@ -78,11 +93,12 @@ fn claims(world: &World) -> Value {
     json!({ "sub": TRIAGE, "aud": ["leasehold"], "iat": now, "exp": now + 300 })
 }
 
-fn now(world: &World) -> Timestamp {
+pub(crate) fn now(world: &World) -> Timestamp {
     leasehold::clock::TimeSource::wall(&*world.time)
 }
 
-fn token(world: &World, change: impl FnOnce(&mut Value)) -> String {
+/// A JWT-SVID of the agent `triage`, changed.
+pub(crate) fn token(world: &World, change: impl FnOnce(&mut Value)) -> String {
     let mut claims = claims(world);
     change(&mut claims);
     world.domain.sign_token(&claims).unwrap()

@@ -22,6 +22,25 @@ async fn a_name_is_held_by_one_process() {
     assert_eq!((verify_export(&next).await, verify_export(&other).await), (2, 1));
 }
 
+/// As just after a kill: the server has not noticed yet that nobody is at the other end.
+#[tokio::test]
+async fn a_connection_that_the_server_has_not_missed_yet_holds_no_name() {
+    let base = Base::new().await;
+    base.open("broker-1").await.leave().await;
+    let late = base.stranger().await;
+    late.batch_execute(
+        "UPDATE leasehold.brokers SET holder = 'killed', seen_at = clock_timestamp(), pid = pg_backend_pid(), \
+         backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())",
+    )
+    .await
+    .unwrap();
+    let mut opening = std::pin::pin!(base.open("broker-1"));
+    let a_while = std::time::Duration::from_millis(700);
+    assert!(tokio::time::timeout(a_while, &mut opening).await.is_err(), "the name is not free yet");
+    drop(late);
+    drop(opening.await);
+}
+
 /// As after a kill: nobody has let go, and the connections are gone.
 #[tokio::test]
 async fn a_process_that_was_killed_leaves_its_name_in_seconds() {
