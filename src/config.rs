@@ -5,6 +5,7 @@
 
 mod agents;
 mod broker;
+mod ci_jobs;
 mod digest;
 mod drill;
 mod files;
@@ -12,8 +13,10 @@ mod grants;
 mod identity;
 mod include;
 mod intents;
+mod issuers;
 mod json;
 mod key;
+mod kube_accounts;
 mod listen;
 mod names;
 mod operators;
@@ -67,8 +70,12 @@ pub use targets::Target;
 pub use tasks::Tasks;
 pub use trust::{DEV_SUFFIX, Trust};
 
+use crate::identity::{ci, kube};
 use agents::Owners;
+use ci_jobs::Job;
 use grants::Grants;
+use issuers::Issuers;
+use kube_accounts::KubeAccount;
 use names::Names;
 use personal::Personal;
 use problem::Report;
@@ -100,6 +107,10 @@ pub struct Config {
     pub quotas: Quotas,
     /// `[people]`, with what the catalog does not hold.
     pub people: BTreeMap<String, Person>,
+    /// `[ci_jobs]`: which jobs are whom.
+    pub ci_jobs: Vec<ci::Rule>,
+    /// `[kube_accounts]`: which service accounts are whom.
+    pub kube_accounts: Vec<kube::Account>,
     /// `[targets]`, with what their backends need.
     pub targets: BTreeMap<String, Target>,
     /// What policy is checked against and decides from.
@@ -174,7 +185,7 @@ fn check(
     let broker = broker::read(root, trust);
     let domain = broker.as_ref().map(|broker| broker.trust_domain.as_str());
     let listen = listen::read(root, trust);
-    let identity = identity::read(root, domain);
+    let (identity, issuers) = identity::read(root, domain);
     bearers_have_a_door(root, listen.as_ref(), identity.as_ref(), report);
     let store = store::read(root);
     let tasks = tasks::read(root);
@@ -182,7 +193,8 @@ fn check(
     let drill = drill::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
     let before = report.count();
-    let defined = Defined::read(parts, kinds, trust, domain, report);
+    let world = World { kinds, trust, domain, issuers: &issuers, floors: &floors };
+    let defined = Defined::read(parts, &world, report);
     let world = operators::World { people: &defined.people, agents: &defined.agents, trust_domain: domain };
     let operators = operators::read(root, &world);
     personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
@@ -209,6 +221,8 @@ fn check(
         quotas,
         digests: digest::digests(&catalog, &beside),
         people,
+        ci_jobs: defined.jobs.values.into_values().map(|job| job.rule).collect(),
+        kube_accounts: defined.accounts.values.into_values().map(|account| account.account).collect(),
         targets,
         catalog: Arc::new(catalog),
         policies: sources,
@@ -233,7 +247,7 @@ fn bearers_have_a_door(
         (Some(_), false) => report.problem(
             root.place(),
             "`listen.bearer` is a door for tokens, and no kind of token is accepted; write \
-             `jwt = {}` in [identity.spiffe]",
+             `jwt = {}` in [identity.spiffe], an [identity.ci.NAME], an [identity.kubernetes.NAME] or [identity.people]",
         ),
         (None, true) if identity.takes_only_people() && listen.has_people_s_door() => {}
         (None, true) => {
@@ -250,30 +264,42 @@ struct Defined {
     groups: Names<BTreeSet<String>>,
     agents: Names<Agent>,
     personal: Names<Personal>,
+    jobs: Names<Job>,
+    accounts: Names<KubeAccount>,
     targets: Names<Target>,
     intents: Names<Intent>,
     grants: Grants,
 }
 
+/// What the main file and the build say, which definitions are read against.
+struct World<'a> {
+    kinds: &'a [Box<dyn BackendKind>],
+    trust: Trust,
+    domain: Option<&'a str>,
+    issuers: &'a Issuers,
+    floors: &'a Floors,
+}
+
 impl Defined {
-    fn read(
-        parts: &[Table<'_>],
-        kinds: &[Box<dyn BackendKind>],
-        trust: Trust,
-        domain: Option<&str>,
-        report: &Report,
-    ) -> Self {
+    fn read(parts: &[Table<'_>], world: &World<'_>, report: &Report) -> Self {
+        let World { kinds, trust, domain, issuers, floors } = *world;
         let people = people::read_people(parts, report);
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
-        let agents = agents::read(parts, &owners, domain);
+        let mut agents = agents::read(parts, &owners, domain);
         let personal = personal::read(parts, &owners);
+        let jobs = ci_jobs::read(parts, issuers, &owners, report);
+        let accounts = kube_accounts::read(parts, issuers, &owners);
+        agents.join(&jobs, |job| (job.agent.id.to_string(), job.agent.clone()));
+        agents.join(&accounts, |account| (account.agent.id.to_string(), account.agent.clone()));
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
         let world =
             grants::World { agents: &agents, personal: &personal, intents: &intents, targets: &targets };
         let grants = grants::read(parts, &world);
-        Self { people, groups, agents, personal, targets, intents, grants }
+        let reach = ci_jobs::Reach { grants: &grants.values, targets: &targets.values, floors };
+        ci_jobs::lint(&jobs, &reach, report);
+        Self { people, groups, agents, personal, jobs, accounts, targets, intents, grants }
     }
 
     fn personal_agents(&self) -> impl Iterator<Item = Agent> {

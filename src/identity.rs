@@ -12,9 +12,11 @@ use leasehold_law::{
 };
 
 pub mod bearer;
+pub mod ci;
 mod connection;
 pub mod issuer;
 pub mod jwt_svid;
+pub mod kube;
 pub mod listener;
 mod origin;
 pub mod people;

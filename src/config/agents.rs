@@ -43,14 +43,35 @@ pub(super) fn read(parts: &[Table<'_>], owners: &Owners<'_>, trust_domain: Optio
 
 fn agent(id: &str, value: &Value<'_>, owners: &Owners<'_>, trust_domain: Option<&str>) -> Option<Agent> {
     let id = agent_id(id, value, trust_domain);
-    let words = [Autonomy::Observe, Autonomy::Propose, Autonomy::Act].map(|level| (level.name(), level));
     value.read(|table| {
+        let facts = Facts::read(table, owners);
+        Some(facts?.of(id?))
+    })
+}
+
+/// What operators say of an agent, however it is proven.
+pub(super) struct Facts {
+    owner: Owner,
+    groups: BTreeSet<String>,
+    autonomy: Autonomy,
+    purpose: String,
+}
+
+impl Facts {
+    pub(super) fn read(table: &Table<'_>, owners: &Owners<'_>) -> Option<Self> {
+        let words = [Autonomy::Observe, Autonomy::Propose, Autonomy::Act].map(|level| (level.name(), level));
         let owner = owners.read(table);
         let groups = group_names(table);
         let autonomy = table.need("autonomy").and_then(|value| value.word(&words));
         let purpose = table.get("purpose").and_then(|value| purpose(&value)).unwrap_or_default();
-        Some(Agent { id: id?, owner: owner?, groups, autonomy: autonomy?, purpose })
-    })
+        Some(Self { owner: owner?, groups, autonomy: autonomy?, purpose })
+    }
+
+    /// The agent of this identity.
+    pub(super) fn of(self, id: CallerId) -> Agent {
+        let Self { owner, groups, autonomy, purpose } = self;
+        Agent { id, owner, groups, autonomy, purpose }
+    }
 }
 
 fn agent_id(text: &str, value: &Value<'_>, trust_domain: Option<&str>) -> Option<CallerId> {

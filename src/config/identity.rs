@@ -5,16 +5,23 @@ use std::path::PathBuf;
 use leasehold_law::caller::{CallerId, SpiffeId};
 use leasehold_law::time::Span;
 
+use super::issuers::Issuers;
 use super::listen::unix_socket;
 use super::operators::foreign;
 use super::people_issuers::{self, PeopleIssuer};
 use super::table::{Table, Value};
+use crate::identity::ci::CiIssuer;
+use crate::identity::kube::Cluster;
 
 /// `[identity]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// `[identity.spiffe]`.
     pub spiffe: Spiffe,
+    /// `[identity.ci]`.
+    pub ci: Vec<CiIssuer>,
+    /// `[identity.kubernetes]`.
+    pub kubernetes: Vec<Cluster>,
     /// `[identity.people]`: whose sign-ins are accepted.
     pub people: Vec<PeopleIssuer>,
 }
@@ -34,13 +41,17 @@ impl Identity {
     /// Whether any kind of token is accepted.
     #[must_use]
     pub fn takes_tokens(&self) -> bool {
-        self.spiffe.jwt.is_some() || !self.people.is_empty()
+        self.takes_automation() || !self.people.is_empty()
     }
 
     /// Whether people are the only ones who come with tokens.
     #[must_use]
     pub fn takes_only_people(&self) -> bool {
-        self.spiffe.jwt.is_none() && !self.people.is_empty()
+        !self.takes_automation() && !self.people.is_empty()
+    }
+
+    fn takes_automation(&self) -> bool {
+        self.spiffe.jwt.is_some() || !self.ci.is_empty() || !self.kubernetes.is_empty()
     }
 }
 
@@ -58,17 +69,27 @@ const AUDIENCE: &str = "leasehold";
 /// The longest life of a JWT-SVID where none is given, and the longest that may be. SPIRE makes them for five minutes.
 pub(super) const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
 
-pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> Option<Identity> {
-    root.need("identity")?.read(|identity| {
-        let spiffe = identity.need("spiffe")?.read(|table| {
-            let workload_api = table.need("workload_api").and_then(|value| workload_api(&value));
-            let id = table.get("id").and_then(|value| own_id(&value, trust_domain));
-            let jwt = table.get("jwt").and_then(|value| jwt(&value));
-            Some(Spiffe { workload_api: workload_api?, id, jwt })
-        });
-        let people = identity.get("people").map(|value| people_issuers::read(&value));
-        Some(Identity { spiffe: spiffe?, people: people.unwrap_or_default() })
-    })
+pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> (Option<Identity>, Issuers) {
+    let Some(table) = root.need("identity").and_then(|value| value.table()) else {
+        return (None, Issuers::none());
+    };
+    let spiffe = table.need("spiffe").and_then(|value| value.read(|table| spiffe(table, trust_domain)));
+    let workloads = spiffe.as_ref().and_then(|spiffe| spiffe.jwt.as_ref());
+    let issuers = Issuers::read(&table, workloads.map(|jwt| jwt.audience.as_str()));
+    let people = table.get("people").map(|value| people_issuers::read(&value)).unwrap_or_default();
+    let ci = issuers.ci.values.values().cloned().collect();
+    let kubernetes = issuers.clusters.values.values().cloned().collect();
+    let identity = spiffe.map(|spiffe| Identity { spiffe, ci, kubernetes, people });
+    identity.iter().for_each(|identity| people_issuers::are_apart(&table, identity));
+    table.finish();
+    (identity, issuers)
+}
+
+fn spiffe(table: &Table<'_>, trust_domain: Option<&str>) -> Option<Spiffe> {
+    let workload_api = table.need("workload_api").and_then(|value| workload_api(&value));
+    let id = table.get("id").and_then(|value| own_id(&value, trust_domain));
+    let jwt = table.get("jwt").and_then(|value| jwt(&value));
+    Some(Spiffe { workload_api: workload_api?, id, jwt })
 }
 
 fn jwt(value: &Value<'_>) -> Option<JwtSvid> {
@@ -80,6 +101,7 @@ fn jwt(value: &Value<'_>) -> Option<JwtSvid> {
     })
 }
 
+/// How long a token may live.
 pub(super) fn life(value: &Value<'_>) -> Option<Span> {
     let life: Span = value.parsed()?;
     if life == Span::ZERO || life > LIFE.1 {

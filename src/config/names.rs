@@ -47,6 +47,20 @@ impl<T> Names<T> {
         }
     }
 
+    /// Takes in what is of this kind too, though it is defined elsewhere, under a name of its own.
+    pub(super) fn join<U>(&mut self, others: &Names<U>, ours: impl Fn(&U) -> (String, T)) {
+        for (name, place) in &others.places {
+            match others.values.get(name).map(&ours) {
+                Some((name, value)) => {
+                    self.places.entry(name.clone()).or_insert_with(|| place.clone());
+                    self.values.entry(name).or_insert(value);
+                }
+                // It could not be read, and may be anything.
+                None => drop(self.places.entry(format!("{} {name}", others.kind)).or_insert(place.clone())),
+            }
+        }
+    }
+
     /// Reports a reference to a name that nobody defines.
     pub(super) fn check(&self, name: &str, place: &Place, report: &Report) {
         if !self.places.contains_key(name) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use leasehold_law::time::Span;
 
-use super::identity::{LIFE, life};
+use super::identity::{Identity, LIFE, life};
 use super::operators;
 use super::roles::Role;
 use super::table::{Table, Value};
@@ -47,6 +47,22 @@ pub(super) fn read(value: &Value<'_>) -> Vec<PeopleIssuer> {
         }
     }
     issuers
+}
+
+/// One audience for each use (RULES R-20): a token for one never does for another, whoever made it.
+pub(super) fn are_apart(table: &Table<'_>, identity: &Identity) {
+    let jobs = identity.ci.iter().map(|issuer| &issuer.audience);
+    let pods = identity.kubernetes.iter().map(|cluster| &cluster.audience);
+    let workloads = identity.spiffe.jwt.iter().map(|jwt| &jwt.audience);
+    let others: BTreeSet<_> = jobs.chain(pods).chain(workloads).collect();
+    for issuer in identity.people.iter().filter(|issuer| others.contains(&issuer.client_id)) {
+        let what = format!(
+            "`{}` is the audience of workloads or jobs; people need another `client_id`, or a token for one use would do \
+             for the other",
+            issuer.client_id
+        );
+        table.context().report.problem(table.place(), what);
+    }
 }
 
 fn issuer(table: &Table<'_>) -> Option<PeopleIssuer> {

@@ -1,5 +1,7 @@
 //! Each check, by the line that breaks it.
 
+mod ci;
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use leasehold_jose::{Claims, Keys, Peek, Rules, token};
 use leasehold_law::time::{Span, Timestamp};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use url::{Host, Url};
 
 use super::Now;
@@ -31,6 +31,8 @@ pub const PAUSE: Span = Span::from_secs(30);
 pub const REFRESH: Span = Span::from_mins(60);
 /// How long its keys are used while it cannot be asked.
 pub const KEEP: Span = Span::from_mins(24 * 60);
+/// How many may wait for one issuer. Each holds a place in which another's token could be judged.
+const WAITING: usize = 16;
 /// How long it may take to answer one question.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -123,8 +125,8 @@ pub enum IssuerError {
         /// What happened.
         why: String,
     },
-    /// It does not publish the key as far as is known, and was asked a moment ago.
-    #[error("the issuer `{issuer}` had no such key when it was last asked, less than {PAUSE} ago")]
+    /// It does not publish the key as far as is known, and is asked only so often.
+    #[error("the issuer `{issuer}` has no such key as far as is known, and is asked once in {PAUSE}")]
     Paused {
         /// The issuer.
         issuer: String,
@@ -142,6 +144,7 @@ struct Shared {
     known: ArcSwapOption<Known>,
     /// Whoever holds it may ask.
     turn: Arc<Mutex<Turn>>,
+    waiting: Semaphore,
 }
 
 /// What the issuer published.
@@ -181,8 +184,8 @@ impl Issuer {
     ) -> Result<Self, IssuerError> {
         let source = Source::open(&url, keys, patience)
             .map_err(|why| IssuerError::Setup { issuer: url.text.clone(), why })?;
-        let (known, turn) = (ArcSwapOption::empty(), Arc::default());
-        Ok(Self(Arc::new(Shared { url, source, now, known, turn })))
+        let (known, turn, waiting) = (ArcSwapOption::empty(), Arc::default(), Semaphore::new(WAITING));
+        Ok(Self(Arc::new(Shared { url, source, now, known, turn, waiting })))
     }
 
     /// What it calls itself.
@@ -225,18 +228,27 @@ impl Issuer {
         Ok(known.endpoints.clone())
     }
 
+    /// How many keys it has.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    pub async fn count(&self) -> Result<usize, IssuerError> {
+        Ok(self.look(|_| true).await?.keys.len())
+    }
+
     /// What it published, asked for again where that will not do.
     async fn look(&self, will_do: impl Fn(&Known) -> bool) -> Result<Arc<Known>, IssuerError> {
         if let Some(known) = self.0.known().filter(|known| will_do(known)) {
             self.refresh(&known);
             return Ok(known);
         }
+        let issuer = self.0.url.text.clone();
+        let Ok(_place) = self.0.waiting.try_acquire() else { return Err(IssuerError::Paused { issuer }) };
         let turn = self.0.turn.clone().lock_owned().await;
         // Whoever had the turn before may have brought it.
         if let Some(known) = self.0.known().filter(|known| will_do(known)) {
             return Ok(known);
         }
-        let issuer = self.0.url.text.clone();
         if turn.is_over((self.0.now)()) {
             let why = turn.failed.clone();
             return Err(why.map_or(IssuerError::Paused { issuer: issuer.clone() }, |why| {

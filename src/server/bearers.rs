@@ -10,12 +10,15 @@ use super::{IDENTITY_WAIT, StartError, known_agents, now_of};
 use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::config::{Config, Trust};
-use crate::identity::{Known, Refusals};
 use crate::identity::bearer::{BearerSettings, Bearers, Bindings, TokenKind};
+use crate::identity::ci::CiTokens;
+use crate::identity::issuer::IssuerError;
 use crate::identity::jwt_svid::{JwtSvidSettings, JwtSvids};
+use crate::identity::kube::KubeTokens;
 use crate::identity::people::{PeopleSettings, PeopleTokens};
 use crate::identity::spiffe::{OpenTls, SpiffeIdentity};
 use crate::identity::web::{WebCertificate, WebTls};
+use crate::identity::{Known, Now, Refusals};
 use crate::store::{Change, Outcome, RESTORED, TokenUse};
 
 /// How often a certificate is read again from its files.
@@ -33,7 +36,7 @@ pub(super) async fn bearers(
     }
     let restored = broker.ledger().store().number(RESTORED).await?.map(Timestamp);
     Ok(Some(Arc::new(Bearers::new(BearerSettings {
-        kinds: kinds(config, trust, broker).await?,
+        kinds: kinds(config, trust, &now_of(broker)).await?,
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
@@ -49,11 +52,7 @@ fn welcome(broker: &Broker, config: &Config) -> Known {
     Arc::new(move |id| agents(id) || operators.names(id))
 }
 
-async fn kinds(
-    config: &Config,
-    trust: Trust,
-    broker: &Broker,
-) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
+async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
     let mut kinds: Vec<Arc<dyn TokenKind>> = Vec::new();
     if let Some(jwt) = &config.identity.spiffe.jwt {
         let settings = JwtSvidSettings {
@@ -66,7 +65,9 @@ async fn kinds(
         };
         kinds.push(Arc::new(JwtSvids::connect(settings).await?));
     }
-    for issuer in &config.identity.people {
+    let unusable = |error: IssuerError| StartError::Host(error.to_string());
+    let identity = &config.identity;
+    for issuer in &identity.people {
         let settings = PeopleSettings {
             issuer: issuer.issuer.clone(),
             client_id: issuer.client_id.clone(),
@@ -74,9 +75,12 @@ async fn kinds(
             max_life: issuer.max_life,
             groups: issuer.claim.clone().map(|claim| (claim, issuer.roles.keys().cloned().collect())),
         };
-        let tokens = PeopleTokens::new(settings, now_of(broker));
-        kinds.push(Arc::new(tokens.map_err(|error| StartError::Host(error.to_string()))?));
+        // Before jobs: some issuer may vouch for both, and only people have an audience beside it.
+        kinds.push(Arc::new(PeopleTokens::new(settings, now.clone()).map_err(unusable)?));
     }
+    kinds.push(Arc::new(CiTokens::new(&identity.ci, &config.ci_jobs, now).map_err(unusable)?));
+    let accounts = &config.kube_accounts;
+    kinds.push(Arc::new(KubeTokens::new(&identity.kubernetes, accounts, now).map_err(unusable)?));
     Ok(kinds)
 }
 

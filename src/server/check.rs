@@ -10,6 +10,8 @@ use super::assemble::{abandoned, grants_of, look};
 use super::{Start, clock, lines, spiffe_settings};
 use crate::config::{Config, Loaded, Problem, Trust};
 use crate::entropy::SystemEntropy;
+use crate::identity::Now;
+use crate::identity::issuer::Issuer;
 use crate::identity::spiffe::SpiffeIdentity;
 
 /// How long the Workload API, the store and each target may take to answer.
@@ -46,6 +48,7 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
     ));
     if online {
         check_identity(&config, trust, &mut checked).await;
+        check_issuers(&config, &start, &mut checked).await;
         check_store(&config, trust, &mut checked).await;
         check_targets(&config, &start, &mut checked).await;
     }
@@ -64,6 +67,25 @@ async fn check_identity(config: &Config, trust: Trust, checked: &mut Checked) {
     match SpiffeIdentity::connect(&settings).await {
         Ok(_) => checked.good.push(format!("Workload API: {} is issued", settings.id)),
         Err(error) => checked.problems.push(format!("Workload API: {error}")),
+    }
+}
+
+/// Whoever vouches for jobs and service accounts is asked for its keys.
+async fn check_issuers(config: &Config, start: &Start, checked: &mut Checked) {
+    let ci = config.identity.ci.iter().map(|issuer| (&issuer.name, &issuer.url, &issuer.keys));
+    let clusters = config.identity.kubernetes.iter();
+    let clusters = clusters.map(|cluster| (&cluster.name, &cluster.url, &cluster.keys));
+    let clock = clock(start.time.clone(), None);
+    let now: Now = Arc::new(move || clock.now());
+    for (name, url, keys) in ci.chain(clusters) {
+        let count = match Issuer::new(url.clone(), keys, now.clone()) {
+            Ok(issuer) => issuer.count().await,
+            Err(error) => Err(error),
+        };
+        match count {
+            Ok(count) => checked.good.push(format!("{name}: `{url}` has {count} keys")),
+            Err(error) => checked.problems.push(format!("{name}: {error}")),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod bad_input;
 mod bearer;
 mod chaos;
 mod child;
+mod ci;
 mod crash;
 #[cfg(feature = "fault-points")]
 mod crash_points;

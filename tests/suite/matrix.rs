@@ -16,7 +16,8 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
-use crate::bearer::{Bearer, now, token, with_a_door, world_with};
+use crate::bearer::{Bearer, now, token, world_with};
+use crate::ci::Github;
 use crate::raw;
 use crate::world::{Client, World, lease_request, open_request, scope, seconds};
 
@@ -234,7 +235,7 @@ async fn ask(channel: &Channel, call: &str, request: Request<Vec<u8>>) -> String
 }
 
 /// Every kind of caller, by door.
-async fn callers(world: &World) -> Vec<(&'static str, &'static str, How)> {
+async fn callers(world: &World, github: &Github) -> Vec<(&'static str, &'static str, How)> {
     let channel = |client: Client| How::Channel(client.channel);
     let mut callers = Vec::new();
     for name in ["triage", "other", "nobody", "viewer", "revoker", "auditor", "admin"] {
@@ -243,13 +244,13 @@ async fn callers(world: &World) -> Vec<(&'static str, &'static str, How)> {
     }
     callers.push(("agents", "stranger", How::Channel(raw::stranger(world.running().agents))));
     callers.push(("admin", "stranger", How::Channel(raw::stranger(world.running().admin_tcp[0]))));
-    callers.extend(bearers(world).await);
+    callers.extend(bearers(world, github).await);
     callers.push(("admin", "uid", channel(world.admin().await)));
     callers
 }
 
 /// Those who come with tokens.
-async fn bearers(world: &World) -> Vec<(&'static str, &'static str, How)> {
+async fn bearers(world: &World, github: &Github) -> Vec<(&'static str, &'static str, How)> {
     let id = |name: &str| json!(format!("spiffe://suite.leasehold.test/{name}"));
     let of = |name: &'static str| token(world, move |claims| claims["sub"] = id(name));
     let good = |name| async move { How::Token(Bearer::new(world).await, of(name)) };
@@ -258,7 +259,12 @@ async fn bearers(world: &World) -> Vec<(&'static str, &'static str, How)> {
     let first = How::Token(owner, stolen.clone());
     first.ask(world, "leasehold.v1.IdentityService/WhoAmI", &[]).await;
     let old = token(world, |claims| claims["exp"] = claims["iat"].clone());
+    let job = github.token("leasehold-ci");
+    github.change("repository_id", json!("456"));
+    let strange_job = github.token("leasehold-ci");
     vec![
+        ("bearer", "job", How::Token(Bearer::new(world).await, job)),
+        ("bearer", "strange-job", How::Token(Bearer::new(world).await, strange_job)),
         ("bearer", "nothing", How::Channel(Bearer::new(world).await.channel)),
         ("bearer", "triage", good("agent/triage").await),
         ("bearer", "other", good("agent/other").await),
@@ -272,9 +278,10 @@ async fn bearers(world: &World) -> Vec<(&'static str, &'static str, How)> {
 
 #[tokio::test]
 async fn who_may_do_what() {
-    let world = world_with(&with_a_door()).await;
+    let github = Github::start().await;
+    let world = world_with(&github.setup()).await;
     let things = Things::of(&world).await;
-    let callers = callers(&world).await;
+    let callers = callers(&world, &github).await;
     let mut picture = String::new();
     for row in TABLE {
         writeln!(picture, "{}", row.call).unwrap();

@@ -6,11 +6,12 @@ use spiffe::SpiffeId;
 use tonic::{Response, Status};
 
 use crate::{
-    ClientError, Options, TaskBuilder, TokenSource, TokenSourceError,
+    ClientError, Options, Platform, TaskBuilder, TokenSource, TokenSourceError,
     bearer::{Bearer, FileTokens, WorkloadTokens, connect_web},
     connect_spiffe, connect_unix,
     io::Io,
     line::Line,
+    platform,
     retry::Patience,
     v1,
     v1::{
@@ -240,13 +241,21 @@ fn token_source(options: &Options) -> Result<Arc<dyn TokenSource>, ClientError> 
     if let Some(file) = &options.token_file {
         return Ok(Arc::new(FileTokens(file.clone())));
     }
-    match &options.workload_api {
-        Some(endpoint) => Ok(Arc::new(WorkloadTokens::new(endpoint, &options.audience))),
-        None => Err(ClientError::Token(TokenSourceError {
-            what: format!("`{}` is a door for tokens, and this process has none", options.addr),
-            next: "set LEASEHOLD_TOKEN_FILE, or SPIFFE_ENDPOINT_SOCKET for JWT-SVIDs".to_owned(),
-        })),
+    let audience = |usual: &str| options.audience.clone().unwrap_or_else(|| usual.to_owned());
+    if let Some(endpoint) = &options.workload_api {
+        return Ok(Arc::new(WorkloadTokens::new(endpoint, &audience(platform::WORKLOADS))));
     }
+    if let Some(platform) = Platform::detect() {
+        let audience = audience(platform.usual_audience());
+        return Ok(platform.tokens(&audience));
+    }
+    Err(ClientError::Token(TokenSourceError {
+        what: format!("`{}` is a door for tokens, and this process has none", options.addr),
+        next:
+            "run it in a job of GitHub Actions or GitLab CI, or in a pod; else set LEASEHOLD_TOKEN_FILE, or \
+               SPIFFE_ENDPOINT_SOCKET for JWT-SVIDs"
+                .to_owned(),
+    }))
 }
 
 fn parse_id(text: &str) -> Result<SpiffeId, ClientError> {

@@ -17,8 +17,9 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// A file with the token to come with (`LEASEHOLD_TOKEN_FILE`), read anew whenever one is needed.
     pub token_file: Option<PathBuf>,
-    /// The audience of the JWT-SVID to come with (`LEASEHOLD_AUDIENCE`).
-    pub audience: String,
+    /// The audience of the token to come with (`LEASEHOLD_AUDIENCE`); `None` for the usual one: `leasehold-ci` for a job of
+    /// a CI platform, `leasehold` for everybody else.
+    pub audience: Option<String>,
     /// The SPIFFE ID that the broker must prove (`LEASEHOLD_SERVER_ID`); `spiffe://<own trust domain>/leasehold`
     /// when `None`.
     pub server_id: Option<String>,
@@ -39,7 +40,7 @@ impl Default for Options {
             addr: "127.0.0.1:8443".to_owned(),
             ca_file: None,
             token_file: None,
-            audience: "leasehold".to_owned(),
+            audience: None,
             server_id: None,
             admin_addr: "unix:/run/leasehold/admin.sock".to_owned(),
             dial_timeout: Duration::from_secs(10),
@@ -71,7 +72,7 @@ impl Options {
             addr: given("LEASEHOLD_ADDR").unwrap_or(defaults.addr),
             ca_file: given("LEASEHOLD_CA_FILE").map(PathBuf::from),
             token_file: given("LEASEHOLD_TOKEN_FILE").map(PathBuf::from),
-            audience: given("LEASEHOLD_AUDIENCE").unwrap_or(defaults.audience),
+            audience: given("LEASEHOLD_AUDIENCE"),
             server_id: given("LEASEHOLD_SERVER_ID"),
             admin_addr: given("LEASEHOLD_ADMIN_ADDR").unwrap_or(defaults.admin_addr),
             ..Self::default()
@@ -97,6 +98,6 @@ mod tests {
         assert_eq!(read.admin_addr, "leasehold_admin_addr");
         assert_eq!(read.ca_file, Some("leasehold_ca_file".into()));
         assert_eq!(read.token_file, Some("leasehold_token_file".into()));
-        assert_eq!(read.audience, "leasehold_audience");
+        assert_eq!(read.audience.as_deref(), Some("leasehold_audience"));
     }
 }
