@@ -72,7 +72,12 @@ pub(super) fn have_a_door(
     }
     if listen.bearer.is_none() || identity.people.is_empty() {
         let what = "agents of [personal_agents] come with their person's token: write [identity.people] and `listen.bearer`";
-        root.context().report.problem(root.place(), what);
+        let report = root.context().report;
+        personal
+            .values
+            .keys()
+            .filter_map(|name| personal.place(name))
+            .for_each(|at| report.problem(at, what));
         return;
     }
     let issuers: BTreeSet<_> = identity.people.iter().map(|issuer| issuer.issuer.as_str()).collect();

@@ -135,6 +135,15 @@ fn people_may_sign_in_at_several_issuers() {
     let config = Folder::with(&text).load(Trust::Production).unwrap().config;
     let issuers: Vec<_> = config.identity.people.iter().map(|issuer| issuer.issuer.as_str()).collect();
     assert_eq!(issuers, ["https://guests.example/", "https://idp.example"]);
+    let no_door = Folder::with(&EXAMPLE.replace("[store]", people)).problems(Trust::Production);
+    assert!(no_door.iter().any(|problem| problem.contains("no door takes them")), "{no_door:?}");
+    let jobs = text.replace("client_id = \"x\"", "client_id = \"leasehold\"");
+    let jobs = jobs.replace("[identity.spiffe]", "[identity.spiffe]\njwt = {}");
+    let problems = Folder::with(&jobs).problems(Trust::Production);
+    assert!(
+        problems.iter().any(|problem| problem.contains("people need another `client_id`")),
+        "{problems:?}"
+    );
     let twice = text.replace("guests.example/", "idp.example");
     let problems = Folder::with(&twice).problems(Trust::Production);
     assert!(problems.iter().any(|problem| problem.contains("is named twice")), "{problems:?}");
@@ -380,11 +389,6 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[store]",
         "[identity.people]\nissuer = \"http://idp.example\"\nclient_id = \"leasehold\"\n[store]",
         "`http://idp.example` is not an issuer",
-    ),
-    (
-        "[store]",
-        "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n[store]",
-        "tokens are accepted, and no door takes them",
     ),
     ("\"uid:0\"", "\"leasehold/drill\"", "`leasehold/drill` is the broker's own, and nobody else is it"),
     ("owner   = \"group:data-platform\"", "owner   = \"leasehold\"", "answers for its own drills alone"),

@@ -5,6 +5,9 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { Provider } from 'oidc-provider';
 
+// Notices go where nobody has to read them: standard output says one thing.
+console.info = console.error;
+
 const [certificate, key, idTokenSeconds] = process.argv.slice(2);
 const groups = { ana: ['oncall', 'staff'], ben: ['staff'] };
 

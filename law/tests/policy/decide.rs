@@ -104,7 +104,7 @@ fn an_unattended_permit_goes_below_the_floor() {
 /// Whatever else runs on that machine as that person may have its proof too: not even an unattended permit is enough.
 #[test]
 fn an_agent_in_a_person_s_session_asks_beyond_reading_in_production() {
-    let text = "@id(\"free\") @unattended permit (principal, action, resource);";
+    let text = "@id(\"free\") @unattended(\"a test\") permit (principal, action, resource);";
     let engine = load(&catalog(), text).unwrap();
     let personal =
         |pair| Ask { agent: agent("personal:https://idp.example|00u1/coding", &["soc"]), ..Ask::of(pair) };

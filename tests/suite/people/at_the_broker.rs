@@ -28,7 +28,7 @@ fn setup(provider: &Provider) -> Setup {
     );
     let doors = "bearer = \"127.0.0.1:0\"\ncertificate = \"web.pem\"\nkey = \"web.key\"\n[operators]\n\
                  \"person:ana\" = [\"viewer\"]";
-    let free = "@id(\"stock-may-be-written\") @unattended\n\
+    let free = "@id(\"stock-may-be-written\") @unattended(\"a test\")\n\
                 permit (principal, action == Action::\"stock.write\", resource);\n";
     Setup::default()
         .replace("[operators]", doors)

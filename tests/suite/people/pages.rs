@@ -32,7 +32,10 @@ impl Browser {
     pub(crate) async fn signs_in(mut self, url: &str, person: &str) {
         let mut page = self.open(url).await;
         for _ in 0..MOST {
-            let Some(form) = Form::of(&page) else { return };
+            let Some(form) = Form::of(&page) else {
+                assert!(!page.text.contains("oops"), "the provider refuses: {}", page.text);
+                return;
+            };
             page = self.send(form, person).await;
         }
         panic!("the forms do not end: {}", page.text);
