@@ -148,8 +148,41 @@ pub fn method(call: &str) -> Option<&'static str> {
     TABLE.iter().find(|row| row.call == call).map(|row| row.call)
 }
 
-/// Who operators are.
-pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;
+/// Who operators are, and what they may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operators {
+    named: BTreeMap<CallerId, BTreeSet<Role>>,
+    groups: BTreeMap<(String, String), BTreeSet<Role>>,
+}
+
+impl Operators {
+    /// Those that are named, and those whom their issuer puts into a group: by issuer and group.
+    #[must_use]
+    pub fn new(
+        named: BTreeMap<CallerId, BTreeSet<Role>>,
+        groups: BTreeMap<(String, String), BTreeSet<Role>>,
+    ) -> Self {
+        Self { named, groups }
+    }
+
+    /// Whether somebody is named.
+    #[must_use]
+    pub fn names(&self, id: &CallerId) -> bool {
+        self.named.contains_key(id)
+    }
+
+    /// The roles that a caller holds. Groups count for a person alone, and those of one issuer for nobody of another.
+    #[must_use]
+    pub fn roles(&self, caller: &Caller) -> BTreeSet<Role> {
+        let mut roles = self.named.get(caller.id()).cloned().unwrap_or_default();
+        if let CallerId::Person(person) = caller.id() {
+            let key = |group: &String| (person.issuer().to_owned(), group.clone());
+            let told = caller.groups().iter().filter_map(|group| self.groups.get(&key(group)));
+            roles.extend(told.flatten());
+        }
+        roles
+    }
+}
 
 /// A caller that may use a call, and as what.
 #[derive(Clone, Debug)]
@@ -208,15 +241,21 @@ pub fn check(
         Some(Need::Proven) => Ok(Standing::Proven(caller.clone())),
         Some(Need::Agent) if registry.agent(caller.id()).is_some() => Ok(Standing::Agent(asker(caller))),
         Some(Need::Agent) => Err(Refused::unknown_agent(caller.id())),
-        Some(Need::Operator(role)) if holds(operators, caller.id(), role) => {
-            Ok(Standing::Operator(caller.id().clone()))
+        Some(Need::Operator(role)) if !operators.roles(caller).contains(&role) => {
+            Err(role_missing(call, caller.id(), role))
         }
-        Some(Need::Operator(role)) => Err(role_missing(call, caller.id(), role)),
+        // Config refuses it too; whatever it says, one identity is never both.
+        Some(Need::Operator(_)) if registry.agent(caller.id()).is_some() => {
+            Err(both_at_once(call, caller.id()))
+        }
+        Some(Need::Operator(_)) => Ok(Standing::Operator(caller.id().clone())),
     }
 }
 
-fn holds(operators: &Operators, id: &CallerId, role: Role) -> bool {
-    operators.get(id).is_some_and(|roles| roles.contains(&role))
+fn both_at_once(call: &str, id: &CallerId) -> Refused {
+    Refused::new(Reason::RoleMissing, format!("denied {call}"))
+        .why(format!("{id} is registered as an agent: one identity is never agent and operator at once"))
+        .next("give operators identities of their own")
 }
 
 fn no_such_call(call: &str) -> Refused {
@@ -235,8 +274,20 @@ fn wrong_door(call: &str, row: &Row) -> Refused {
 }
 
 fn role_missing(call: &str, id: &CallerId, role: Role) -> Refused {
-    Refused::new(Reason::RoleMissing, format!("denied {call}"))
+    let refused = Refused::new(Reason::RoleMissing, format!("denied {call}"))
         .why(format!("{id} does not hold the role {role}"))
-        .next(format!("[operators] \"{id}\" = [\"{role}\"]"))
-        .detail("role", role)
+        .detail("role", role);
+    match id {
+        CallerId::Person(person) => refused.next(format!(
+            "[people] NAME = {{ issuer = \"{}\", subject = \"{}\" }} and [operators] \"person:NAME\" = [\"{role}\"]",
+            person.issuer(),
+            person.name()
+        )),
+        CallerId::Agent(_)
+        | CallerId::LocalUser(_)
+        | CallerId::CiJob(_)
+        | CallerId::KubeAccount(_)
+        | CallerId::PersonalAgent(_)
+        | CallerId::Drill => refused.next(format!("[operators] \"{id}\" = [\"{role}\"]")),
+    }
 }

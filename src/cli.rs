@@ -13,6 +13,7 @@ mod find;
 mod grants;
 mod json;
 mod lease;
+mod login;
 mod parse;
 mod problem;
 mod propose;
@@ -254,6 +255,10 @@ pub struct DemoArgs {
 /// The commands that ask a running broker.
 #[derive(Debug, Subcommand)]
 pub enum Ask {
+    /// Sign in as a person, at an OpenID issuer.
+    Login(login::LoginArgs),
+    /// End your session here and at its issuer.
+    Logout(login::LogoutArgs),
     /// Who the broker says you are.
     Whoami(whoami::WhoamiArgs),
     /// What you may ask for now.
@@ -324,6 +329,8 @@ pub async fn run(command: Ask, output: Format) -> ExitCode {
 
 async fn dispatch(command: Ask, session: &mut Session) -> Result<Exit, Problem> {
     match command {
+        Ask::Login(args) => login::run(args, session).await,
+        Ask::Logout(args) => login::end(args, session).await,
         Ask::Whoami(args) => whoami::run(args, session).await,
         Ask::Grants(args) => grants::run(args, session).await,
         Ask::Status(args) => status::run(args, session).await,

@@ -21,6 +21,8 @@ mod listen;
 mod names;
 mod operators;
 mod people;
+mod people_issuers;
+mod personal;
 mod policy;
 mod problem;
 mod quotas;
@@ -42,6 +44,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_backend::BackendKind;
+use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
@@ -57,6 +60,7 @@ pub use key::{KeyError, KeyKind, read_installation_key, write_installation_key};
 pub use listen::{AdminAddr, Listen};
 pub use operators::Operators;
 pub use people::Person;
+pub use people_issuers::PeopleIssuer;
 pub use problem::Problem;
 pub use roles::Role;
 pub use source::Place;
@@ -73,6 +77,7 @@ use grants::Grants;
 use issuers::Issuers;
 use kube_accounts::KubeAccount;
 use names::Names;
+use personal::Personal;
 use problem::Report;
 use source::Source;
 use table::{Context, Table};
@@ -180,7 +185,6 @@ fn check(
     let broker = broker::read(root, trust);
     let domain = broker.as_ref().map(|broker| broker.trust_domain.as_str());
     let listen = listen::read(root, trust);
-    let operators = operators::read(root, domain);
     let (identity, issuers) = identity::read(root, domain, trust);
     bearers_have_a_door(root, listen.as_ref(), identity.as_ref(), report);
     let store = store::read(root);
@@ -194,6 +198,9 @@ fn check(
     let trusted = identity::TrustDomains { own: domain, federated };
     let world = World { kinds, trust, trusted, issuers: &issuers, floors: &floors };
     let defined = Defined::read(parts, &world, report);
+    let world = operators::World { people: &defined.people, agents: &defined.agents, trust_domain: domain };
+    let operators = operators::read(root, &world);
+    personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
     let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
     let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
@@ -227,6 +234,10 @@ fn check(
     })
 }
 
+fn by_id(agent: Agent) -> (CallerId, Agent) {
+    (agent.id.clone(), agent)
+}
+
 /// A door for tokens and the tokens that it takes come together.
 fn bearers_have_a_door(
     root: &Table<'_>,
@@ -239,8 +250,9 @@ fn bearers_have_a_door(
         (Some(_), false) => report.problem(
             root.place(),
             "`listen.bearer` is a door for tokens, and no kind of token is accepted; write \
-             `jwt = {}` in [identity.spiffe], an [identity.ci.NAME] or an [identity.kubernetes.NAME]",
+             `jwt = {}` in [identity.spiffe], an [identity.ci.NAME], an [identity.kubernetes.NAME] or [identity.people]",
         ),
+        (None, true) if identity.takes_only_people() && listen.has_people_s_door() => {}
         (None, true) => {
             report
                 .problem(root.place(), "tokens are accepted, and no door takes them: write `listen.bearer`");
@@ -254,6 +266,7 @@ struct Defined {
     people: Names<Person>,
     groups: Names<BTreeSet<String>>,
     agents: Names<Agent>,
+    personal: Names<Personal>,
     jobs: Names<Job>,
     accounts: Names<KubeAccount>,
     targets: Names<Target>,
@@ -277,24 +290,30 @@ impl Defined {
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
         let mut agents = agents::read(parts, &owners, trusted);
+        let personal = personal::read(parts, &owners);
         let jobs = ci_jobs::read(parts, issuers, &owners, report);
         let accounts = kube_accounts::read(parts, issuers, &owners);
         agents.join(&jobs, |job| (job.agent.id.to_string(), job.agent.clone()));
         agents.join(&accounts, |account| (account.agent.id.to_string(), account.agent.clone()));
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
-        let world = grants::World { agents: &agents, intents: &intents, targets: &targets };
+        let world =
+            grants::World { agents: &agents, personal: &personal, intents: &intents, targets: &targets };
         let grants = grants::read(parts, &world);
         let reach = ci_jobs::Reach { grants: &grants.values, targets: &targets.values, floors };
         ci_jobs::lint(&jobs, &reach, report);
-        Self { people, groups, agents, jobs, accounts, targets, intents, grants }
+        Self { people, groups, agents, personal, jobs, accounts, targets, intents, grants }
+    }
+
+    fn personal_agents(&self) -> impl Iterator<Item = Agent> {
+        self.personal.values.values().flat_map(|personal| personal.agents.iter().cloned())
     }
 
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {
         let catalog = Catalog {
             people: self.people.values.keys().cloned().collect(),
             groups: self.groups.values.clone(),
-            agents: self.agents.values.values().map(|agent| (agent.id.clone(), agent.clone())).collect(),
+            agents: self.agents.values.values().cloned().chain(self.personal_agents()).map(by_id).collect(),
             targets: self.targets.values.iter().map(|(name, t)| (name.clone(), t.law.clone())).collect(),
             intents: self.intents.values.clone(),
             grants: self.grants.values.clone(),

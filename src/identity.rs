@@ -3,7 +3,7 @@
 //! Connections are made by [`listener`], which knows mutual TLS with X.509-SVIDs ([`spiffe`]) and unix sockets
 //! ([`unix`]). A refused handshake leaves a count in [`Refusals`], never a row per attempt (RULES R-24).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use http::Extensions;
 use leasehold_law::{
@@ -19,6 +19,7 @@ pub mod jwt_svid;
 pub mod kube;
 pub mod listener;
 mod origin;
+pub mod people;
 mod refusal;
 mod share;
 pub mod spiffe;
@@ -61,6 +62,7 @@ pub struct Caller {
     door: Door,
     login_uid: Option<u32>,
     peer: Option<SocketAddr>,
+    groups: BTreeSet<String>,
 }
 
 impl Caller {
@@ -92,6 +94,11 @@ impl Caller {
     /// The other end of a TCP connection.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// Of the groups that config names for its issuer, those that a person's token puts it in; people only.
+    pub fn groups(&self) -> &BTreeSet<String> {
+        &self.groups
     }
 
     fn check(&self, now: Timestamp) -> Result<(), Rejection> {

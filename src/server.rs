@@ -260,7 +260,7 @@ async fn serve(
         |listener: &TcpListener| listener.local_addr().map_err(|error| StartError::Host(error.to_string()));
     let agents = local(&listeners.agents)?;
     let admin_tcp = listeners.admin_tcp.iter().map(local).collect::<Result<Vec<_>, _>>()?;
-    let operators = Arc::new(config.operators.clone());
+    let operators = Arc::new(bearers::operators(config));
     let routes = Api::new(broker.clone(), operators.clone(), identity.clone()).routes().await;
     let routes = routes.map_err(|error| StartError::Host(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
@@ -269,13 +269,18 @@ async fn serve(
     let gate = |known| Gate { now: now_of(&broker), refusals: gates.refusals.clone(), known };
     let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, gate(known_agents(&broker)));
     agents_door.accept_tls(listeners.agents, identity.server_tls()?);
+    let certificate = bearers::certificate(config)?;
+    let people = bearers::people_s(config, certificate.as_ref())?;
     let bearer = listeners.bearer.as_ref().map(local).transpose()?;
     if let Some(listener) = listeners.bearer {
-        agents_door.accept_open(listener, bearers::tls(config, &identity)?);
+        agents_door.accept_open(listener, bearers::tls(certificate.as_ref(), &identity)?);
     }
     let (admin_door, admin_incoming) = Entrance::new(Door::Admin, limits, gate(known_operators(&operators)));
     for listener in listeners.admin_tcp {
-        admin_door.accept_tls(listener, identity.server_tls()?);
+        match &people {
+            Some(web) => admin_door.accept_either(listener, identity.server_tls()?, web.clone()),
+            None => admin_door.accept_tls(listener, identity.server_tls()?),
+        }
     }
     listeners.admin_unix.into_iter().for_each(|listener| admin_door.accept_unix(listener));
     let door = |incoming| {
@@ -302,7 +307,7 @@ fn known_agents(broker: &Broker) -> Known {
 
 fn known_operators(operators: &Arc<Operators>) -> Known {
     let operators = operators.clone();
-    Arc::new(move |id| operators.contains_key(id))
+    Arc::new(move |id| operators.names(id))
 }
 
 fn now_of(broker: &Broker) -> crate::identity::Now {

@@ -110,8 +110,8 @@ const ONLY: &[Only] = &[
     Only {
         room: "src/cli",
         family: "leasehold_",
-        may: &["leasehold_client", "leasehold_law::journal"],
-        why: "the CLI speaks through the SDK; only an export is verified here, with the law",
+        may: &["leasehold_client", "leasehold_law::journal", "leasehold_law::time", "leasehold_jose"],
+        why: "the CLI speaks through the SDK; only an export and a person's own token are verified here",
     },
     Only {
         room: "src/main.rs",
@@ -200,6 +200,10 @@ const OPENED: &[(&str, usize, &str)] = &[
     ("src/dev/demo/lease.rs", 1, "the demo's agent: it looks for the bytes where they must not be"),
     ("src/dev/demo/memory.rs", 1, "the demo's agent: into its client"),
     ("src/dev/demo/postgres.rs", 1, "the demo's agent: into its PostgreSQL client"),
+    ("src/cli/login/browser.rs", 1, "the person's side: a code, to the issuer that gave it"),
+    ("src/cli/login/issuer.rs", 3, "the person's side: tokens, to the issuer that gave them"),
+    ("src/cli/login/kept.rs", 1, "the person's side: the session's key, to sign with"),
+    ("src/cli/login/tokens.rs", 1, "the person's side: the token, into the client that comes with it"),
     ("src/cli/deliver.rs", 2, "the agent's side: into the file or descriptor that was asked for"),
 ];
 

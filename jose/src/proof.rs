@@ -19,6 +19,8 @@ use crate::token::{Header, Parts, TokenError, moment, object};
 pub const FRESH: Span = Span::from_secs(60);
 /// The media type of a proof (RFC 9449 section 4.2).
 const TYPE: &str = "dpop+jwt";
+/// The claim that names an agent: ours alone.
+const AGENT: &str = "leasehold_agent";
 /// The longest name that a proof may have, in bytes.
 const MAX_ID: usize = 128;
 
@@ -69,7 +71,8 @@ pub enum ProofError {
     },
 }
 
-/// A client's own key: made by it, never written down, never sent.
+/// A client's own key: made by it and never sent. A workload's is never written down; a person's lies where the person's
+/// session does.
 #[derive(Debug)]
 pub struct ProofKey {
     key: SigningKey,
@@ -84,6 +87,8 @@ struct ProofClaims<'a> {
     htu: &'a str,
     iat: i64,
     ath: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leasehold_agent: Option<&'a str>,
 }
 
 impl ProofKey {
@@ -92,9 +97,20 @@ impl ProofKey {
     /// # Errors
     /// Where the system gives no random bits.
     pub fn generate() -> Result<Self, SigningError> {
-        let key = SigningKey::generate()?;
+        SigningKey::generate().map(Self::of)
+    }
+
+    /// The key of a document that [`SigningKey::new_pkcs8`] made.
+    ///
+    /// # Errors
+    /// Where it is no key on P-256.
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, SigningError> {
+        SigningKey::from_pkcs8(pkcs8).map(Self::of)
+    }
+
+    fn of(key: SigningKey) -> Self {
         let (x, y) = key.coordinates();
-        Ok(Self { thumbprint: Thumbprint::of(x, y), key, random: SystemRandom::new() })
+        Self { thumbprint: Thumbprint::of(x, y), key, random: SystemRandom::new() }
     }
 
     /// The name of its public half.
@@ -114,6 +130,22 @@ impl ProofKey {
         token: &str,
         now: Timestamp,
     ) -> Result<String, SigningError> {
+        self.prove_as(None, method, url, token, now)
+    }
+
+    /// As [`ProofKey::prove`], for an agent that acts in the session of the token's person. RFC 9449 section 4.2 lets a
+    /// proof hold more claims; whoever cannot sign with the key cannot change who acts.
+    ///
+    /// # Errors
+    /// As [`ProofKey::prove`].
+    pub fn prove_as(
+        &self,
+        agent: Option<&str>,
+        method: &str,
+        url: &str,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<String, SigningError> {
         let mut id = [0_u8; 16];
         self.random.fill(&mut id).map_err(|_| SigningError)?;
         let mut header = jsonwebtoken::Header::new(Algorithm::ES256);
@@ -121,7 +153,8 @@ impl ProofKey {
         header.jwk = Some(self.key.jwk());
         let jti = BASE64_URL_SAFE_NO_PAD.encode(id);
         let iat = now.0.div_euclid(1000);
-        let claims = ProofClaims { jti, htm: method, htu: url, iat, ath: hash_of(token) };
+        let ath = hash_of(token);
+        let claims = ProofClaims { jti, htm: method, htu: url, iat, ath, leasehold_agent: agent };
         self.key.sign(&header, &claims)
     }
 }
@@ -148,6 +181,8 @@ pub struct Proof {
     pub id: String,
     /// When it was made.
     pub made_at: Timestamp,
+    /// The agent that acts in the session of the token's person, where one does.
+    pub agent: Option<String>,
 }
 
 /// Checks a proof (RFC 9449 section 4.3).
@@ -166,7 +201,12 @@ pub fn check(proof: &str, demand: &Demand<'_>) -> Result<Proof, ProofError> {
     }
     let Object(claims) = object(parts.claims, "its claims are not a JSON object")?;
     let (id, made_at) = is_for(&claims, demand)?;
-    Ok(Proof { thumbprint, id, made_at })
+    let agent = match claims.get(AGENT).map(Value::as_str) {
+        None => None,
+        Some(Some(name)) if !name.is_empty() && name.len() <= MAX_ID => Some(name.to_owned()),
+        Some(_) => return Err(ProofError::Other(AGENT)),
+    };
+    Ok(Proof { thumbprint, id, made_at, agent })
 }
 
 fn is_for(claims: &Map<String, Value>, demand: &Demand<'_>) -> Result<(String, Timestamp), ProofError> {

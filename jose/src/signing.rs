@@ -13,6 +13,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde::Serialize;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::provider;
 
@@ -42,15 +43,33 @@ impl SigningKey {
     /// # Errors
     /// Where the system gives no random bits.
     pub fn generate() -> Result<Self, SigningError> {
+        Self::from_pkcs8(&Self::new_pkcs8()?)
+    }
+
+    /// A new key as a document (RFC 5208), for whoever must find it again: as secret as the key itself.
+    ///
+    /// # Errors
+    /// Where the system gives no random bits.
+    pub fn new_pkcs8() -> Result<Zeroizing<Vec<u8>>, SigningError> {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document =
+            EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).map_err(|_| SigningError)?;
+        Ok(Zeroizing::new(document.as_ref().to_vec()))
+    }
+
+    /// The key of a document that [`SigningKey::new_pkcs8`] made.
+    ///
+    /// # Errors
+    /// Where it is no key on P-256.
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, SigningError> {
         provider::install();
         let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| SigningError)?;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).map_err(|_| SigningError)?;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &random).map_err(|_| SigningError)?;
         let (x, y) = pair.public_key().as_ref().get(1..).ok_or(SigningError)?.split_at(COORDINATE);
         let [x, y] = [x, y].map(|bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes));
         let (key_type, curve) = (EllipticCurveKeyType::EC, EllipticCurve::P256);
         let point = EllipticCurveKeyParameters { key_type, curve, x, y };
-        Ok(Self { key: EncodingKey::from_ec_der(pkcs8.as_ref()), point })
+        Ok(Self { key: EncodingKey::from_ec_der(pkcs8), point })
     }
 
     /// Its public half, for a JWK set, under this id.

@@ -223,6 +223,29 @@ fn a_proof_is_for_one_request_with_one_token() {
 }
 
 #[test]
+fn a_proof_may_name_the_agent_that_acts() {
+    let key = ProofKey::generate().unwrap();
+    let demand = Demand { method: "POST", url: URL, token: "t", now: Timestamp(NOW * 1000) };
+    let of = |agent: Option<&str>| {
+        let proof = key.prove_as(agent, "POST", URL, "t", demand.now).unwrap();
+        proof::check(&proof, &demand).map(|proof| proof.agent).map_err(|error| error.to_string())
+    };
+    assert_eq!(of(None), Ok(None));
+    assert_eq!(of(Some("coding")), Ok(Some("coding".to_owned())));
+    let refused = Err("the proof is refused: `leasehold_agent` is not that of this request".to_owned());
+    assert_eq!(of(Some("")), refused);
+    assert_eq!(of(Some(&"x".repeat(129))), refused);
+}
+
+#[test]
+fn a_key_that_is_kept_is_the_same_key() {
+    let document = SigningKey::new_pkcs8().unwrap();
+    let names = [0, 1].map(|_| ProofKey::from_pkcs8(&document).unwrap().thumbprint().clone());
+    assert_eq!(names[0], names[1]);
+    assert!(ProofKey::from_pkcs8(&[]).is_err());
+}
+
+#[test]
 fn proofs_of_another_key_have_another_name() {
     let demand = Demand { method: "POST", url: URL, token: "t", now: Timestamp(NOW * 1000) };
     let names: Vec<_> = (0..2)

@@ -16,7 +16,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Agent, Floor};
+use crate::catalog::{Agent, Floor, Owner};
 use crate::id::DecisionId;
 use crate::param::Params;
 use crate::scope::Pair;
@@ -72,6 +72,9 @@ pub enum Verdict {
 pub struct ApprovalNeed {
     /// A conjunction such as `1 of target-owner and 1 of group:oncall`, as policy wrote it.
     pub approvers: String,
+    /// Whose vote does not count: the person in whose session the agent acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<Owner>,
     /// How long they have.
     pub timeout: Span,
 }

@@ -38,13 +38,12 @@ impl Api {
             broker: self.broker.name().to_owned(),
             server_time: Some(write::moment(reading.now)),
             clock_offset: Some(write::span(reading.behind)),
-            roles: self.roles(caller.id()),
+            roles: self.roles(caller),
         })
     }
 
-    fn roles(&self, id: &CallerId) -> Vec<i32> {
-        let held = self.operators.get(id).into_iter().flatten();
-        held.map(|role| i32::from(role_view(*role))).collect()
+    fn roles(&self, caller: &Caller) -> Vec<i32> {
+        self.operators.roles(caller).into_iter().map(|role| role_view(role).into()).collect()
     }
 }
 

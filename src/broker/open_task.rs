@@ -10,7 +10,7 @@ use leasehold_law::revocation::Reach;
 use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::subject::Guard;
 use leasehold_law::task::{Task, TaskEvent, TaskTerms};
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 
 use super::decide::{Ask, Asker, TRIES, TaskFacts, check_scope_params, scope_guards};
 use super::refused::Refused;
@@ -18,6 +18,9 @@ use super::request::TurnKey;
 use super::{Broker, Inner};
 use crate::ledger::LedgerError;
 use crate::registry::Registry;
+
+/// The furthest deadline of a task that an agent opens in a person's session.
+const PERSONAL_DEADLINE: Span = Span::from_mins(8 * 60);
 
 /// A task that was opened, or had been by the same request.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl Inner {
         let now = self.clock.now();
         let reach = Reach { refs: Some(&request.refs), ..registry.reach(&asker.id, None, None) };
         let barrier = vec![self.barrier_guard(&reach).await?];
-        let facts = TaskFacts { liveness: request.liveness.name(), age: leasehold_law::time::Span::ZERO };
+        let facts = TaskFacts { liveness: request.liveness.name(), age: Span::ZERO };
         let decisions = self.decide_scope(&registry, asker, &request.scope, facts, &barrier)?;
         let terms = self.task_terms(asker, request, now)?;
         let guards = scope_guards(&registry, &asker.id, &request.scope, barrier);
@@ -145,7 +148,7 @@ impl Inner {
             agent: asker.id.clone(),
             purpose: request.purpose.clone(),
             liveness: request.liveness,
-            deadline: self.deadline(request, now)?,
+            deadline: self.deadline(asker, request, now)?,
             refs: request.refs.clone(),
             opened_at: now,
             request_id: request.request_id.clone(),
@@ -154,10 +157,19 @@ impl Inner {
     }
 
     /// The deadline asked for, or the default, within what config and liveness allow.
-    fn deadline(&self, request: &OpenRequest, now: Timestamp) -> Result<Timestamp, Refused> {
-        let furthest = match request.liveness {
-            Liveness::Heartbeat { .. } => self.tasks.max_deadline,
-            Liveness::Deadline => self.tasks.max_deadline.min(Liveness::MAX_DEADLINE),
+    fn deadline(&self, asker: &Asker, request: &OpenRequest, now: Timestamp) -> Result<Timestamp, Refused> {
+        let furthest = match (request.liveness, &asker.id) {
+            // It ends with its person's session, which only heartbeats tell.
+            (Liveness::Deadline, CallerId::PersonalAgent(_)) => {
+                let what =
+                    "an agent in a person's session holds its task by heartbeats: it ends with the session";
+                return Err(Refused::field("liveness", what));
+            }
+            (Liveness::Heartbeat { .. }, CallerId::PersonalAgent(_)) => {
+                self.tasks.max_deadline.min(PERSONAL_DEADLINE)
+            }
+            (Liveness::Heartbeat { .. }, _) => self.tasks.max_deadline,
+            (Liveness::Deadline, _) => self.tasks.max_deadline.min(Liveness::MAX_DEADLINE),
         };
         match request.deadline {
             Some(asked) if asked > furthest => {

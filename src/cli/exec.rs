@@ -25,13 +25,17 @@ const WAIT: Duration = Duration::from_secs(10);
 /// `exec`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: leasehold exec --lease orders.read@orders-db,ttl=10m -- psql -c 'select now()'\n\n\
+    after_help = "Example: leasehold exec --lease orders.read@orders-db,ttl=10m -- psql -c 'select now()'\n         \
+    leasehold exec --agent coding --lease orders.read@orders-db -- make test    after leasehold login\n\n\
     Exits with the command's code; 124 if its leases ended under it, 125 if refused before the start, 126 and 127 as env(1)."
 )]
 pub struct ExecArgs {
     /// A lease for the command. NAME prefixes its variables, and is needed where two would set the same one.
     #[arg(long = "lease", value_name = "[NAME=]INTENT@TARGET[,ttl=..][,param.K=V]", value_parser = parse::named_pair)]
     leases: Vec<NamedPair>,
+    /// The agent to act as, in the session of `leasehold login`, by its name in [personal_agents].
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
     /// What it is for, for people to read.
     #[arg(long)]
     purpose: Option<String>,
@@ -86,9 +90,13 @@ struct Ready {
 
 async fn prepare(args: ExecArgs, session: &mut Session) -> Result<Ready, Problem> {
     let found = RunFile::find(&std::env::current_dir().unwrap_or_default())?;
+    let agent = args.agent.clone();
     let plan = plan(args, found.unwrap_or_default(), std::env::var("LEASEHOLD_TASK").ok())?;
     let folder = Folder::make()?;
-    let client = session.agents().await?;
+    let client = match &agent {
+        Some(agent) => session.as_agent(agent).await?,
+        None => session.agents().await?,
+    };
     let mut held =
         Held { task: open(&client, &plan).await?, joined: plan.inside.is_some(), leases: Vec::new() };
     let variables = match held.lease_all(&plan, &folder).await {
@@ -252,6 +260,7 @@ mod tests {
     fn args(leases: &[&str], purpose: Option<&str>) -> ExecArgs {
         ExecArgs {
             leases: self::leases(leases),
+            agent: None,
             purpose: purpose.map(str::to_owned),
             refs: Vec::new(),
             how: How::Files,

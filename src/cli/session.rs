@@ -1,11 +1,11 @@
 //! What every command has: a console, and the doors of the broker.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use clap::Args;
 use leasehold_client::{Client, ClientError, Options};
 
-use super::{console::Console, problem::Problem};
+use super::{console::Console, login, problem::Problem};
 
 /// What a command works with.
 pub(crate) struct Session {
@@ -41,7 +41,22 @@ impl Session {
 
     /// The admin door.
     pub(crate) async fn admin(&self) -> Result<Client, Problem> {
-        Ok(Client::connect_admin(self.options.clone()).await?)
+        if !self.options.admin_addr.starts_with("https://") {
+            return Ok(Client::connect_admin(self.options.clone()).await?);
+        }
+        let tokens = login::person()?;
+        Ok(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?)
+    }
+
+    /// The door for tokens, as an agent in this person's session.
+    pub(crate) async fn as_agent(&self, agent: &str) -> Result<Client, Problem> {
+        if !self.options.takes_tokens() {
+            return Err(Problem::usage("an agent in your session comes with a token, to a door for tokens")
+                .why(format!("LEASEHOLD_ADDR is `{}`", self.options.addr))
+                .next("export LEASEHOLD_ADDR=https://host:port, where the broker's `listen.bearer` is"));
+        }
+        let tokens = login::agent(agent)?;
+        Ok(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?)
     }
 
     /// The agents' door for those who have an identity, else the admin door.

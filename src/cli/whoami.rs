@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     console::Report,
     json,
+    login::{self, kept::Kept},
     problem::{Exit, Problem},
     session::{DoorArgs, Session},
     view::{self, Word, stamp, wire_length},
@@ -21,8 +22,29 @@ pub struct WhoamiArgs {
 }
 
 pub(crate) async fn run(args: WhoamiArgs, session: &mut Session) -> Result<Exit, Problem> {
-    let answer = session.either(args.door).await?.whoami().await?;
-    session.console.report(&report(&answer)).map(|()| Exit::DONE)
+    let own = login::session()?;
+    let answer = match session.either(args.door).await {
+        Ok(client) => client.whoami().await.map_err(Problem::from),
+        Err(problem) => Err(problem),
+    };
+    match answer {
+        Ok(answer) => {
+            session.console.report(&with_session(report(&answer), own.as_ref())).map(|()| Exit::DONE)
+        }
+        Err(problem) => {
+            // No broker is needed to say who signed in here.
+            own.iter().for_each(|own| session.console.note(&format!("signed in as {}", login::line(own))));
+            Err(problem)
+        }
+    }
+}
+
+fn with_session(mut report: Report, own: Option<&Kept>) -> Report {
+    if let Some(own) = own {
+        report.text.push_str(&view::fields(&[("session", login::line(own))]));
+        report.json["session"] = login::told(own);
+    }
+    report
 }
 
 fn report(answer: &v1::WhoAmIResponse) -> Report {

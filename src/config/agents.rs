@@ -99,7 +99,7 @@ pub(super) fn group_names(table: &Table<'_>) -> BTreeSet<String> {
     good.into_iter().map(|(name, _)| name.to_owned()).collect()
 }
 
-fn purpose(value: &Value<'_>) -> Option<String> {
+pub(super) fn purpose(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     if text.len() > MAX_PURPOSE_BYTES {
         value

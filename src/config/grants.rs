@@ -9,6 +9,7 @@ use leasehold_law::time::Span;
 
 use super::json::{self, Lines};
 use super::names::{Names, twice};
+use super::personal::Personal;
 use super::problem::did_you_mean;
 use super::source::Place;
 use super::table::{Table, Value};
@@ -17,6 +18,7 @@ use super::targets::Target;
 /// What grants may name.
 pub(super) struct World<'a> {
     pub(super) agents: &'a Names<Agent>,
+    pub(super) personal: &'a Names<Personal>,
     pub(super) intents: &'a Names<Intent>,
     pub(super) targets: &'a Names<Target>,
 }
@@ -101,14 +103,17 @@ fn ttl(value: &Value<'_>) -> Option<TtlRule> {
 }
 
 fn allow(table: &Table<'_>, world: &World<'_>) -> BTreeSet<String> {
-    let known: BTreeSet<_> =
-        world.agents.values.values().flat_map(|agent| &agent.groups).map(String::as_str).collect();
+    let personal = world.personal.values.values().flat_map(|personal| &personal.agents);
+    let agents = world.agents.values.values().chain(personal);
+    let known: BTreeSet<_> = agents.flat_map(|agent| &agent.groups).map(String::as_str).collect();
     let report = table.context().report;
     let mut groups = BTreeSet::new();
     for (text, place) in table.texts("allow") {
         match text.strip_prefix("agents:") {
             // An agent that could not be read may be in any group.
-            Some(group) if known.contains(group) || !world.agents.is_whole() => {
+            Some(group)
+                if known.contains(group) || !world.agents.is_whole() || !world.personal.is_whole() =>
+            {
                 groups.insert(group.to_owned());
             }
             Some(group) => {

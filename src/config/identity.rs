@@ -9,6 +9,7 @@ use leasehold_law::time::Span;
 use super::issuers::Issuers;
 use super::listen::unix_socket;
 use super::operators::foreign;
+use super::people_issuers::{self, PeopleIssuer};
 use super::table::{Table, Value};
 use super::trust::{Trust, trust_domain};
 use crate::identity::ci::CiIssuer;
@@ -23,6 +24,8 @@ pub struct Identity {
     pub ci: Vec<CiIssuer>,
     /// `[identity.kubernetes]`.
     pub kubernetes: Vec<Cluster>,
+    /// `[identity.people]`: whose sign-ins are accepted.
+    pub people: Vec<PeopleIssuer>,
 }
 
 /// `[identity.spiffe]`.
@@ -67,6 +70,16 @@ impl Identity {
     /// Whether any kind of token is accepted.
     #[must_use]
     pub fn takes_tokens(&self) -> bool {
+        self.takes_automation() || !self.people.is_empty()
+    }
+
+    /// Whether people are the only ones who come with tokens.
+    #[must_use]
+    pub fn takes_only_people(&self) -> bool {
+        !self.takes_automation() && !self.people.is_empty()
+    }
+
+    fn takes_automation(&self) -> bool {
         self.spiffe.jwt.is_some() || !self.ci.is_empty() || !self.kubernetes.is_empty()
     }
 }
@@ -83,7 +96,7 @@ pub struct JwtSvid {
 /// The audience of workloads, where none is given.
 const AUDIENCE: &str = "leasehold";
 /// The longest life of a JWT-SVID where none is given, and the longest that may be. SPIRE makes them for five minutes.
-const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
+pub(super) const LIFE: (Span, Span) = (Span::from_mins(60), Span::from_mins(24 * 60));
 
 pub(super) fn read(root: &Table<'_>, own: Option<&str>, trust: Trust) -> (Option<Identity>, Issuers) {
     let Some(table) = root.need("identity").and_then(|value| value.table()) else {
@@ -92,10 +105,13 @@ pub(super) fn read(root: &Table<'_>, own: Option<&str>, trust: Trust) -> (Option
     let spiffe = table.need("spiffe").and_then(|value| value.read(|table| spiffe(table, own, trust)));
     let workloads = spiffe.as_ref().and_then(|spiffe| spiffe.jwt.as_ref());
     let issuers = Issuers::read(&table, workloads.map(|jwt| jwt.audience.as_str()));
-    table.finish();
+    let people = table.get("people").map(|value| people_issuers::read(&value)).unwrap_or_default();
     let ci = issuers.ci.values.values().cloned().collect();
     let kubernetes = issuers.clusters.values.values().cloned().collect();
-    (spiffe.map(|spiffe| Identity { spiffe, ci, kubernetes }), issuers)
+    let identity = spiffe.map(|spiffe| Identity { spiffe, ci, kubernetes, people });
+    identity.iter().for_each(|identity| people_issuers::are_apart(&table, identity));
+    table.finish();
+    (identity, issuers)
 }
 
 fn spiffe(table: &Table<'_>, own: Option<&str>, trust: Trust) -> Option<Spiffe> {

@@ -34,6 +34,14 @@ pub struct Listen {
     pub metrics: Option<SocketAddr>,
 }
 
+impl Listen {
+    /// Whether operators who are people can come over TCP: they know the broker by its certificate.
+    #[must_use]
+    pub fn has_people_s_door(&self) -> bool {
+        self.certificate.is_some() && self.admin.iter().any(|door| matches!(door, AdminAddr::Tcp(_)))
+    }
+}
+
 /// A certificate chain and its key, both as PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebFiles {
@@ -48,7 +56,7 @@ pub struct WebFiles {
 pub enum AdminAddr {
     /// A unix socket, with the kernel's word for who calls.
     Unix(PathBuf),
-    /// Always mutual TLS.
+    /// Mutual TLS; with `[identity.people]` and a certificate, people with tokens as well.
     Tcp(SocketAddr),
 }
 

@@ -3,17 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_law::caller::CallerId;
+use leasehold_law::catalog::Agent;
 
+use super::names::Names;
+use super::people::Person;
 use super::roles::Role;
-use super::table::{Entry, Table};
+use super::table::{Entry, Table, Value};
 
 /// The roles of each operator, with those that an admin holds by being one.
 pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;
 
-pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> Operators {
+/// What the keys of `[operators]` are read by.
+pub(super) struct World<'a> {
+    pub(super) people: &'a Names<Person>,
+    pub(super) agents: &'a Names<Agent>,
+    pub(super) trust_domain: Option<&'a str>,
+}
+
+pub(super) fn read(root: &Table<'_>, world: &World<'_>) -> Operators {
     let Some(table) = root.need("operators").and_then(|value| value.table()) else { return Operators::new() };
     let operators: Operators =
-        table.entries().iter().filter_map(|entry| operator(&table, entry, trust_domain)).collect();
+        table.entries().iter().filter_map(|entry| operator(&table, entry, world)).collect();
     if !operators.values().any(|roles| roles.contains(&Role::Admin)) {
         table.context().report.warning(table.place(), "nobody is an admin: no freeze can be lifted");
     }
@@ -23,17 +33,47 @@ pub(super) fn read(root: &Table<'_>, trust_domain: Option<&str>) -> Operators {
 fn operator(
     table: &Table<'_>,
     Entry { name, place, value }: &Entry<'_>,
-    trust_domain: Option<&str>,
+    world: &World<'_>,
 ) -> Option<(CallerId, BTreeSet<Role>)> {
-    let words = Role::ALL.map(|role| (role.name(), role));
-    let roles: Vec<_> = value.items().iter().filter_map(|item| item.word(&words)).collect();
+    let roles = roles(value);
     let report = table.context().report;
-    let id = name.parse().map_err(|error| report.problem(place, format!("{error}"))).ok()?;
-    if id == CallerId::Drill {
-        report.problem(place, format!("`{id}` is the broker's own, and nobody else is it"));
+    let id = match name.strip_prefix("person:") {
+        Some(person) => {
+            world.people.check(person, place, report);
+            let id = world.people.values.get(person)?.caller();
+            id.map_err(|error| report.problem(place, error.to_string())).ok()?
+        }
+        None => name.parse().map_err(|error| report.problem(place, format!("{error}"))).ok()?,
+    };
+    unfit(name, &id).into_iter().for_each(|what| report.problem(place, what));
+    foreign(&id, world.trust_domain).into_iter().for_each(|what| report.problem(place, what));
+    if world.agents.place(name).is_some() {
+        report.problem(
+            place,
+            format!("`{name}` is an agent: one identity is never agent and operator at once"),
+        );
     }
-    foreign(&id, trust_domain).into_iter().for_each(|what| report.problem(place, what));
-    Some((id, roles.into_iter().flat_map(Role::held).collect()))
+    Some((id, roles))
+}
+
+/// The roles that a list names, with those that they bring.
+pub(super) fn roles(value: &Value<'_>) -> BTreeSet<Role> {
+    let words = Role::ALL.map(|role| (role.name(), role));
+    value.items().iter().filter_map(|item| item.word(&words)).flat_map(Role::held).collect()
+}
+
+/// Why somebody is no operator. Automation is none: one identity is never agent and operator and automation at once.
+fn unfit(name: &str, id: &CallerId) -> Option<String> {
+    match id {
+        CallerId::Agent(_) | CallerId::LocalUser(_) => None,
+        CallerId::Person(_) if name.starts_with("person:") => None,
+        CallerId::Person(_) => Some(format!("write `person:NAME` instead of `{name}`, and NAME in [people]")),
+        CallerId::Drill => Some(format!("`{id}` is the broker's own, and nobody else is it")),
+        CallerId::CiJob(_) | CallerId::KubeAccount(_) | CallerId::PersonalAgent(_) => Some(format!(
+            "`{name}` is automation: it asks for leases, and holds no role over the broker; name its person, or an SVID \
+             of its own"
+        )),
+    }
 }
 
 /// What is wrong with an id of another trust domain: its handshake would be refused.

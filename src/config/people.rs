@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use leasehold_law::caller::{CallerId, CallerIdError, Vouched};
+
 use super::names::Names;
 use super::problem::Report;
 use super::table::{Table, Value};
@@ -13,6 +15,24 @@ pub struct Person {
     pub issuer: String,
     /// Their name there.
     pub subject: String,
+}
+
+impl Person {
+    /// Who they are when they sign in.
+    ///
+    /// # Errors
+    /// Where the subject is not visible ASCII, as OpenID Connect has it.
+    pub fn caller(&self) -> Result<CallerId, CallerIdError> {
+        Vouched::new(&self.issuer, &self.subject).map(CallerId::Person)
+    }
+
+    /// Who an agent of theirs is, on their own machine.
+    ///
+    /// # Errors
+    /// As [`Person::caller`].
+    pub fn agent(&self, name: &str) -> Result<CallerId, CallerIdError> {
+        Vouched::new(&self.issuer, &format!("{}/{name}", self.subject)).map(CallerId::PersonalAgent)
+    }
 }
 
 pub(super) fn read_people(parts: &[Table<'_>], report: &Report) -> Names<Person> {

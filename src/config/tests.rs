@@ -117,6 +117,57 @@ fn the_example_of_the_design_loads() {
 }
 
 #[test]
+fn people_sign_in_and_have_agents_of_their_own() {
+    let people = "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\nca_file = \"idp.pem\"\n\
+        operators = { claim = \"groups\", roles = { oncall = [\"viewer\", \"revoker\"] } }\n\
+        [personal_agents.coding]\npeople = [\"ben\", \"group:data-platform\"]\ngroups = [\"soc\"]\nautonomy = \"act\"\n[store]";
+    let text = EXAMPLE
+        .replace("[store]", people)
+        .replace("[operators]", "bearer = \"0.0.0.0:8445\"\ncertificate = \"web.pem\"\nkey = \"web.key\"\n[operators]\n\"person:ana\" = [\"viewer\"]");
+    let folder = Folder::with(&text);
+    let Loaded { config, warnings } =
+        folder.load(Trust::Production).unwrap_or_else(|found| panic!("{found:?}"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let [issuer] = &config.identity.people[..] else { panic!("one issuer") };
+    assert_eq!((issuer.issuer.as_str(), issuer.client_id.as_str()), ("https://idp.example", "leasehold"));
+    assert_eq!(
+        (issuer.ca_file.clone(), issuer.max_life),
+        (Some(folder.path("idp.pem")), Span::from_mins(60))
+    );
+    assert_eq!(issuer.claim.as_deref(), Some("groups"));
+    assert_eq!(issuer.roles["oncall"], BTreeSet::from([Role::Viewer, Role::Revoker]));
+    let ana = "oidc:https://idp.example|00u1ana".parse().unwrap();
+    assert_eq!(config.operators[&ana], BTreeSet::from([Role::Viewer]));
+    for (person, subject) in [("ana", "00u1ana"), ("ben", "00u2ben")] {
+        let id: CallerId = format!("personal:https://idp.example|{subject}/coding").parse().unwrap();
+        assert_eq!(config.catalog.agents[&id].owner.to_string(), format!("person:{person}"));
+    }
+}
+
+#[test]
+fn people_may_sign_in_at_several_issuers() {
+    let people = "[identity.people.staff]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n\
+        [identity.people.guests]\nissuer = \"https://guests.example/\"\nclient_id = \"x\"\nmax_life = \"10m\"\n[store]";
+    let text =
+        EXAMPLE.replace("[store]", people).replace("[operators]", "bearer = \"0.0.0.0:8445\"\n[operators]");
+    let config = Folder::with(&text).load(Trust::Production).unwrap().config;
+    let issuers: Vec<_> = config.identity.people.iter().map(|issuer| issuer.issuer.as_str()).collect();
+    assert_eq!(issuers, ["https://guests.example/", "https://idp.example"]);
+    let no_door = Folder::with(&EXAMPLE.replace("[store]", people)).problems(Trust::Production);
+    assert!(no_door.iter().any(|problem| problem.contains("no door takes them")), "{no_door:?}");
+    let jobs = text.replace("client_id = \"x\"", "client_id = \"leasehold\"");
+    let jobs = jobs.replace("[identity.spiffe]", "[identity.spiffe]\njwt = {}");
+    let problems = Folder::with(&jobs).problems(Trust::Production);
+    assert!(
+        problems.iter().any(|problem| problem.contains("people need another `client_id`")),
+        "{problems:?}"
+    );
+    let twice = text.replace("guests.example/", "idp.example");
+    let problems = Folder::with(&twice).problems(Trust::Production);
+    assert!(problems.iter().any(|problem| problem.contains("is named twice")), "{problems:?}");
+}
+
+#[test]
 fn an_intent_a_grant_and_a_target_keep_what_was_written() {
     let folder = Folder::with(EXAMPLE);
     let config = folder.load(Trust::Production).unwrap().config;
@@ -358,6 +409,25 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[agents.\"spiffe://prod.example/agent/triage\"]",
         "[agents.\"leasehold/drill\"]",
         "is the broker's own agent",
+    ),
+    ("\"uid:0\"", "\"person:eve\"", "no person `eve` is defined"),
+    ("\"uid:0\"", "\"ci:github|1/2/prod\"", "`ci:github|1/2/prod` is automation: it asks for leases"),
+    ("\"uid:0\"", "\"personal:https://idp.example|00u1/coding\"", "is automation: it asks for leases"),
+    ("\"uid:0\"", "\"oidc:https://idp.example|00u1ana\"", "write `person:NAME` instead of"),
+    (
+        "\"uid:0\"",
+        "\"spiffe://prod.example/agent/triage\"",
+        "`spiffe://prod.example/agent/triage` is an agent: one identity is never agent and operator at once",
+    ),
+    (
+        "[store]",
+        "[personal_agents.coding]\npeople = [\"ana\"]\nautonomy = \"act\"\n[store]",
+        "agents of [personal_agents] come with their person's token: write [identity.people] and `listen.bearer`",
+    ),
+    (
+        "[store]",
+        "[identity.people]\nissuer = \"http://idp.example\"\nclient_id = \"leasehold\"\n[store]",
+        "`http://idp.example` is not an issuer",
     ),
     ("\"uid:0\"", "\"leasehold/drill\"", "`leasehold/drill` is the broker's own, and nobody else is it"),
     ("owner   = \"group:data-platform\"", "owner   = \"leasehold\"", "answers for its own drills alone"),

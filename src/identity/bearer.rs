@@ -5,7 +5,7 @@
 
 mod seen;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::request::Parts;
 use http::{HeaderMap, header};
-use leasehold_jose::{Demand, Peek, Thumbprint, TokenError, proof, token};
-use leasehold_law::caller::{CallerId, ProvenBy};
+use leasehold_jose::{Demand, Peek, Proof, TokenError, proof, token};
+use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
+use leasehold_law::scope::is_name;
 use leasehold_law::time::{Span, Timestamp};
 use ring::digest;
 use tokio::sync::Semaphore;
@@ -32,17 +33,21 @@ const VERIFIED: usize = 16 * 1024;
 /// For how long: a key or a trust domain that its issuer withdrew counts for no longer.
 const VERIFIED_FOR: Span = Span::from_secs(60);
 
+/// An agent on a person's machine acts in a session no longer than that.
+const PERSONAL: Span = Span::from_mins(8 * 60);
+
 /// Remembers the first key that each token came with, for all brokers of a store.
 #[async_trait]
 pub trait Bindings: Send + Sync {
-    /// The key that a token, named by its digest, first came with: this one, if it is new.
+    /// The key that a token, named by its digest, first came with: this one, if it is new. For a token that first came
+    /// with an agent of its person's, the agent's name stands behind the key: it is no one else's from then on.
     ///
     /// # Errors
     /// Words for the log, where that could not be made sure of.
     async fn first_key(
         &self,
         token: &str,
-        key: &Thumbprint,
+        key: &str,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<String, String>;
@@ -70,6 +75,17 @@ pub struct Vouch {
     pub issued_at: Option<Timestamp>,
     /// The end of the token.
     pub expires_at: Timestamp,
+    /// What the issuer of a person's token says beside who it is.
+    pub session: Option<PersonSession>,
+}
+
+/// What an issuer says of a person's session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PersonSession {
+    /// When the person signed in (`auth_time`), where it says so.
+    pub signed_in_at: Option<Timestamp>,
+    /// Of the groups that config names, those that the person is in.
+    pub groups: BTreeSet<String>,
 }
 
 /// Why a token is not accepted: what, and what to do about it. Neither holds anything of the token that is secret.
@@ -157,7 +173,7 @@ impl fmt::Debug for Bearers {
 #[derive(Clone)]
 struct Verified {
     vouch: Vouch,
-    key: Thumbprint,
+    key: String,
     until: Timestamp,
 }
 
@@ -212,11 +228,16 @@ impl Bearers {
         peer: SocketAddr,
     ) -> Result<(Caller, Arc<Share>), BearerRefused> {
         let now = (self.settings.now)();
-        let vouch = self.judge(request, now).await.inspect_err(|why| self.count(why, peer, now))?;
-        let is_known = (self.settings.known)(&vouch.id);
+        let vouch = self.judge(request, door, now).await.inspect_err(|why| self.count(why, peer, now))?;
+        let in_a_group = vouch.session.as_ref().is_some_and(|session| !session.groups.is_empty());
+        let is_known = in_a_group || (self.settings.known)(&vouch.id);
         let share = self.shares.of(&vouch.id, if is_known { self.settings.each } else { Each::OF_A_VISITOR });
         let (proof, not_after) = (vouch.proven_by, Some(vouch.expires_at));
-        Ok((Caller { id: vouch.id, proof, not_after, door, login_uid: None, peer: Some(peer) }, share))
+        let groups = vouch.session.map(|session| session.groups).unwrap_or_default();
+        Ok((
+            Caller { id: vouch.id, proof, not_after, door, login_uid: None, peer: Some(peer), groups },
+            share,
+        ))
     }
 
     fn count(&self, why: &BearerRefused, peer: SocketAddr, now: Timestamp) {
@@ -228,13 +249,18 @@ impl Bearers {
         self.settings.refusals.note(&refusal::Refused::new(why.reason(), detail), peer, now);
     }
 
-    async fn judge(&self, request: &Parts, now: Timestamp) -> Result<Vouch, BearerRefused> {
+    async fn judge(&self, request: &Parts, door: Door, now: Timestamp) -> Result<Vouch, BearerRefused> {
         let token = token_of(&request.headers)?;
         let proof = one(&request.headers, "dpop").ok_or(BearerRefused::Missing(NO_PROOF))?;
         let url = url_of(request).ok_or(BearerRefused::Missing("the request has no authority"))?;
         let demand = Demand { method: request.method.as_str(), url: &url, token, now };
         let proof = proof::check(proof, &demand).map_err(refused_proof)?;
-        let vouch = self.vouch(token, &proof.thumbprint, now).await?;
+        let vouch = self.vouch(token, &bound_to(&proof), now).await?;
+        let vouch = acting(vouch, proof.agent.as_deref(), now)?;
+        // Workloads come to this door by mutual TLS alone (RULES R-19).
+        if door == Door::Admin && !matches!(vouch.id, CallerId::Person(_)) {
+            return Err(not_a_person().into());
+        }
         if !self.seen().is_first(&proof, now) {
             return Err(refused_proof("the proof is refused: it came before").into());
         }
@@ -242,11 +268,11 @@ impl Bearers {
     }
 
     /// Whose a token is, if it is this key's.
-    async fn vouch(&self, token: &str, key: &Thumbprint, now: Timestamp) -> Result<Vouch, BearerRefused> {
+    async fn vouch(&self, token: &str, key: &str, now: Timestamp) -> Result<Vouch, BearerRefused> {
         let digest = digest_of(token);
         let verified = self.verified().get(&digest).filter(|known| known.until > now).cloned();
         if let Some(known) = verified {
-            return if known.key == *key { Ok(known.vouch) } else { Err(another_s().into()) };
+            return if known.key == key { Ok(known.vouch) } else { Err(another_s().into()) };
         }
         // Only here may somebody else be waited for: those who are known never meet this bound.
         let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
@@ -256,11 +282,11 @@ impl Bearers {
             tracing::error!(error, "the key of a token could not be made sure of");
             TokenRefused::later("the broker cannot make sure whose the token is", "call again in a while")
         })?;
-        if first != key.as_str() {
+        if first != key {
             return Err(another_s().into());
         }
         let until = vouch.expires_at.min(now + VERIFIED_FOR);
-        self.learn(digest, Verified { vouch: vouch.clone(), key: key.clone(), until }, now);
+        self.learn(digest, Verified { vouch: vouch.clone(), key: key.to_owned(), until }, now);
         Ok(vouch)
     }
 
@@ -320,6 +346,42 @@ fn url_of(request: &Parts) -> Option<String> {
     let authority = request.uri.authority().map(|authority| authority.as_str());
     let authority = authority.or_else(|| one(&request.headers, header::HOST.as_str()))?;
     Some(format!("https://{authority}{}", request.uri.path()))
+}
+
+/// What a token is bound to: the key, and the agent that it acts as. A person's token is never an agent's, nor the other
+/// way round: one identity is not both.
+fn bound_to(proof: &Proof) -> String {
+    match &proof.agent {
+        None => proof.thumbprint.to_string(),
+        Some(agent) => format!("{}/{agent}", proof.thumbprint),
+    }
+}
+
+/// Whom a token makes its bearer where an agent acts in its person's session (REQUIREMENTS, docs/identity.md "An agent on
+/// your own machine"): never the person.
+fn acting(vouch: Vouch, agent: Option<&str>, now: Timestamp) -> Result<Vouch, TokenRefused> {
+    let Some(agent) = agent else { return Ok(vouch) };
+    let CallerId::Person(person) = &vouch.id else {
+        let what = "the proof names an agent of a person's, and the token is no person's";
+        return Err(TokenRefused::new(what, "leave the agent out: a workload is who its token says"));
+    };
+    let began = vouch.session.as_ref().and_then(|session| session.signed_in_at);
+    if began.is_some_and(|began| now.since(began) >= PERSONAL) {
+        let what = format!("the session began more than {PERSONAL} ago: too long for an agent to act in it");
+        return Err(TokenRefused::new(what, "sign in anew: leasehold login"));
+    }
+    let unfit = || TokenRefused::new("the proof names no agent that could be", "leasehold exec --agent NAME");
+    if !is_name(agent) {
+        return Err(unfit());
+    }
+    let name = format!("{}/{agent}", person.name());
+    let id = Vouched::new(person.issuer(), &name).map_err(|_| unfit())?;
+    Ok(Vouch { id: CallerId::PersonalAgent(id), proven_by: ProvenBy::PersonSession, session: None, ..vouch })
+}
+
+fn not_a_person() -> TokenRefused {
+    let next = "agents use listen.bearer; operators with an SVID connect with it";
+    TokenRefused::new("only a person's own token is taken at the admin door", next)
 }
 
 /// The name of a token where it is remembered.

@@ -88,7 +88,7 @@ impl TokenKind for CiTokens {
         let claims = source.issuer.verify(token, peek, demand, now).await?;
         let id = source.whose(&claims)?.clone();
         let (issued_at, expires_at) = (claims.issued_at(), claims.expires_at());
-        Ok(Vouch { id, proven_by: ProvenBy::CiToken, issued_at, expires_at })
+        Ok(Vouch { id, proven_by: ProvenBy::CiToken, issued_at, expires_at, session: None })
     }
 }
 

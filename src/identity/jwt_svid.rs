@@ -95,6 +95,7 @@ impl TokenKind for JwtSvids {
             proven_by: ProvenBy::JwtSvid,
             issued_at: claims.issued_at(),
             expires_at: claims.expires_at(),
+            session: None,
         })
     }
 }

@@ -94,7 +94,7 @@ impl TokenKind for KubeTokens {
         let claims = source.issuer.verify(token, peek, demand, now).await?;
         let id = source.whose(&Bearer::read(&claims)?)?.clone();
         let (issued_at, expires_at) = (claims.issued_at(), claims.expires_at());
-        Ok(Vouch { id, proven_by: ProvenBy::KubeToken, issued_at, expires_at })
+        Ok(Vouch { id, proven_by: ProvenBy::KubeToken, issued_at, expires_at, session: None })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Accept loops: strangers in, proven callers out, everything that a stranger controls bounded.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
@@ -31,6 +32,7 @@ use super::{
     spiffe::{OpenTls, Proven, ServerTls},
     unix::{self, Access},
     vouched::Vouched,
+    web::{self, WebTls},
 };
 
 /// Connections that wait for the server to pick them up.
@@ -166,6 +168,8 @@ pub struct Entrance {
     slots: Arc<Semaphore>,
     /// Apart, so that those who may do nothing never take the place of those who may.
     visitor_slots: Arc<Semaphore>,
+    /// Apart, so that those who prove nobody by connecting never take the place of those who do.
+    open_slots: Arc<Semaphore>,
     /// Apart, so that nobody on the network locks out those on the host.
     local_slots: Arc<Semaphore>,
     out: mpsc::Sender<io::Result<Connection>>,
@@ -216,6 +220,7 @@ impl Entrance {
             shares: Arc::default(),
             slots: bound(limits.connections),
             visitor_slots: bound(limits.visitors),
+            open_slots: bound(limits.connections),
             local_slots: bound(limits.connections),
             out,
         };
@@ -250,6 +255,21 @@ impl Entrance {
                     }
                     None => entrance.refuse(&too_many_handshakes(), peer),
                 }
+            }
+        });
+    }
+
+    /// Accepts both on `listener` until the [`Incoming`] is dropped: mutual TLS, and, from clients that ask for the server
+    /// by a name in its certificate for the web, TLS without a client's certificate. Needs a tokio runtime.
+    pub fn accept_either(&self, listener: TcpListener, tls: ServerTls, web: WebTls) {
+        self.accept(listener, move |entrance, stream, peer| {
+            let (tls, web) = (tls.clone(), web.clone());
+            async move {
+                let hello = web::hello(stream).await?;
+                if web.is_asked_for(&hello) {
+                    return web.greet(hello).await.and_then(|stream| entrance.admit_open(stream, peer));
+                }
+                tls.prove_from(hello).await.and_then(|proven| entrance.admit_svid(proven, peer))
             }
         });
     }
@@ -322,6 +342,7 @@ impl Entrance {
             door: self.door,
             login_uid: None,
             peer: Some(peer),
+            groups: BTreeSet::new(),
         };
         let (io, vouched) = (Io::Tls(proven.stream), Some(proven.vouched));
         if (self.gate.known)(&caller.id) {
@@ -336,7 +357,7 @@ impl Entrance {
     /// Whose a token is shows with each request; the connection itself is nobody's, and as bounded as those of all
     /// others together. Behind a hop that ends TLS all come from one address.
     fn admit_open(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr) -> Result<Connection, Refused> {
-        let place = self.slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
+        let place = self.open_slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
         let lasts = Lasts::of(self.limits.connection_life, self.limits.stay);
         let info = ConnectInfo(Connected::Open(Open { door: self.door, peer }));
         Ok(Connection::new(Io::Tls(stream), info, lasts, Slots { _door: place, _own: None }))
@@ -351,6 +372,7 @@ impl Entrance {
             door: self.door,
             login_uid: user.login_uid,
             peer: None,
+            groups: BTreeSet::new(),
         };
         let room = Room { each: self.limits.each, slots: &self.local_slots };
         self.connection(Io::Unix(stream), (caller, None), Duration::MAX, &room)

@@ -23,7 +23,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, TlsAcceptor, server::TlsStream};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use super::{
@@ -434,7 +434,22 @@ impl ServerTls {
         tcp.set_nodelay(true).map_err(unusable)?;
         self.settled().await;
         let bundles = Bundles::now(&self.source);
-        let stream = self.acceptor.accept(tcp).await.map_err(|error| Refused::from_handshake(&error))?;
+        self.proven(self.acceptor.accept(tcp).await, bundles)
+    }
+
+    /// As [`ServerTls::prove`], from a handshake whose first message was read.
+    pub(super) async fn prove_from(&self, hello: StartHandshake<TcpStream>) -> Result<Proven, Refused> {
+        self.settled().await;
+        let bundles = Bundles::now(&self.source);
+        self.proven(hello.into_stream(self.acceptor.config().clone()).await, bundles)
+    }
+
+    fn proven(
+        &self,
+        accepted: io::Result<TlsStream<TcpStream>>,
+        bundles: Bundles,
+    ) -> Result<Proven, Refused> {
+        let stream = accepted.map_err(|error| Refused::from_handshake(&error))?;
         let (_, session) = stream.get_ref();
         // The SPIFFE library builds its config for 1.2 as well and lets nobody narrow it.
         if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {

@@ -1,5 +1,6 @@
 //! Server-authenticated TLS 1.3, for callers that come with a token.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,16 +9,28 @@ use arc_swap::ArcSwap;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
+use x509_parser::extensions::GeneralName;
+
+use super::refusal::{RefusalReason, Refused};
 
 /// A certificate chain and its key, as PEM files; read again when told to, so that a renewed one needs no restart.
 pub struct WebCertificate {
     chain: PathBuf,
     key: PathBuf,
-    current: ArcSwap<CertifiedKey>,
+    current: ArcSwap<Current>,
+}
+
+/// What was read last.
+struct Current {
+    key: Arc<CertifiedKey>,
+    /// The hosts that the certificate is for, in lower case; patterns are none.
+    hosts: BTreeSet<String>,
 }
 
 /// Why a certificate cannot be used.
@@ -57,11 +70,58 @@ impl WebCertificate {
 
 impl ResolvesServerCert for WebCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(self.current.load().key.clone())
     }
 }
 
-fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, WebCertificateError> {
+/// TLS 1.3 without a client's certificate, for clients that ask for the server by a name of its certificate.
+#[derive(Clone)]
+pub struct WebTls {
+    certificate: Arc<WebCertificate>,
+    acceptor: TlsAcceptor,
+}
+
+impl fmt::Debug for WebTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebTls").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+impl WebTls {
+    /// With this certificate.
+    ///
+    /// # Errors
+    /// Where the provider of cryptography does not have TLS 1.3.
+    pub fn new(certificate: Arc<WebCertificate>) -> Result<Self, rustls::Error> {
+        Ok(Self { acceptor: acceptor(certificate.clone())?, certificate })
+    }
+
+    /// Whether a client wants a server of that name. One that holds an SVID asks for no name of ours: it knows the server by
+    /// its SPIFFE ID.
+    pub(super) fn is_asked_for(&self, hello: &StartHandshake<TcpStream>) -> bool {
+        let hello = hello.client_hello();
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        name.is_some_and(|name| self.certificate.current.load().hosts.contains(&name))
+    }
+
+    /// Ends the handshake. The caller sets the deadline.
+    pub(super) async fn greet(
+        &self,
+        hello: StartHandshake<TcpStream>,
+    ) -> Result<Box<TlsStream<TcpStream>>, Refused> {
+        let stream = hello.into_stream(self.acceptor.config().clone()).await;
+        stream.map(Box::new).map_err(|error| Refused::from_handshake(&error))
+    }
+}
+
+/// Reads the first message of a handshake, which says whom the client wants. The caller sets the deadline.
+pub(super) async fn hello(tcp: TcpStream) -> Result<StartHandshake<TcpStream>, Refused> {
+    tcp.set_nodelay(true).map_err(|error| Refused::new(RefusalReason::Other, error.to_string()))?;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await;
+    hello.map_err(|error| Refused::from_handshake(&error))
+}
+
+fn read(chain: &Path, key: &Path) -> Result<Current, WebCertificateError> {
     let wrong = |reason: String| WebCertificateError { chain: chain.to_owned(), key: key.to_owned(), reason };
     let certificates = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);
     let certificates: Vec<_> = certificates.map_err(|error| wrong(error.to_string()))?;
@@ -69,7 +129,19 @@ fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, WebCertificateError> {
     let signer = any_supported_type(&secret).map_err(|error| wrong(error.to_string()))?;
     let certified = CertifiedKey::new(certificates, signer);
     certified.keys_match().map_err(|error| wrong(error.to_string()))?;
-    Ok(certified)
+    let hosts = certified.cert.first().map(hosts).unwrap_or_default();
+    Ok(Current { key: Arc::new(certified), hosts })
+}
+
+/// The names of hosts in a certificate.
+fn hosts(leaf: &CertificateDer<'_>) -> BTreeSet<String> {
+    let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else { return BTreeSet::new() };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else { return BTreeSet::new() };
+    let host = |name: &GeneralName<'_>| {
+        let GeneralName::DNSName(host) = name else { return None };
+        Some(host.to_ascii_lowercase())
+    };
+    names.value.general_names.iter().filter_map(host).collect()
 }
 
 /// TLS 1.3 without a client certificate.

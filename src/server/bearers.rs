@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_jose::Thumbprint;
 use leasehold_law::time::Timestamp;
 
 use super::{IDENTITY_WAIT, StartError, known_agents, now_of};
+use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::config::{Config, Trust};
 use crate::identity::bearer::{BearerSettings, Bearers, Bindings, TokenKind};
@@ -15,9 +15,10 @@ use crate::identity::ci::CiTokens;
 use crate::identity::issuer::IssuerError;
 use crate::identity::jwt_svid::{JwtSvidSettings, JwtSvids};
 use crate::identity::kube::KubeTokens;
+use crate::identity::people::{PeopleSettings, PeopleTokens};
 use crate::identity::spiffe::{OpenTls, SpiffeIdentity};
-use crate::identity::web::WebCertificate;
-use crate::identity::{Now, Refusals};
+use crate::identity::web::{WebCertificate, WebTls};
+use crate::identity::{Known, Now, Refusals};
 use crate::store::{Change, Outcome, RESTORED, TokenUse};
 
 /// How often a certificate is read again from its files.
@@ -30,7 +31,7 @@ pub(super) async fn bearers(
     broker: &Broker,
     refusals: &Arc<Refusals>,
 ) -> Result<Option<Arc<Bearers>>, StartError> {
-    if config.listen.bearer.is_none() {
+    if config.listen.bearer.is_none() && config.identity.people.is_empty() {
         return Ok(None);
     }
     let restored = broker.ledger().store().number(RESTORED).await?.map(Timestamp);
@@ -39,10 +40,16 @@ pub(super) async fn bearers(
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
-        known: known_agents(broker),
+        known: welcome(broker, config),
         now: now_of(broker),
         refusals: refusals.clone(),
     }))))
+}
+
+/// Registered agents, and operators by name: the others' bearers get far less of a door.
+fn welcome(broker: &Broker, config: &Config) -> Known {
+    let (agents, operators) = (known_agents(broker), operators(config));
+    Arc::new(move |id| agents(id) || operators.names(id))
 }
 
 async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
@@ -61,19 +68,57 @@ async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn T
     }
     let unusable = |error: IssuerError| StartError::Host(error.to_string());
     let identity = &config.identity;
+    for issuer in &identity.people {
+        let settings = PeopleSettings {
+            issuer: issuer.issuer.clone(),
+            client_id: issuer.client_id.clone(),
+            ca_file: issuer.ca_file.clone(),
+            max_life: issuer.max_life,
+            groups: issuer.claim.clone().map(|claim| (claim, issuer.roles.keys().cloned().collect())),
+        };
+        // Before jobs: some issuer may vouch for both, and only people have an audience beside it.
+        kinds.push(Arc::new(PeopleTokens::new(settings, now.clone()).map_err(unusable)?));
+    }
     kinds.push(Arc::new(CiTokens::new(&identity.ci, &config.ci_jobs, now).map_err(unusable)?));
     let accounts = &config.kube_accounts;
     kinds.push(Arc::new(KubeTokens::new(&identity.kubernetes, accounts, now).map_err(unusable)?));
     Ok(kinds)
 }
 
-/// What a door for tokens shows of itself: the certificate that the config names, or the broker's own SVID.
-pub(super) fn tls(config: &Config, identity: &SpiffeIdentity) -> Result<OpenTls, StartError> {
-    let Some(files) = &config.listen.certificate else { return Ok(identity.open_tls()?) };
+/// Who operators are: those that the config names, and the groups of people that their issuers name.
+pub(super) fn operators(config: &Config) -> Operators {
+    let groups = config.identity.people.iter().flat_map(|issuer| {
+        let name = issuer.issuer.as_str().to_owned();
+        issuer.roles.iter().map(move |(group, roles)| ((name.clone(), group.clone()), roles.clone()))
+    });
+    Operators::new(config.operators.clone(), groups.collect())
+}
+
+/// The certificate that the config names, if any.
+pub(super) fn certificate(config: &Config) -> Result<Option<Arc<WebCertificate>>, StartError> {
+    let Some(files) = &config.listen.certificate else { return Ok(None) };
     let certificate = WebCertificate::load(&files.certificate, &files.key);
     let certificate = Arc::new(certificate.map_err(|error| StartError::Host(error.to_string()))?);
     tokio::spawn(keep_fresh(Arc::downgrade(&certificate)));
-    Ok(OpenTls::new(certificate)?)
+    Ok(Some(certificate))
+}
+
+/// What a door for tokens shows of itself: that certificate, or the broker's own SVID.
+pub(super) fn tls(
+    certificate: Option<&Arc<WebCertificate>>,
+    identity: &SpiffeIdentity,
+) -> Result<OpenTls, StartError> {
+    Ok(certificate.map_or_else(|| identity.open_tls(), |certificate| OpenTls::new(certificate.clone()))?)
+}
+
+/// What operators' door over TCP shows to people, where there are any and a certificate to show them.
+pub(super) fn people_s(
+    config: &Config,
+    certificate: Option<&Arc<WebCertificate>>,
+) -> Result<Option<WebTls>, StartError> {
+    let certificate = certificate.filter(|_| !config.identity.people.is_empty());
+    let tls = certificate.map(|certificate| WebTls::new(certificate.clone())).transpose();
+    tls.map_err(|error| StartError::Host(error.to_string()))
 }
 
 /// A renewed certificate needs no restart.
@@ -94,14 +139,14 @@ impl Bindings for StoreBindings {
     async fn first_key(
         &self,
         token: &str,
-        key: &Thumbprint,
+        key: &str,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<String, String> {
         if let Some(first) = self.known(token).await? {
             return Ok(first);
         }
-        let (token, key) = (token.to_owned(), key.to_string());
+        let (token, key) = (token.to_owned(), key.to_owned());
         let used = TokenUse { token: token.clone(), key, until, now };
         match self.0.ledger().store().commit(vec![Change::Token(used)], Vec::new()).await {
             // Whoever was first is read back: another broker may have been.

@@ -2,7 +2,7 @@
 //! is a program in tests/interop, built here with stubs from proto/, and watched from outside.
 
 mod program;
-mod tools;
+pub(crate) mod tools;
 
 use std::time::Duration;
 

@@ -35,6 +35,7 @@ mod mishaps;
 mod orphans;
 mod outages;
 mod papers;
+mod people;
 mod postgres;
 mod process;
 mod proxy;

@@ -12,7 +12,7 @@ pub(crate) fn write_certificate(dir: &Path) {
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = root.self_signed(&root_key).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let leaf = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     let leaf = leaf.signed_by(&key, &Issuer::new(root, root_key)).unwrap();
     std::fs::write(dir.join("web-ca.pem"), certificate.pem()).unwrap();
     std::fs::write(dir.join("web.pem"), leaf.pem()).unwrap();

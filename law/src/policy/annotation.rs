@@ -47,9 +47,11 @@ pub(super) fn problems(policy: &Policy, catalog: &Catalog) -> Vec<Misuse> {
 pub(super) fn terms(policy: &Policy) -> Terms {
     let timeout = policy.annotation("timeout").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_TIMEOUT);
     Terms {
-        need: policy
-            .annotation("approvers")
-            .map(|approvers| ApprovalNeed { approvers: approvers.to_owned(), timeout }),
+        need: policy.annotation("approvers").map(|approvers| ApprovalNeed {
+            approvers: approvers.to_owned(),
+            excluded: None,
+            timeout,
+        }),
         is_unattended: policy.annotation("unattended").is_some(),
     }
 }

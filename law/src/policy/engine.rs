@@ -14,10 +14,11 @@ use super::conjunct::Conjunct;
 use super::facts;
 use super::fault::CedarError;
 use super::load::{Loaded, fault, load};
-use super::rule::{Rule, names, takes_in};
+use super::rule::{Bar, Rule, names, takes_in};
 use super::source::{PolicyProblem, PolicySource};
 use super::{Answer, ApprovalNeed, Decision, DecisionRecord, Denial, Near, Permit, Question, Verdict};
-use crate::catalog::{Catalog, Floor, Intent, Target};
+use crate::caller::CallerId;
+use crate::catalog::{Agent, Catalog, Class, Floor, Intent, Target};
 
 /// A policy set that passed every check, with everything that it is decided from.
 ///
@@ -60,7 +61,7 @@ struct Case<'a> {
     intent: &'a Intent,
     slice: &'a Slice,
     entities: Cow<'a, Entities>,
-    floor: Floor,
+    bar: Bar,
 }
 
 impl Engine {
@@ -96,7 +97,7 @@ impl Engine {
         match self.case(question) {
             None => self.decision(question, Floor::Ask, no_permit(None)),
             Some(Err(_)) => self.decision(question, Floor::Ask, policy_error(Vec::new())),
-            Some(Ok(case)) => self.decision(question, case.floor, self.judge(&case)),
+            Some(Ok(case)) => self.decision(question, case.bar.floor, self.judge(&case)),
         }
     }
 
@@ -105,9 +106,21 @@ impl Engine {
         let intent = self.catalog.intents.get(&question.pair.intent)?;
         let target = self.catalog.targets.get(&question.pair.target)?;
         let slice = self.slices.get(&intent.name)?;
-        let floor = self.catalog.floors.of(intent.class, &target.labels);
+        let bar = self.bar(question.agent, intent, target);
         let entities = self.entities_for(question, target);
-        Some(entities.map(|entities| Case { question, intent, slice, entities, floor }))
+        Some(entities.map(|entities| Case { question, intent, slice, entities, bar }))
+    }
+
+    /// The floor; for an agent on a person's own machine, whose proof whatever else runs there as that person may have
+    /// too, people are always asked beyond reading in production, and its own person is not among them.
+    fn bar(&self, agent: &Agent, intent: &Intent, target: &Target) -> Bar {
+        let floors = &self.catalog.floors;
+        let is_personal = matches!(agent.id, CallerId::PersonalAgent(_));
+        let excluded = is_personal.then(|| agent.owner.clone());
+        if is_personal && intent.class > Class::ReadOnly && floors.is_production(&target.labels) {
+            return Bar { floor: Floor::Ask, always: true, excluded };
+        }
+        Bar { floor: floors.of(intent.class, &target.labels), always: false, excluded }
     }
 
     /// The prepared entities, unless the agent's registration changed since they were made.
@@ -140,7 +153,7 @@ impl Engine {
             Effect::Allow | Effect::Deny if !failed.is_empty() => {
                 policy_error(names(self.known(failed.into_iter())))
             }
-            Effect::Allow => weigh(&rules, case.floor),
+            Effect::Allow => weigh(&rules, &case.bar),
             Effect::Deny if !rules.is_empty() => forbidden(&rules, case.question),
             Effect::Deny => no_permit(self.nearest(case, request)),
         }
@@ -151,7 +164,7 @@ impl Engine {
         let matching = self.in_scope(case, &facts::bare_request(case.question)?);
         let (permits, forbids): (Vec<_>, Vec<_>) = matching.into_iter().partition(|rule| rule.is_permit());
         let forbids: Vec<_> = forbids.into_iter().filter(|rule| rule.is_unconditional()).collect();
-        Ok(if forbids.is_empty() { weigh(&permits, case.floor) } else { forbidden(&forbids, case.question) })
+        Ok(if forbids.is_empty() { weigh(&permits, &case.bar) } else { forbidden(&forbids, case.question) })
     }
 
     /// The permit whose scope matches and that fails by the fewest conditions.
@@ -240,13 +253,12 @@ fn verdict(question: &Question<'_>, outcome: Outcome) -> Verdict {
 }
 
 /// Permits that need nobody allow; otherwise the one that asks the fewest people says whom to ask.
-fn weigh(permits: &[&Rule], floor: Floor) -> Judgement {
-    let (asking, free): (Vec<_>, Vec<_>) =
-        permits.iter().copied().partition(|rule| rule.need(floor).is_some());
+fn weigh(permits: &[&Rule], bar: &Bar) -> Judgement {
+    let (asking, free): (Vec<_>, Vec<_>) = permits.iter().copied().partition(|rule| rule.need(bar).is_some());
     if !free.is_empty() {
         return Judgement { outcome: Outcome::Allow, policies: names(free) };
     }
-    let needs = asking.into_iter().filter_map(|rule| Some((rule, rule.need(floor)?)));
+    let needs = asking.into_iter().filter_map(|rule| Some((rule, rule.need(bar)?)));
     match needs.min_by_key(|(_, need)| people(need)) {
         Some((rule, need)) => Judgement { outcome: Outcome::Ask(need), policies: names([rule]) },
         None => no_permit(None),
@@ -301,7 +313,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::catalog::{Agent, Autonomy, Class, Owner};
+    use crate::catalog::{Autonomy, Owner};
     use crate::id::DecisionId;
     use crate::param::Params;
     use crate::scope::Pair;

@@ -10,7 +10,7 @@ use super::fault::CedarError;
 use super::names::class_action;
 use super::words::FURTHER;
 use super::{ApprovalNeed, Near, Question};
-use crate::catalog::{Floor, Intent};
+use crate::catalog::{Floor, Intent, Owner};
 
 /// A policy with all that its text alone says.
 #[derive(Debug)]
@@ -52,13 +52,14 @@ impl Rule {
         !self.policy.has_non_scope_constraint()
     }
 
-    /// Whom it asks at this floor; `None` where it permits by itself.
-    pub(super) fn need(&self, floor: Floor) -> Option<ApprovalNeed> {
-        match (&self.terms.need, floor) {
-            (Some(need), Floor::Permit | Floor::Ask) => Some(need.clone()),
-            (None, Floor::Ask) if !self.terms.is_unattended => Some(default_need()),
-            (None, Floor::Permit | Floor::Ask) => None,
-        }
+    /// Whom it asks at this bar; `None` where it permits by itself.
+    pub(super) fn need(&self, bar: &Bar) -> Option<ApprovalNeed> {
+        let need = match (&self.terms.need, bar.floor) {
+            (Some(need), Floor::Permit | Floor::Ask) => need.clone(),
+            (None, Floor::Ask) if bar.always || !self.terms.is_unattended => default_need(),
+            (None, Floor::Permit | Floor::Ask) => return None,
+        };
+        Some(ApprovalNeed { excluded: bar.excluded.clone(), ..need })
     }
 
     /// The rule with these of its conditions, as far as the agent may know them.
@@ -74,8 +75,19 @@ impl Rule {
     }
 }
 
+/// What a permit must reach.
+#[derive(Clone, Debug)]
+pub(super) struct Bar {
+    /// The floor of the class and the target.
+    pub(super) floor: Floor,
+    /// Whether people are asked whatever a permit says of itself.
+    pub(super) always: bool,
+    /// Whose vote does not count.
+    pub(super) excluded: Option<Owner>,
+}
+
 fn default_need() -> ApprovalNeed {
-    ApprovalNeed { approvers: DEFAULT_APPROVERS.to_owned(), timeout: DEFAULT_TIMEOUT }
+    ApprovalNeed { approvers: DEFAULT_APPROVERS.to_owned(), excluded: None, timeout: DEFAULT_TIMEOUT }
 }
 
 /// Whether a policy's action clause takes in an intent. One without an action clause takes in all.

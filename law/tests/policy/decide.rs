@@ -4,7 +4,7 @@ use leasehold_law::param::{ParamValue, Params};
 use leasehold_law::policy::{Answer, ApprovalNeed, Denial, Engine, Near, Verdict};
 use leasehold_law::time::Span;
 
-use crate::fixture::{Ask, catalog, load};
+use crate::fixture::{Ask, agent, catalog, load};
 
 const POLICIES: &str = r#"
 @id("soc-reads")
@@ -84,7 +84,8 @@ fn permits_allow_where_the_floor_lets_them() {
 fn production_and_irreversible_ask() {
     let check_need = |pair: &str, approvers: &str, minutes: u64| {
         let record = Ask::of(pair).put(&engine()).record;
-        let need = ApprovalNeed { approvers: approvers.into(), timeout: Span::from_mins(minutes) };
+        let need =
+            ApprovalNeed { approvers: approvers.into(), excluded: None, timeout: Span::from_mins(minutes) };
         assert_eq!((record.answer, record.floor, record.need), (Answer::Ask, Floor::Ask, Some(need)));
     };
     check_need("orders.fix@db-prod", "1 of target-owner", 5);
@@ -98,6 +99,28 @@ fn an_unattended_permit_goes_below_the_floor() {
     check(&renewal("orders.purge@db-dev"), Answer::Allow, &["purge-at-night"]);
     check(&Ask::of("orders.purge@db-dev"), Answer::Ask, &["purge-with-people"]);
     check(&renewal("orders.purge@db-prod"), Answer::Ask, &["purge-with-people"]);
+}
+
+/// Whatever else runs on that machine as that person may have its proof too: not even an unattended permit is enough.
+#[test]
+fn an_agent_in_a_person_s_session_asks_beyond_reading_in_production() {
+    let text = "@id(\"free\") @unattended(\"a test\") permit (principal, action, resource);";
+    let engine = load(&catalog(), text).unwrap();
+    let personal =
+        |pair| Ask { agent: agent("personal:https://idp.example|00u1/coding", &["soc"]), ..Ask::of(pair) };
+    let check = |ask: &Ask, expect: Answer| {
+        let record = ask.put(&engine).record;
+        assert_eq!(record.answer, expect, "{} {}", ask.agent.id, ask.pair);
+        let excluded = (expect == Answer::Ask).then(|| "person:ana".parse().unwrap());
+        assert_eq!(record.need.and_then(|need| need.excluded), excluded, "its own person is not asked");
+    };
+    for pair in ["orders.fix@db-prod", "orders.purge@db-prod"] {
+        check(&Ask::of(pair), Answer::Allow);
+        check(&personal(pair), Answer::Ask);
+    }
+    for pair in ["orders.read@db-prod", "orders.read@db-dev", "orders.fix@db-dev"] {
+        check(&personal(pair), Answer::Allow);
+    }
 }
 
 #[test]

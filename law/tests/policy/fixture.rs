@@ -21,7 +21,7 @@ fn owner(text: &str) -> Owner {
     text.parse().unwrap()
 }
 
-fn agent(id: &str, groups: &[&str]) -> Agent {
+pub(crate) fn agent(id: &str, groups: &[&str]) -> Agent {
     Agent {
         id: id.parse().unwrap(),
         owner: owner("person:ana"),

@@ -48,9 +48,26 @@ pub type Fetched<'a> = Pin<Box<dyn Future<Output = Result<Zeroizing<String>, Tok
 pub trait TokenSource: Send + Sync {
     /// A token that is good now. Asked for once, and again shortly before it ends.
     fn fetch(&self) -> Fetched<'_>;
+
+    /// The key that proves the calls. One of its own for each client, unless the tokens are those of a session that goes on
+    /// from process to process.
+    ///
+    /// # Errors
+    /// Where there is none.
+    fn key(&self) -> Result<ProofKey, TokenSourceError> {
+        ProofKey::generate().map_err(|error| TokenSourceError {
+            what: error.to_string(),
+            next: "the system gives no random bits: look at it".to_owned(),
+        })
+    }
+
+    /// The agent that acts with the tokens of a person, where one does: each proof says so.
+    fn agent(&self) -> Option<&str> {
+        None
+    }
 }
 
-/// Proves each call. Its key lives in memory, for as long as the client does.
+/// Proves each call, with one key for as long as the client lives.
 pub(crate) struct Bearer {
     source: Arc<dyn TokenSource>,
     key: ProofKey,
@@ -73,10 +90,7 @@ impl fmt::Debug for Bearer {
 impl Bearer {
     /// `origin` is what calls are made to: `https://host:port`.
     pub(crate) fn new(source: Arc<dyn TokenSource>, origin: &str) -> Result<Self, TokenSourceError> {
-        let key = ProofKey::generate().map_err(|error| TokenSourceError {
-            what: error.to_string(),
-            next: "the system gives no random bits: look at it".to_owned(),
-        })?;
+        let key = source.key()?;
         Ok(Self { source, key, origin: origin.trim_end_matches('/').to_owned(), held: Mutex::default() })
     }
 
@@ -86,7 +100,8 @@ impl Bearer {
         path: &str,
     ) -> Result<(Arc<Zeroizing<String>>, String), TokenSourceError> {
         let token = self.token().await?;
-        let proof = self.key.prove("POST", &format!("{}{path}", self.origin), &token, now());
+        let proof =
+            self.key.prove_as(self.source.agent(), "POST", &format!("{}{path}", self.origin), &token, now());
         let proof = proof.map_err(|error| TokenSourceError {
             what: error.to_string(),
             next: "the system gives no random bits: look at it".to_owned(),

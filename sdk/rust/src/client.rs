@@ -54,7 +54,28 @@ impl Client {
     /// # Errors
     /// [`ClientError::Connect`] when no connection comes about, [`ClientError::Token`] without a key.
     pub async fn connect_with(options: Options, source: Arc<dyn TokenSource>) -> Result<Self, ClientError> {
-        let (addr, ca_file, deadline) = (options.addr.clone(), options.ca_file.clone(), options.dial_timeout);
+        let addr = options.addr.clone();
+        Self::by_token(options, addr, source).await
+    }
+
+    /// As [`Client::connect_with`], to the admin door: `https://host:port`. It takes people's own tokens alone.
+    ///
+    /// # Errors
+    /// As [`Client::connect_with`].
+    pub async fn connect_admin_with(
+        options: Options,
+        source: Arc<dyn TokenSource>,
+    ) -> Result<Self, ClientError> {
+        let addr = options.admin_addr.clone();
+        Self::by_token(options, addr, source).await
+    }
+
+    async fn by_token(
+        options: Options,
+        addr: String,
+        source: Arc<dyn TokenSource>,
+    ) -> Result<Self, ClientError> {
+        let (ca_file, deadline) = (options.ca_file.clone(), options.dial_timeout);
         let bearer = Bearer::new(source, &addr).map_err(ClientError::Token)?;
         let connect = async move {
             let channel = connect_web(&addr, ca_file.as_deref(), deadline).await?;

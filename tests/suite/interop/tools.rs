@@ -27,9 +27,9 @@ pub(super) struct Prepared {
 }
 
 /// Says aloud, past the capture of a test's output, that nothing was proven.
-pub(super) fn skip(language: &str, missing: &str) {
+pub(crate) fn skip(language: &str, missing: &str) {
     assert!(std::env::var(HOW).as_deref() != Ok("required"), "{HOW}=required, and for {language}: {missing}");
-    let line = format!("\nSKIPPED: interop in {language}, since {missing}\n");
+    let line = format!("\nSKIPPED: what needs {language}, since {missing}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
@@ -119,7 +119,7 @@ fn option(name: &str, path: &Path) -> String {
     format!("{name}{}", path.display())
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -127,7 +127,7 @@ fn source(name: &str) -> PathBuf {
     root().join("tests/interop").join(name)
 }
 
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("interop")
 }
 
@@ -144,7 +144,7 @@ async fn must(command: &mut Command) {
 }
 
 /// Runs a command to its end, and gives what it complained of.
-async fn run(command: &mut Command) -> Result<(), String> {
+pub(crate) async fn run(command: &mut Command) -> Result<(), String> {
     let name = format!("{:?}", command.as_std().get_program());
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(BOUND, output).await;

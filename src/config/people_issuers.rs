@@ -1,0 +1,96 @@
+//! `[identity.people]`: where people sign in, and the roles that groups of their issuer bring.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use leasehold_law::time::Span;
+
+use super::identity::{Identity, LIFE, life};
+use super::operators;
+use super::roles::Role;
+use super::table::{Table, Value};
+use crate::identity::issuer::IssuerUrl;
+
+/// The longest name of a claim or of a group, in bytes.
+const MAX_NAME: usize = 256;
+
+/// One issuer of people's sign-ins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeopleIssuer {
+    /// The issuer, to the letter.
+    pub issuer: IssuerUrl,
+    /// What the CLI is called there, and so the audience of the tokens that it brings.
+    pub client_id: String,
+    /// Whom its certificate must be from, instead of the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that a token may live.
+    pub max_life: Span,
+    /// The claim that lists a person's groups.
+    pub claim: Option<String>,
+    /// What a group brings.
+    pub roles: BTreeMap<String, BTreeSet<Role>>,
+}
+
+/// One issuer, or several, each under a name: `[identity.people.NAME]`.
+pub(super) fn read(value: &Value<'_>) -> Vec<PeopleIssuer> {
+    let Some(table) = value.table() else { return Vec::new() };
+    let is_one = table.entries().iter().any(|entry| !entry.value.raw().is_table());
+    let issuers: Vec<_> = if is_one {
+        value.read(issuer).into_iter().collect()
+    } else {
+        table.named().iter().filter_map(|entry| entry.value.read(issuer)).collect()
+    };
+    let mut seen = BTreeSet::new();
+    for issuer in &issuers {
+        if !seen.insert(&issuer.issuer) {
+            value.problem(format!("`{}` is named twice", issuer.issuer));
+        }
+    }
+    issuers
+}
+
+/// One audience for each use (RULES R-20): a token for one never does for another, whoever made it.
+pub(super) fn are_apart(table: &Table<'_>, identity: &Identity) {
+    let jobs = identity.ci.iter().map(|issuer| &issuer.audience);
+    let pods = identity.kubernetes.iter().map(|cluster| &cluster.audience);
+    let workloads = identity.spiffe.jwt.iter().map(|jwt| &jwt.audience);
+    let others: BTreeSet<_> = jobs.chain(pods).chain(workloads).collect();
+    for issuer in identity.people.iter().filter(|issuer| others.contains(&issuer.client_id)) {
+        let what = format!(
+            "`{}` is the audience of workloads or jobs; people need another `client_id`, or a token for one use would do \
+             for the other",
+            issuer.client_id
+        );
+        table.context().report.problem(table.place(), what);
+    }
+}
+
+fn issuer(table: &Table<'_>) -> Option<PeopleIssuer> {
+    let issuer = table.need("issuer").and_then(|value| value.parsed());
+    let client_id = table.need("client_id").and_then(|value| value.filled().map(str::to_owned));
+    let ca_file = table.get("ca_file").and_then(|value| value.filled().map(str::to_owned));
+    let max_life = table.get("max_life").and_then(|value| life(&value)).unwrap_or(LIFE.0);
+    let (claim, roles) = table.get("operators").and_then(|value| value.read(groups)).unzip();
+    Some(PeopleIssuer {
+        issuer: issuer?,
+        client_id: client_id?,
+        ca_file: ca_file.map(|path| table.context().source.resolve(&path)),
+        max_life,
+        claim,
+        roles: roles.unwrap_or_default(),
+    })
+}
+
+/// `operators = { claim = "groups", roles = { GROUP = [ROLE] } }`.
+fn groups(table: &Table<'_>) -> Option<(String, BTreeMap<String, BTreeSet<Role>>)> {
+    let claim = table.need("claim").and_then(|value| value.filled().map(str::to_owned));
+    let named = table.need("roles").and_then(|value| value.table())?;
+    let mut roles = BTreeMap::new();
+    for entry in named.entries() {
+        if entry.name.is_empty() || entry.name.len() > MAX_NAME {
+            table.context().report.problem(&entry.place, "this is not the name of a group");
+        }
+        roles.insert(entry.name.to_owned(), operators::roles(&entry.value));
+    }
+    Some((claim?, roles))
+}
