@@ -2,6 +2,7 @@
 //!
 //! `main` runs the commands of the broker itself (`serve`, `check`, `init`, `dev`, `demo`); [`run`] runs the rest.
 
+mod agents;
 mod audit;
 mod clock;
 mod console;
@@ -13,6 +14,7 @@ mod find;
 mod grants;
 mod json;
 mod lease;
+mod manifest;
 mod parse;
 mod problem;
 mod propose;
@@ -243,6 +245,9 @@ pub enum Ask {
     Revocations(revocations::RevocationsCommand),
     /// What a name belongs to, and the commands that stop it.
     Find(find::FindArgs),
+    /// The registry of agents: whose each is, and how it stands.
+    #[command(subcommand)]
+    Agents(agents::AgentsCommand),
     /// The targets: how they are, and what they need.
     #[command(subcommand)]
     Targets(targets::TargetsCommand),
@@ -299,6 +304,7 @@ async fn dispatch(command: Ask, session: &mut Session) -> Result<Exit, Problem> 
         Ask::Revoke(args) => revoke::run(args, session).await,
         Ask::Revocations(command) => revocations::run(command, session).await,
         Ask::Find(args) => find::run(args, session).await,
+        Ask::Agents(command) => agents::run(command, session).await,
         Ask::Targets(command) => targets::run(command, session).await,
         Ask::Drill(command) => drill::run(command, session).await,
         Ask::Audit(command) => audit::run(command, session).await,

@@ -4,6 +4,7 @@
 //! which one refers to another.
 
 mod agents;
+mod apply;
 mod broker;
 mod digest;
 mod drill;
@@ -21,6 +22,7 @@ mod people;
 mod policy;
 mod problem;
 mod quotas;
+mod registry;
 mod roles;
 mod source;
 mod store;
@@ -39,12 +41,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_backend::BackendKind;
-use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
+use leasehold_law::caller::CallerId;
+use leasehold_law::catalog::{Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
+use leasehold_law::registry::{Pattern, Registration, Rules, Who};
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
+pub use apply::{Ground, read_agents};
 pub use broker::Broker;
 pub use digest::Digests;
 pub use drill::{Drill, DrillChoice};
@@ -177,12 +182,20 @@ fn check(
     let sweep = sweep::read(root);
     let drill = drill::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
+    let rules = registry::read(root);
+    let reserved = reserved(&operators, identity.as_ref(), domain);
     let before = report.count();
-    let defined = Defined::read(parts, kinds, trust, domain, report);
-    let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
+    let defined =
+        Defined::read(parts, kinds, trust, &Home { domain, reserved: &reserved, rules: &rules }, report);
+    let world =
+        quotas::World { agents: &defined.agents, patterns: &defined.patterns(), targets: &defined.targets };
     let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
-    let catalog = (report.count() == before).then(|| defined.catalog(floors, drill, report));
+    let catalog = (report.count() == before).then(|| Catalog {
+        rules,
+        reserved,
+        ..defined.catalog(floors, drill, report)
+    });
     let places = policy::Places { main: root.place(), grants: &defined.grants.places };
     let engine = catalog.as_ref().and_then(|catalog| policy::load(catalog, &sources, &places, report));
     let (catalog, engine) = (catalog?, engine?);
@@ -232,11 +245,25 @@ fn bearers_have_a_door(
     }
 }
 
+/// Who and where the broker is.
+struct Home<'a> {
+    domain: Option<&'a str>,
+    reserved: &'a BTreeSet<CallerId>,
+    rules: &'a Rules,
+}
+
+/// Operators, and the broker itself.
+fn reserved(operators: &Operators, identity: Option<&Identity>, domain: Option<&str>) -> BTreeSet<CallerId> {
+    let default = domain.and_then(|domain| format!("spiffe://{domain}/leasehold").parse().ok());
+    let own = identity.and_then(|identity| identity.spiffe.id.clone()).or(default);
+    operators.keys().cloned().chain(own.map(CallerId::Agent)).collect()
+}
+
 /// What every file may define, in the order in which one refers to another.
 struct Defined {
     people: Names<Person>,
     groups: Names<BTreeSet<String>>,
-    agents: Names<Agent>,
+    agents: Names<Registration>,
     targets: Names<Target>,
     intents: Names<Intent>,
     grants: Grants,
@@ -247,25 +274,46 @@ impl Defined {
         parts: &[Table<'_>],
         kinds: &[Box<dyn BackendKind>],
         trust: Trust,
-        domain: Option<&str>,
+        home: &Home<'_>,
         report: &Report,
     ) -> Self {
         let people = people::read_people(parts, report);
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
-        let agents = agents::read(parts, &owners, domain);
+        let world = agents::World { owners: &owners, trust_domain: home.domain, reserved: home.reserved };
+        let agents = agents::read(parts, world);
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
-        let world = grants::World { agents: &agents, intents: &intents, targets: &targets };
+        let world = grants::World {
+            agents: &agents,
+            groups: &home.rules.groups,
+            intents: &intents,
+            targets: &targets,
+        };
         let grants = grants::read(parts, &world);
         Self { people, groups, agents, targets, intents, grants }
     }
 
+    fn patterns(&self) -> Vec<Pattern> {
+        let patterns = self.agents.values.values().filter_map(|one| agents::pattern(&one.who));
+        patterns.cloned().collect()
+    }
+
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {
+        let (mut agents, mut patterns) = (BTreeMap::new(), BTreeMap::new());
+        for Registration { who, terms } in self.agents.values.values().cloned() {
+            match who {
+                Who::One(id) => drop(agents.insert(id, terms)),
+                Who::Each(pattern) => drop(patterns.insert(pattern, terms)),
+            }
+        }
         let catalog = Catalog {
             people: self.people.values.keys().cloned().collect(),
             groups: self.groups.values.clone(),
-            agents: self.agents.values.values().map(|agent| (agent.id.clone(), agent.clone())).collect(),
+            agents: agents.into_iter().map(|(id, terms)| (id.clone(), terms.agent(id))).collect(),
+            patterns,
+            rules: Rules::default(),
+            reserved: BTreeSet::new(),
             targets: self.targets.values.iter().map(|(name, t)| (name.clone(), t.law.clone())).collect(),
             intents: self.intents.values.clone(),
             grants: self.grants.values.clone(),

@@ -30,6 +30,8 @@ impl AdminService for Api {
             needs_person: status.needs_person,
             set_aside: status.asides.iter().map(set_aside).collect(),
             broker: self.broker.name().to_owned(),
+            drifting: status.drifting,
+            lowered_agents: status.lowered_agents,
         }))
     }
 

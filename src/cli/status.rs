@@ -33,6 +33,8 @@ fn report(answer: &v1::StatusResponse) -> Report {
         ("leases", format!("{} live, {} due, {} stuck", answer.live, answer.due, answer.stuck)),
         ("tasks", format!("{} open", answer.open_tasks)),
         ("frozen", answer.frozen.to_string()),
+        ("agents", agents(answer.lowered_agents)),
+        ("drift", answer.drifting.join("; ")),
         (
             "journal",
             format!("{} at {}: {}", journal.chain, journal.seq, health(journal.healthy, &journal.error)),
@@ -76,6 +78,10 @@ fn set_aside(asides: &[v1::SetAside]) -> String {
     view::table(&["SET ASIDE", "ID", "TARGET", "STATE", "TRIES", "WHY"], &rows, "nothing is set aside")
 }
 
+fn agents(lowered: u64) -> String {
+    if lowered == 0 { String::new() } else { format!("{lowered} stopped or lowered: leasehold agents list") }
+}
+
 fn health(good: bool, error: &str) -> String {
     if good { "good".to_owned() } else { format!("NOT GOOD: {error}; nothing is issued, revoking goes on") }
 }
@@ -95,7 +101,8 @@ fn json(
         "clock": {
             "ok": clock.ok, "offset": json::span(clock.offset), "reason": clock.reason, "now": json::time(clock.now),
         },
-        "needs_person": answer.needs_person,
+        "needs_person": answer.needs_person, "drifting": answer.drifting,
+        "lowered_agents": answer.lowered_agents,
         "set_aside": answer.set_aside.iter().map(json::set_aside).collect::<Vec<_>>(),
     })
 }
@@ -113,6 +120,8 @@ mod tests {
             frozen: 1,
             open_tasks: 7,
             broker: "broker-1".into(),
+            drifting: vec!["spiffe://prod.example/a says that it runs sha256:02 since 2027".into()],
+            lowered_agents: 2,
             version: "0.1.0".into(),
             uptime: Some(prost_types::Duration { seconds: 93_784, nanos: 0 }),
             journal: Some(v1::JournalStatus {

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leasehold_law::catalog::{Agent, Grant, Intent, Recipe, TtlRule};
+use leasehold_law::catalog::{Grant, Intent, Recipe, TtlRule};
+use leasehold_law::registry::Registration;
 use leasehold_law::request::MAX_TTL;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
@@ -16,7 +17,9 @@ use super::targets::Target;
 
 /// What grants may name.
 pub(super) struct World<'a> {
-    pub(super) agents: &'a Names<Agent>,
+    pub(super) agents: &'a Names<Registration>,
+    /// Groups that agents may be put into while the broker runs.
+    pub(super) groups: &'a BTreeSet<String>,
     pub(super) intents: &'a Names<Intent>,
     pub(super) targets: &'a Names<Target>,
 }
@@ -101,8 +104,14 @@ fn ttl(value: &Value<'_>) -> Option<TtlRule> {
 }
 
 fn allow(table: &Table<'_>, world: &World<'_>) -> BTreeSet<String> {
-    let known: BTreeSet<_> =
-        world.agents.values.values().flat_map(|agent| &agent.groups).map(String::as_str).collect();
+    let known: BTreeSet<_> = world
+        .agents
+        .values
+        .values()
+        .flat_map(|one| &one.terms.groups)
+        .chain(world.groups)
+        .map(String::as_str)
+        .collect();
     let report = table.context().report;
     let mut groups = BTreeSet::new();
     for (text, place) in table.texts("allow") {
