@@ -13,6 +13,8 @@
 
 #[path = "road/callers.rs"]
 mod callers;
+#[path = "road/doors.rs"]
+mod doors;
 #[path = "road/expiry.rs"]
 mod expiry;
 #[path = "road/memory.rs"]
@@ -25,6 +27,8 @@ mod postgres;
 mod start;
 #[path = "road/table.rs"]
 mod table;
+#[path = "../tests/suite/web.rs"]
+mod web;
 #[path = "../tests/suite/world/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suite uses more of it")]
 mod world;
@@ -48,6 +52,9 @@ fn main() {
     }
     if wants("expiry") {
         runtime.block_on(expiry::run(&mut table));
+    }
+    if wants("doors") {
+        runtime.block_on(doors::run(&mut table));
     }
     if wants("postgres") {
         runtime.block_on(postgres::run(&mut table));

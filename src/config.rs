@@ -187,6 +187,7 @@ fn check(
     let before = report.count();
     let defined =
         Defined::read(parts, kinds, trust, &Home { domain, reserved: &reserved, rules: &rules }, report);
+    agents::warn_unreviewed(&defined.agents, &rules, report);
     let world =
         quotas::World { agents: &defined.agents, patterns: &defined.patterns(), targets: &defined.targets };
     let quotas = quotas::read(root, &world);

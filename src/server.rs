@@ -298,7 +298,8 @@ async fn serve(
         background.push(served.map_err(|error| StartError::Host(error.to_string()))?);
     }
     background.push(tokio::spawn(hold(identity, agents_door, admin_door)));
-    tracing::info!(%agents, broker = broker.name(), "serving");
+    let bearer_door = bearer.map(|address| address.to_string());
+    tracing::info!(%agents, bearer = bearer_door, broker = broker.name(), "serving");
     Ok(Running { broker, agents, bearer, admin_tcp, metrics, stop, doors, background })
 }
 

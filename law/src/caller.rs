@@ -227,7 +227,9 @@ impl FromStr for CallerId {
             return Ok(Self::Drill);
         }
         if let Some(uid) = text.strip_prefix("uid:") {
-            return uid.parse().map(Self::LocalUser).map_err(|_| CallerIdError(text.to_owned()));
+            // One caller has one spelling: no sign, no leading zero.
+            let number = uid.parse::<u32>().ok().filter(|number| number.to_string() == uid);
+            return number.map(Self::LocalUser).ok_or_else(|| CallerIdError(text.to_owned()));
         }
         let vouched = VOUCHED.iter().find_map(|(word, kind)| Some((text.strip_prefix(word)?, kind)));
         match vouched {
@@ -282,6 +284,8 @@ mod tests {
             "https://prod.example/a",
             "uid:-1",
             "uid:",
+            "uid:+5",
+            "uid:007",
             "ci:github",
             "ci:|1/2",
             "kube:prod|",

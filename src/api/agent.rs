@@ -145,13 +145,13 @@ impl Api {
             review_due: due.map(write::moment),
             manifest: standing.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
             drift: drift.iter().map(drift_view).collect(),
-            lowered: lowered(standing.lowered_by(rules, self.broker.now())),
+            lowered: lowered(&standing.lowered_by(rules, self.broker.now())),
         }
     }
 }
 
 /// What lowers an agent, in words.
-pub(super) fn lowered(standing: Standing) -> Vec<String> {
+pub(super) fn lowered(standing: &Standing) -> Vec<String> {
     standing.lowered.iter().map(|one| format!("{}: {}", one.to.name(), one.by)).collect()
 }
 

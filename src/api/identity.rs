@@ -45,7 +45,7 @@ impl Api {
             clock_offset: Some(write::span(reading.behind)),
             roles: self.roles(caller.id()),
             status: agent.map(|agent| agent.standing.status.name().to_owned()).unwrap_or_default(),
-            lowered: agent.map(|agent| lowered(agent.standing.clone())).unwrap_or_default(),
+            lowered: agent.map(|agent| lowered(&agent.standing)).unwrap_or_default(),
             drift: drift.unwrap_or_default().iter().map(drift_view).collect(),
         })
     }

@@ -15,7 +15,7 @@ use leasehold_law::request::{Liveness, OpenRequest, Refs, RequestId};
 use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Span;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::decide::Asker;
 use super::refused::Refused;
@@ -50,11 +50,21 @@ impl Broker {
     /// Where there is no such target, nothing to drill it with or nothing to prove; where it is frozen, barred, down or
     /// being drilled; and as for any request of a lease.
     pub async fn drill(&self, target: &str, by: Option<CallerId>) -> Result<Drilling, Refused> {
-        let begun = self.begin_drill(target, by).await;
-        let course = self.on_record(&driller(), &format!("drill {target}"), begun).await?;
-        let (out, told) = mpsc::channel(TOLD);
-        self.inner.owned.spawn(course.run(out));
-        Ok(told)
+        let (broker, target) = (self.clone(), target.to_owned());
+        let (answer, begun) = oneshot::channel();
+        // The broker's own, from before its task is open: a caller that goes away leaves no task that nobody ends.
+        self.inner.owned.spawn(async move {
+            let begun = broker.begin_drill(&target, by).await;
+            let (out, told) = mpsc::channel(TOLD);
+            match broker.on_record(&driller(), &format!("drill {target}"), begun).await {
+                Ok(course) => {
+                    drop(answer.send(Ok(told)));
+                    course.run(out).await;
+                }
+                Err(refused) => drop(answer.send(Err(refused))),
+            }
+        });
+        begun.await.map_err(|error| Refused::internal(&error))?
     }
 
     async fn begin_drill(&self, target: &str, by: Option<CallerId>) -> Result<Course, Refused> {

@@ -10,6 +10,7 @@ use super::{
     problem::{Exit, Problem},
     session::{LimitArgs, Session, more_line, pages},
     view::{self, Word, wire_length},
+    whoami::freeze_line,
 };
 
 /// `grants`.
@@ -36,16 +37,22 @@ pub(crate) async fn run(args: GrantsArgs, session: &mut Session) -> Result<Exit,
         }
     })
     .await?;
-    session.console.report(&report(&grants, more)).map(|()| Exit::DONE)
+    let frozen = client.whoami().await?.frozen;
+    session.console.report(&report(&grants, more, frozen.as_ref())).map(|()| Exit::DONE)
 }
 
-fn report(grants: &[v1::Grant], more: bool) -> Report {
+/// Policy's word, and above it that an operator has stopped the caller, whatever policy says.
+fn report(grants: &[v1::Grant], more: bool, frozen: Option<&v1::Freeze>) -> Report {
+    let stopped =
+        frozen.map(|freeze| format!("you are frozen {}\n", freeze_line(freeze))).unwrap_or_default();
     let rows: Vec<_> = grants.iter().map(row).collect();
     let heading = ["PAIR", "CLASS", "NOW", "TTL", "MOST", "LIFE", "REVOKED", "PARAMS"];
     let table = view::table(&heading, &rows, "nothing may be asked for now");
     Report::new(
-        table + more_line(more),
-        json!({"grants": grants.iter().map(grant).collect::<Vec<_>>(), "more": more}),
+        stopped + &table + more_line(more),
+        json!({
+            "grants": grants.iter().map(grant).collect::<Vec<_>>(), "more": more, "frozen": json::freeze(frozen),
+        }),
     )
 }
 
@@ -113,6 +120,15 @@ mod tests {
 
     fn check(spec: v1::ParamSpec, expect: &str) {
         assert_eq!(param_words(&v1::ParamSpec { name: "p".into(), ..spec }), expect);
+    }
+
+    #[test]
+    fn whoever_is_frozen_reads_it_first() {
+        let freeze =
+            v1::Freeze { revocation: "rev_1".into(), reason: "INC-114".into(), ..v1::Freeze::default() };
+        let told = report(&[], false, Some(&freeze));
+        assert!(told.text.starts_with("you are frozen by rev_1, reason \"INC-114\""), "{}", told.text);
+        assert!(!report(&[], false, None).text.contains("frozen"));
     }
 
     #[test]

@@ -6,15 +6,15 @@ use std::fmt;
 use leasehold_law::caller::{CallerId, DRILL};
 use leasehold_law::catalog::{Autonomy, Owner};
 use leasehold_law::registry::pattern::WhoError;
-use leasehold_law::registry::{Pattern, Registration, Status, Terms, Who};
+use leasehold_law::registry::{Pattern, Registration, Rules, Status, Terms, Who};
 use leasehold_law::request::MAX_PURPOSE_BYTES;
 use leasehold_law::scope::is_name;
 use leasehold_law::time::{Day, DayError, Timestamp};
-use toml::de::DeValue;
 
 use super::names::Names;
 use super::operators::foreign;
 use super::people::Person;
+use super::problem::Report;
 use super::table::{Table, Value};
 
 /// The people and groups that may own things.
@@ -62,6 +62,15 @@ pub(super) fn read(parts: &[Table<'_>], world: World<'_>) -> Names<Registration>
         }
     }
     agents
+}
+
+/// Warns of agents that may only observe until somebody has looked at them.
+pub(super) fn warn_unreviewed(agents: &Names<Registration>, rules: &Rules, report: &Report) {
+    let never = |one: &Registration| rules.review_every.is_some() && one.terms.reviewed.is_none();
+    for (name, _) in agents.values.iter().filter(|(_, one)| never(one)) {
+        let what = format!("no `reviewed` for `{name}`: until it is reviewed it may only observe");
+        agents.place(name).into_iter().for_each(|place| report.warning(place, &*what));
+    }
 }
 
 /// The message for two patterns that take in the same identity.
@@ -116,12 +125,10 @@ pub(super) fn levels() -> [(&'static str, Autonomy); 3] {
 
 /// A day, in quotes or as TOML writes one.
 fn day(value: &Value<'_>) -> Option<Timestamp> {
-    let day: Day = match value.raw() {
-        DeValue::Datetime(day) => {
-            let day = day.to_string().parse();
-            day.map_err(|error: DayError| value.problem(error.to_string())).ok()?
-        }
-        _ => value.parsed()?,
+    let written = value.raw().as_datetime().map(ToString::to_string);
+    let day: Day = match written {
+        Some(text) => text.parse().map_err(|error: DayError| value.problem(error.to_string())).ok()?,
+        None => value.parsed()?,
     };
     Some(day.0)
 }
@@ -141,7 +148,7 @@ fn who(text: &str, value: &Value<'_>, world: World<'_>) -> Option<Who> {
             return None;
         }
         Who::Each(pattern) => {
-            elsewhere(pattern, world.trust_domain).into_iter().for_each(|what| value.problem(what))
+            elsewhere(pattern, world.trust_domain).into_iter().for_each(|what| value.problem(what));
         }
     }
     if let Who::One(id) = &who {

@@ -56,7 +56,7 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let admin = table.need("admin").map(|value| doors(&value, trust));
         let admin_group = table.get("admin_group").and_then(|value| value.filled().map(str::to_owned));
         let per_caller = table.get("per_caller").map_or_else(Each::default, |value| per_caller(&value));
-        let metrics = table.get("metrics").and_then(|value| tcp(&value, trust));
+        let metrics = table.get("metrics").and_then(|value| metrics(&value, trust));
         let bearer = table.get("bearer").and_then(|value| tcp(&value, trust));
         let certificate = web_files(table);
         let (agents, admin) = (agents?, admin?);
@@ -67,6 +67,18 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         }
         Some(listen)
     })
+}
+
+/// Whoever reaches it reads it: names of targets, counts and times, and nothing else.
+fn metrics(value: &Value<'_>, trust: Trust) -> Option<SocketAddr> {
+    let address = tcp(value, trust)?;
+    if !address.ip().is_loopback() {
+        let what = format!(
+            "`{address}` answers whoever reaches it, and asks for no identity: keep it to your monitoring"
+        );
+        value.context().report.warning(value.place(), what);
+    }
+    Some(address)
 }
 
 fn web_files(table: &Table<'_>) -> Option<WebFiles> {

@@ -1,6 +1,7 @@
 //! `[targets]`: where credentials are minted, and by which backend.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 
 use leasehold_backend::{BackendKind, Problem as BackendProblem};
 use leasehold_law::catalog;
@@ -12,7 +13,7 @@ use super::drill::{self, DrillChoice};
 use super::json::{self, Lines};
 use super::names::Names;
 use super::problem::{Problem, did_you_mean};
-use super::table::{Table, Value};
+use super::table::{Context, Table, Value};
 use super::trust::Trust;
 
 /// The keys of a target that are the broker's; the backend gets the others.
@@ -74,8 +75,38 @@ fn target(name: &str, value: &Value<'_>, world: &World<'_>) -> Option<Target> {
     for found in kind.check(&table) {
         value.context().report.push(located(name, &lines, &found));
     }
+    secrets(&table, name, &lines, value);
     let law = catalog::Target { name: name.to_owned(), owner: owner?, labels, groups };
     Some(Target { law, backend: kind.name().to_owned(), drill, table, lines })
+}
+
+/// The files that hold a target's secrets, as far as they can be judged without opening them.
+fn secrets(table: &Map<String, Json>, target: &str, lines: &Lines, value: &Value<'_>) {
+    let Context { source, report } = value.context();
+    let mut found = Vec::new();
+    secret_files("", table, &mut found);
+    for (pointer, file) in found {
+        let path = source.resolve(file);
+        // One that is not there yet is told where it is opened: by `check --online` and `serve`.
+        if !std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
+            continue;
+        }
+        let what =
+            format!("target `{target}`: anybody on this host may read `{}`: chmod 600 it", path.display());
+        report.warning(lines.place(&pointer), what);
+    }
+}
+
+/// What a backend's table calls `..._file`, at any depth.
+fn secret_files<'t>(pointer: &str, table: &'t Map<String, Json>, found: &mut Vec<(String, &'t str)>) {
+    for (key, value) in table {
+        let pointer = format!("{pointer}/{key}");
+        match value {
+            Json::Object(inner) => secret_files(&pointer, inner, found),
+            Json::String(file) if key.ends_with("_file") => found.push((pointer, file)),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {}
+        }
+    }
 }
 
 fn backend<'k>(value: &Value<'_>, world: &World<'k>) -> Option<&'k dyn BackendKind> {

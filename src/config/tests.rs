@@ -499,6 +499,19 @@ fn files_are_included_in_order_and_hold_definitions_only() {
 }
 
 #[test]
+fn a_secret_that_anybody_may_read_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::with(&EXAMPLE.replace("/run/secrets/orders-admin", "orders-admin"));
+    let file = folder.path("orders-admin");
+    fs::write(&file, "hunter2").unwrap();
+    for (mode, warns) in [(0o600, false), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let told = folder.warnings().join("\n");
+        assert_eq!(told.contains("anybody on this host may read"), warns, "{mode:o}: {told}");
+    }
+}
+
+#[test]
 fn what_is_merely_odd_is_a_warning() {
     let folder = Folder::with(
         &EXAMPLE
@@ -579,4 +592,16 @@ fn a_file_that_ends_anywhere_is_problems_within_it() {
         let outside: Vec<_> = problems.iter().filter(|problem| problem.line > last).collect();
         assert!(outside.is_empty(), "cut at {end}: {outside:?}");
     }
+}
+
+#[test]
+fn who_was_never_reviewed_is_warned_of_where_reviews_are_asked_for() {
+    let registry = "[registry]\nreview_every = \"180d\"\n[tasks]";
+    let warnings = |text: &str| Folder::with(text).load(Trust::Production).unwrap().warnings;
+    let found = warnings(&EXAMPLE.replace("[tasks]", registry));
+    let said =
+        "no `reviewed` for `spiffe://prod.example/agent/triage`: until it is reviewed it may only observe";
+    assert_eq!(found.iter().map(|warning| warning.what.as_str()).collect::<Vec<_>>(), [said]);
+    let reviewed = "autonomy = \"act\"\nreviewed = 2026-10-01";
+    assert_eq!(warnings(&EXAMPLE.replace("[tasks]", registry).replace("autonomy = \"act\"", reviewed)), []);
 }

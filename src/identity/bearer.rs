@@ -22,15 +22,15 @@ use ring::digest;
 use tokio::sync::Semaphore;
 
 use super::share::{Each, Share, Shares};
-use super::{Caller, Door, Now, RefusalReason, Refusals, refusal};
+use super::{Caller, Door, Known, Now, RefusalReason, Refusals, refusal};
 use seen::Seen;
 
-/// Tokens that are verified at one time: strangers can make us do that.
-const AT_ONCE: usize = 64;
+/// Tokens that are verified for the first time at one time: strangers can make us do that, and wait for an issuer.
+const AT_ONCE: usize = 256;
 /// Verified tokens that are remembered.
-const KNOWN: usize = 16 * 1024;
+const VERIFIED: usize = 16 * 1024;
 /// For how long: a key or a trust domain that its issuer withdrew counts for no longer.
-const KNOWN_FOR: Span = Span::from_secs(60);
+const VERIFIED_FOR: Span = Span::from_secs(60);
 
 /// Remembers the first key that each token came with, for all brokers of a store.
 #[async_trait]
@@ -130,6 +130,8 @@ pub struct BearerSettings {
     pub issued_since: Option<Timestamp>,
     /// What one caller may hold of the door.
     pub each: Each,
+    /// Who is known at the door; others get far less of it.
+    pub known: Known,
     /// The clock.
     pub now: Now,
     /// Where the refused are counted.
@@ -141,7 +143,7 @@ pub struct Bearers {
     settings: BearerSettings,
     turns: Semaphore,
     seen: Mutex<Seen>,
-    known: Mutex<HashMap<String, Known>>,
+    verified: Mutex<HashMap<String, Verified>>,
     shares: Shares,
 }
 
@@ -153,7 +155,7 @@ impl fmt::Debug for Bearers {
 
 /// A token that was verified lately, and its key.
 #[derive(Clone)]
-struct Known {
+struct Verified {
     vouch: Vouch,
     key: Thumbprint,
     until: Timestamp,
@@ -194,7 +196,7 @@ impl Bearers {
             settings,
             turns: Semaphore::new(AT_ONCE),
             seen: Mutex::default(),
-            known: Mutex::default(),
+            verified: Mutex::default(),
             shares: Shares::default(),
         }
     }
@@ -211,7 +213,8 @@ impl Bearers {
     ) -> Result<(Caller, Arc<Share>), BearerRefused> {
         let now = (self.settings.now)();
         let vouch = self.judge(request, now).await.inspect_err(|why| self.count(why, peer, now))?;
-        let share = self.shares.of(&vouch.id, self.settings.each);
+        let is_known = (self.settings.known)(&vouch.id);
+        let share = self.shares.of(&vouch.id, if is_known { self.settings.each } else { Each::OF_A_VISITOR });
         let (proof, not_after) = (vouch.proven_by, Some(vouch.expires_at));
         Ok((Caller { id: vouch.id, proof, not_after, door, login_uid: None, peer: Some(peer) }, share))
     }
@@ -226,7 +229,6 @@ impl Bearers {
     }
 
     async fn judge(&self, request: &Parts, now: Timestamp) -> Result<Vouch, BearerRefused> {
-        let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
         let token = token_of(&request.headers)?;
         let proof = one(&request.headers, "dpop").ok_or(BearerRefused::Missing(NO_PROOF))?;
         let url = url_of(request).ok_or(BearerRefused::Missing("the request has no authority"))?;
@@ -240,12 +242,14 @@ impl Bearers {
     }
 
     /// Whose a token is, if it is this key's.
-    async fn vouch(&self, token: &str, key: &Thumbprint, now: Timestamp) -> Result<Vouch, TokenRefused> {
+    async fn vouch(&self, token: &str, key: &Thumbprint, now: Timestamp) -> Result<Vouch, BearerRefused> {
         let digest = digest_of(token);
-        let known = self.known().get(&digest).filter(|known| known.until > now).cloned();
-        if let Some(known) = known {
-            return if known.key == *key { Ok(known.vouch) } else { Err(another_s()) };
+        let verified = self.verified().get(&digest).filter(|known| known.until > now).cloned();
+        if let Some(known) = verified {
+            return if known.key == *key { Ok(known.vouch) } else { Err(another_s().into()) };
         }
+        // Only here may somebody else be waited for: those who are known never meet this bound.
+        let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
         let vouch = self.verify(token, now).await?;
         let first = self.settings.bindings.first_key(&digest, key, vouch.expires_at, now).await;
         let first = first.map_err(|error| {
@@ -253,10 +257,10 @@ impl Bearers {
             TokenRefused::later("the broker cannot make sure whose the token is", "call again in a while")
         })?;
         if first != key.as_str() {
-            return Err(another_s());
+            return Err(another_s().into());
         }
-        let until = vouch.expires_at.min(now + KNOWN_FOR);
-        self.learn(digest, Known { vouch: vouch.clone(), key: key.clone(), until }, now);
+        let until = vouch.expires_at.min(now + VERIFIED_FOR);
+        self.learn(digest, Verified { vouch: vouch.clone(), key: key.clone(), until }, now);
         Ok(vouch)
     }
 
@@ -271,18 +275,18 @@ impl Bearers {
         Ok(vouch)
     }
 
-    fn learn(&self, digest: String, token: Known, now: Timestamp) {
-        let mut known = self.known();
-        if known.len() >= KNOWN {
-            known.retain(|_, known| known.until > now);
+    fn learn(&self, digest: String, token: Verified, now: Timestamp) {
+        let mut verified = self.verified();
+        if verified.len() >= VERIFIED {
+            verified.retain(|_, one| one.until > now);
         }
-        if known.len() < KNOWN {
-            known.insert(digest, token);
+        if verified.len() < VERIFIED {
+            verified.insert(digest, token);
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<String, Verified>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

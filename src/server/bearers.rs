@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use leasehold_jose::Thumbprint;
 use leasehold_law::time::Timestamp;
 
-use super::{IDENTITY_WAIT, StartError, now_of};
+use super::{IDENTITY_WAIT, StartError, known_agents, now_of};
 use crate::broker::Broker;
 use crate::config::{Config, Trust};
 use crate::identity::Refusals;
@@ -36,6 +36,7 @@ pub(super) async fn bearers(
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
+        known: known_agents(broker),
         now: now_of(broker),
         refusals: refusals.clone(),
     }))))

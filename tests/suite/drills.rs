@@ -230,6 +230,29 @@ async fn drills_of_one_target_do_not_overlap() {
     has_passed(&drill(&mut admin, "orders").await.unwrap());
 }
 
+/// A caller that goes away as soon as it has asked leaves no task behind that would keep the next drill waiting.
+#[tokio::test]
+async fn a_drill_whose_caller_hangs_up_at_once_goes_on_and_ends() {
+    let world = World::new().await;
+    let mut admin = world.admin().await;
+    let broker = &world.running().broker;
+    for polls in 1..4 {
+        let mut asked = Box::pin(broker.drill("orders", None));
+        for _ in 0..polls {
+            let _ = futures::poll!(&mut asked);
+        }
+        drop(asked);
+        eventually("it can be drilled again", || {
+            let mut admin = admin.clone();
+            async move { drill(&mut admin, "orders").await.is_ok() }
+        })
+        .await;
+    }
+    let states = vec![v1::TaskState::Open.into(), v1::TaskState::Ending.into()];
+    let left = v1::ListTasksRequest { states, ..v1::ListTasksRequest::default() };
+    assert_eq!(admin.tasks.list_tasks(left).await.unwrap().into_inner().tasks, []);
+}
+
 #[tokio::test]
 async fn an_operator_s_revocation_in_the_middle_is_no_alarm() {
     let world = World::new().await;

@@ -9,12 +9,14 @@ use leasehold::dev::ca::Shape;
 use leasehold_proto::v1;
 use prost::Message;
 use prost::bytes::{Buf, BufMut};
+use serde_json::json;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
+use crate::bearer::{Bearer, now, token, with_a_door, world_with};
 use crate::raw;
 use crate::world::{Client, World, lease_request, open_request, scope, seconds};
 
@@ -194,12 +196,51 @@ fn revoke(task: &str, dry_run: bool) -> v1::RevokeRequest {
     v1::RevokeRequest { selector, dry_run, reason: "a test".into(), ..v1::RevokeRequest::default() }
 }
 
-/// What a caller gets for a call, in a word.
+/// How a caller is proven.
+enum How {
+    /// By its connection, or not at all.
+    Channel(Channel),
+    /// By a token, with a proof for each call.
+    Token(Bearer, String),
+    /// By a token, with one proof for all calls of a kind: a hop that plays them again.
+    Replay(Bearer, String),
+}
+
+impl How {
+    fn channel(&self) -> &Channel {
+        match self {
+            Self::Channel(channel) => channel,
+            Self::Token(bearer, _) | Self::Replay(bearer, _) => &bearer.channel,
+        }
+    }
+
+    /// What a caller gets for a call, in a word.
+    async fn ask(&self, world: &World, call: &str, request: &[u8]) -> String {
+        let mut made = Request::new(request.to_vec());
+        if let Self::Token(bearer, token) | Self::Replay(bearer, token) = self {
+            let proof = bearer.proof_for(&format!("/{call}"), token, now(world));
+            made.metadata_mut().insert("authorization", format!("DPoP {token}").parse().unwrap());
+            made.metadata_mut().insert("dpop", proof.parse().unwrap());
+        }
+        if let Self::Replay(..) = self {
+            let mut first = Request::new(request.to_vec());
+            *first.metadata_mut() = made.metadata().clone();
+            ask(self.channel(), call, first).await;
+        }
+        ask(self.channel(), call, made).await
+    }
+}
+
+/// What a caller gets for a call that comes with nothing but its connection.
 async fn answer(channel: &Channel, call: &str, request: Vec<u8>) -> String {
+    ask(channel, call, Request::new(request)).await
+}
+
+async fn ask(channel: &Channel, call: &str, request: Request<Vec<u8>>) -> String {
     let mut grpc = Grpc::new(channel.clone());
     let path: PathAndQuery = format!("/{call}").parse().unwrap();
     let answer = match grpc.ready().await {
-        Ok(()) => grpc.server_streaming(Request::new(request), path, Bytes).await.map(drop),
+        Ok(()) => grpc.server_streaming(request, path, Bytes).await.map(drop),
         Err(_) => return "no handshake".into(),
     };
     match answer {
@@ -213,31 +254,54 @@ async fn answer(channel: &Channel, call: &str, request: Vec<u8>) -> String {
 }
 
 /// Every kind of caller, by door.
-async fn callers(world: &World) -> Vec<(&'static str, &'static str, Channel)> {
-    let channel = |client: Client| client.channel;
+async fn callers(world: &World) -> Vec<(&'static str, &'static str, How)> {
+    let channel = |client: Client| How::Channel(client.channel);
     let mut callers = Vec::new();
     for name in ["triage", "other", "nobody", "viewer", "revoker", "auditor", "admin"] {
         callers.push(("agents", name, channel(world.agent(name).await)));
         callers.push(("admin", name, channel(world.operator(name).await)));
     }
-    callers.push(("agents", "stranger", raw::stranger(world.running().agents)));
-    callers.push(("admin", "stranger", raw::stranger(world.running().admin_tcp[0])));
+    callers.push(("agents", "stranger", How::Channel(raw::stranger(world.running().agents))));
+    callers.push(("admin", "stranger", How::Channel(raw::stranger(world.running().admin_tcp[0]))));
+    callers.extend(bearers(world).await);
     callers.push(("admin", "uid", channel(world.admin().await)));
     callers
 }
 
+/// Those who come with tokens.
+async fn bearers(world: &World) -> Vec<(&'static str, &'static str, How)> {
+    let id = |name: &str| json!(format!("spiffe://suite.leasehold.test/{name}"));
+    let of = |name: &'static str| token(world, move |claims| claims["sub"] = id(name));
+    let good = |name| async move { How::Token(Bearer::new(world).await, of(name)) };
+    let stolen = of("agent/triage");
+    let (owner, thief) = (Bearer::new(world).await, Bearer::new(world).await);
+    let first = How::Token(owner, stolen.clone());
+    first.ask(world, "leasehold.v1.IdentityService/WhoAmI", &[]).await;
+    let old = token(world, |claims| claims["exp"] = claims["iat"].clone());
+    vec![
+        ("bearer", "nothing", How::Channel(Bearer::new(world).await.channel)),
+        ("bearer", "triage", good("agent/triage").await),
+        ("bearer", "other", good("agent/other").await),
+        ("bearer", "nobody", good("agent/nobody").await),
+        ("bearer", "operator", good("operator/admin").await),
+        ("bearer", "thief", How::Token(thief, stolen)),
+        ("bearer", "expired", How::Token(Bearer::new(world).await, old)),
+        ("bearer", "replay", How::Replay(Bearer::new(world).await, of("agent/triage"))),
+    ]
+}
+
 #[tokio::test]
 async fn who_may_do_what() {
-    let world = World::new().await;
+    let world = world_with(&with_a_door()).await;
     let things = Things::of(&world).await;
     let callers = callers(&world).await;
     let mut picture = String::new();
     for row in TABLE {
         writeln!(picture, "{}", row.call).unwrap();
-        for door in ["agents", "admin"] {
+        for door in ["agents", "bearer", "admin"] {
             let mut answers = BTreeMap::<String, BTreeSet<&str>>::new();
-            for (_, name, channel) in callers.iter().filter(|(at, _, _)| *at == door) {
-                let word = answer(channel, row.call, things.request(row.call)).await;
+            for (_, name, how) in callers.iter().filter(|(at, _, _)| *at == door) {
+                let word = how.ask(&world, row.call, &things.request(row.call)).await;
                 answers.entry(word).or_default().insert(name);
             }
             for (word, names) in answers {

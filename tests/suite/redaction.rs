@@ -8,8 +8,10 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use leasehold_proto::v1;
 use rustix::process::Signal;
 
+use crate::bearer::{Bearer, add_a_door, now, token};
 use crate::child::{PAIR, Rig};
 use crate::site::{ADMIN_PASSWORD, Site, login, login_config, works};
+use crate::web::write_certificate;
 use crate::world::{fresh_id, open_request, read, seconds};
 
 /// What an agent says of its task: it is kept, and so it shows that the search finds what is kept.
@@ -76,11 +78,14 @@ fn the_search_finds_each_form() {
 async fn no_secret_is_found_where_it_does_not_belong() {
     let site = Site::shared();
     let mut rig = Rig::new(site, site.port()).await;
+    rig.setup = add_a_door(std::mem::take(&mut rig.setup));
+    write_certificate(rig.world.dir.path());
     rig.start(&[("RUST_LOG", "trace,h2=trace,tokio_postgres=trace,rustls=trace,hyper=trace")]).await;
     let mut needles = vec![Needle::new("the broker's password", ADMIN_PASSWORD.as_bytes())];
     needles.extend(key_needles(&rig));
     let (leased, answers) = walk(&rig, site).await;
     needles.extend(leased);
+    needles.extend(come_with_tokens(&rig).await);
 
     let mut places = Vec::from(process_places(&rig));
     places.push(Place::new("answers and refusals", answers, CANARY));
@@ -137,6 +142,19 @@ async fn walk(rig: &Rig, site: &Site) -> (Vec<Needle>, String) {
     said.push(format!("{:?}", agent.lease(&task, PAIR).await.unwrap_err()));
     said.push(format!("{:?} {:?}", rig.check_target().await, rig.leases().await));
     (needles, said.join("\n"))
+}
+
+/// A token that is accepted, one that is not, and a proof of each: none of them is anybody's to keep.
+async fn come_with_tokens(rig: &Rig) -> Vec<Needle> {
+    let log = rig.log();
+    let door = log.split("bearer=\"").nth(1).unwrap().split('"').next().unwrap();
+    let (world, bearer) = (&rig.world, Bearer::at(&rig.world, door).await);
+    let good = token(world, |_| {});
+    let bad = token(world, |claims| claims["aud"] = "other".into());
+    assert!(bearer.come_with(&good, now(world)).await.is_ok());
+    assert!(bearer.come_with(&bad, now(world)).await.is_err());
+    let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    [good, bad].iter().map(|token| Needle::new("a token", signature(token).as_bytes())).collect()
 }
 
 /// What PostgreSQL keeps of a password: whoever has it can guess offline.

@@ -112,8 +112,11 @@ impl Bearer {
 }
 
 /// Connects to a door for tokens: TLS 1.3, the server known by its certificate for the host that was dialled, under the
-/// system's roots or those of a file.
-pub(crate) async fn connect(
+/// system's roots or those of a file. Nobody is proven by that: each call over it must bring a token.
+///
+/// # Errors
+/// [`ChannelError::Unreachable`], [`ChannelError::Timeout`], [`ChannelError::UntrustedServer`].
+pub async fn connect_web(
     addr: &str,
     ca_file: Option<&Path>,
     deadline: Duration,

@@ -7,7 +7,7 @@ use tonic::{Response, Status};
 
 use crate::{
     ClientError, Options, TaskBuilder, TokenSource, TokenSourceError,
-    bearer::{self, Bearer, FileTokens, WorkloadTokens},
+    bearer::{Bearer, FileTokens, WorkloadTokens, connect_web},
     connect_spiffe, connect_unix,
     io::Io,
     line::Line,
@@ -56,7 +56,7 @@ impl Client {
         let (addr, ca_file, deadline) = (options.addr.clone(), options.ca_file.clone(), options.dial_timeout);
         let bearer = Bearer::new(source, &addr).map_err(ClientError::Token)?;
         let connect = async move {
-            let channel = bearer::connect(&addr, ca_file.as_deref(), deadline).await?;
+            let channel = connect_web(&addr, ca_file.as_deref(), deadline).await?;
             Ok(Line::with_token(channel, bearer))
         };
         Self::over(options, connect).await

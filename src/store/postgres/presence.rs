@@ -37,8 +37,7 @@ const TAKE: &str = "UPDATE brokers SET fence = fence + 1, holder = $2, chain = $
 const ADD: &str = "INSERT INTO brokers (name, chain, fence, seen_at) VALUES ($1, $2, 0, clock_timestamp()) \
     ON CONFLICT (name) DO NOTHING";
 
-const HOLDER: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity a \
-    WHERE a.pid = brokers.pid AND a.backend_start = brokers.backend_start) FROM brokers WHERE name = $1";
+const SEEN: &str = "SELECT seen_at::text FROM brokers WHERE name = $1";
 
 const BEAT: &str = "UPDATE brokers SET seen_at = clock_timestamp() WHERE name = $1 AND holder = $2";
 
@@ -79,14 +78,19 @@ impl Presence {
     /// # Errors
     /// [`StoreError::Held`] while another process has the name.
     pub(super) async fn enter(&self, link: &Link) -> Result<i64, StoreError> {
+        let mut first = None;
         for _ in 0..LOOKS {
-            match self.take(link).await {
-                Err(StoreError::Held(name)) if self.is_held(link).await? => {
-                    return Err(StoreError::Held(name));
-                }
-                Err(StoreError::Held(_)) => tokio::time::sleep(LOOK).await,
+            let held = match self.take(link).await {
+                Err(StoreError::Held(name)) => StoreError::Held(name),
                 other => return other,
+            };
+            // Whoever lives says so every second. A connection proves nothing: a server takes its time to notice that the
+            // process at the other end was killed.
+            let seen = self.seen(link).await?;
+            if *first.get_or_insert_with(|| seen.clone()) != seen {
+                return Err(held);
             }
+            tokio::time::sleep(LOOK).await;
         }
         self.take(link).await
     }
@@ -107,10 +111,9 @@ impl Presence {
         }
     }
 
-    /// Whether the connection of the process that has the name is open.
-    async fn is_held(&self, link: &Link) -> Result<bool, StoreError> {
-        let row = link.row(HOLDER, &[&self.name]).await?;
-        row.map_or(Ok(false), |row| column(&row, 0))
+    /// When whoever has the name last said that it lives.
+    async fn seen(&self, link: &Link) -> Result<Option<String>, StoreError> {
+        link.row(SEEN, &[&self.name]).await?.map(|row| column(&row, 0)).transpose()
     }
 
     /// Says that this broker lives.

@@ -9,7 +9,7 @@ use super::{Options, StoreError, column};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_rows_journal_and_brokers.sql"),
     include_str!("migrations/0002_tokens.sql"),
     include_str!("migrations/0003_agents.sql"),

@@ -19,7 +19,7 @@ use super::dice::Dice;
 use crate::child::{OTHER, PAIR};
 use crate::site::{login, login_config};
 use crate::world::{
-    Client, World, detail, eventually_within, fresh_id, lease_request, open_request, reason, seconds,
+    Client, World, detail, eventually_within, fresh_id, lease_request, millis, open_request, reason, seconds,
 };
 
 /// Who is at work.
@@ -59,6 +59,8 @@ pub(super) struct Told {
     pub(super) granted: Vec<Granted>,
     /// Leases whose release was acknowledged.
     pub(super) released: Vec<String>,
+    /// Leases whose renewal was acknowledged, and until when, in milliseconds.
+    pub(super) renewed: Vec<(String, i64)>,
 }
 
 /// A credential that was handed over.
@@ -98,7 +100,8 @@ impl Load {
         for (n, name) in (1..=each).flat_map(|n| AGENTS.map(|name| (n, name))) {
             let mut beat = interval(pause);
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let dice = Dice::of(seed ^ (n << 8) ^ (name.len() as u64));
+            let dice =
+                Dice::of(seed ^ (n << 8) ^ (name.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte))));
             let endpoint = world.endpoint(name);
             let agent = Agent { endpoint, shared: shared.clone(), dice, client: None, beat };
             agents.push(tokio::spawn(agent.live()));
@@ -230,7 +233,11 @@ impl Agent {
         let request =
             v1::RenewLeaseRequest { lease: lease.to_owned(), ttl: seconds(900), request_id: fresh_id() };
         let renew = |mut client: Client, request| async move { client.leases.renew_lease(request).await };
-        self.ask(renew, request).await.map(drop)
+        if let Ok(renewed) = self.ask(renew, request).await? {
+            let until = renewed.into_inner().lease.unwrap().expires_at;
+            self.told(|told| told.renewed.push((lease.to_owned(), millis(until))));
+        }
+        Some(())
     }
 
     async fn release(&mut self, lease: &str) -> Option<()> {

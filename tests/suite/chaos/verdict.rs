@@ -13,7 +13,7 @@ use super::tell;
 use crate::child::{all_leases, journal};
 use crate::site::{Site, login, works};
 use crate::stopping::{revoke, run};
-use crate::world::{Client, DOMAIN, eventually};
+use crate::world::{Client, DOMAIN, eventually, millis};
 
 /// A mint is called dead ten seconds after it began, and a broker is given up by the others after thirty.
 const QUIET: Duration = Duration::from_secs(120);
@@ -34,6 +34,12 @@ pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Clien
         let ended = task.state() == v1::TaskState::Ended;
         assert!(ended || !is_ended, "{id} was ended and is not: {task:?}");
         assert!(!ended || !active.contains(id), "{id} has ended and has a live lease");
+    }
+    assert!(!told.granted.is_empty() && !told.released.is_empty(), "nothing was asked that could go wrong");
+    for (id, until) in &told.renewed {
+        let lease = &leases[id];
+        let kept = !is_active(lease) || millis(lease.expires_at) >= *until;
+        assert!(kept, "{id} was renewed until {until}, and lives no longer than {:?}", lease.expires_at);
     }
     for id in &told.released {
         assert_eq!(leases[id].state(), v1::LeaseState::Revoked, "{id} was given back");

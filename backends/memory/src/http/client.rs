@@ -45,6 +45,8 @@ impl HttpBackend {
     /// # Errors
     /// In words, where no client can be built.
     pub fn new(target: &str, url: &str, token: Token, settings: Settings) -> Result<Self, String> {
+        // Who was first in this process stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())

@@ -1,5 +1,6 @@
 //! Whose a store is, and who may have which name in it.
 
+use super::super::schema::MIGRATIONS;
 use super::super::{Options, PostgresStore, Stamp};
 use super::world::Base;
 use crate::store::suite::samples::draft;
@@ -19,6 +20,25 @@ async fn a_name_is_held_by_one_process() {
     put(&next, vec![Change::Append(draft(2))]).await;
     put(&other, vec![Change::Append(draft(1))]).await;
     assert_eq!((verify_export(&next).await, verify_export(&other).await), (2, 1));
+}
+
+/// As just after a kill: the server has not noticed yet that nobody is at the other end.
+#[tokio::test]
+async fn a_connection_that_the_server_has_not_missed_yet_holds_no_name() {
+    let base = Base::new().await;
+    base.open("broker-1").await.leave().await;
+    let late = base.stranger().await;
+    late.batch_execute(
+        "UPDATE leasehold.brokers SET holder = 'killed', seen_at = clock_timestamp(), pid = pg_backend_pid(), \
+         backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())",
+    )
+    .await
+    .unwrap();
+    let mut opening = std::pin::pin!(base.open("broker-1"));
+    let a_while = std::time::Duration::from_millis(700);
+    assert!(tokio::time::timeout(a_while, &mut opening).await.is_err(), "the name is not free yet");
+    drop(late);
+    drop(opening.await);
 }
 
 /// As after a kill: nobody has let go, and the connections are gone.
@@ -56,7 +76,21 @@ async fn a_schema_from_the_future_is_left_alone() {
     base.open("broker-1").await.leave().await;
     base.sql("INSERT INTO leasehold.schema_version VALUES (99)").await;
     let error = base.open_error(&base.options("broker-1")).await;
-    assert_eq!(error, StoreError::Newer { found: 99, known: 1 });
+    let known = u32::try_from(MIGRATIONS.len()).unwrap();
+    assert_eq!(error, StoreError::Newer { found: 99, known });
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_up_to_date() {
+    let base = Base::new().await;
+    let first = base.open("broker-1").await;
+    put(&first, vec![Change::Append(draft(1))]).await;
+    first.leave().await;
+    base.sql("DROP TABLE leasehold.tokens").await;
+    base.sql("DELETE FROM leasehold.schema_version WHERE version > 1").await;
+    let next = base.open("broker-1").await;
+    assert_eq!(next.token_key("a").await, Ok(None));
+    assert_eq!(verify_export(&next).await, 1, "what was there stays");
 }
 
 #[tokio::test]
@@ -65,7 +99,8 @@ async fn brokers_that_start_together_make_one_store() {
     let opened = futures::join!(base.open("broker-1"), base.open("broker-2"), base.open("broker-3"));
     put(&opened.0, vec![Change::Append(draft(1))]).await;
     assert_eq!(base.count("SELECT count(*) FROM leasehold.brokers").await, 3);
-    assert_eq!(base.count("SELECT count(*) FROM leasehold.schema_version").await, 1);
+    let versions = base.count("SELECT count(*) FROM leasehold.schema_version").await;
+    assert_eq!(versions, i64::try_from(MIGRATIONS.len()).unwrap());
 }
 
 #[tokio::test]
