@@ -8,7 +8,7 @@ use std::{env, fs};
 use prost::Message;
 use tonic_prost_build::FileDescriptorSet;
 
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "leasehold/v1/common.proto",
     "leasehold/v1/task_service.proto",
     "leasehold/v1/lease_service.proto",
@@ -17,6 +17,7 @@ const SERVICES: [&str; 8] = [
     "leasehold/v1/audit_service.proto",
     "leasehold/v1/target_service.proto",
     "leasehold/v1/admin_service.proto",
+    "leasehold/v1/agent_service.proto",
 ];
 
 /// Messages whose derived `Debug` would print a secret; `src/redact.rs` writes it by hand. A message that is

@@ -2,6 +2,7 @@
 //! and nothing of the wire goes further in.
 
 mod admin;
+mod agent;
 mod audit;
 mod drill;
 mod follow;
@@ -61,6 +62,7 @@ impl Api {
             .max_decoding_message_size(MAX_QUESTION_BYTES);
         let api = || self.clone();
         use v1::admin_service_server::AdminServiceServer as Admin;
+        use v1::agent_service_server::AgentServiceServer as Agent;
         use v1::audit_service_server::AuditServiceServer as Audit;
         use v1::identity_service_server::IdentityServiceServer as Identity;
         use v1::lease_service_server::LeaseServiceServer as Lease;
@@ -75,6 +77,7 @@ impl Api {
             .add_service(Revocation::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(Audit::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(Target::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(Agent::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(Admin::new(api()).max_decoding_message_size(MAX_REQUEST_BYTES)))
     }
 }

@@ -87,6 +87,12 @@ pub const TABLE: &[Row] = &[
     act("leasehold.v1.TargetService/SweepTarget", Role::Admin),
     // It mints, and whoever may only stop things must cause no mint.
     act("leasehold.v1.TargetService/DrillTarget", Role::Admin),
+    admin("leasehold.v1.AgentService/ListAgents", Role::Viewer),
+    admin("leasehold.v1.AgentService/GetAgent", Role::Viewer),
+    act("leasehold.v1.AgentService/ApplyAgents", Role::Admin),
+    act("leasehold.v1.AgentService/SetAgentStatus", Role::Admin),
+    act("leasehold.v1.AgentService/ReviewAgent", Role::Admin),
+    act("leasehold.v1.AgentService/OffboardOwner", Role::Admin),
     admin("leasehold.v1.AdminService/Status", Role::Viewer),
     act("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
     open("grpc.health.v1.Health/Check"),
@@ -239,15 +245,13 @@ pub fn check(
     match need {
         None => Err(wrong_door(call, row)),
         Some(Need::Proven) => Ok(Standing::Proven(caller.clone())),
-        Some(Need::Agent) if registry.agent(caller.id()).is_some() => Ok(Standing::Agent(asker(caller))),
+        Some(Need::Agent) if registry.knows(caller.id()) => Ok(Standing::Agent(asker(caller))),
         Some(Need::Agent) => Err(Refused::unknown_agent(caller.id())),
         Some(Need::Operator(role)) if !operators.roles(caller).contains(&role) => {
             Err(role_missing(call, caller.id(), role))
         }
         // Config refuses it too; whatever it says, one identity is never both.
-        Some(Need::Operator(_)) if registry.agent(caller.id()).is_some() => {
-            Err(both_at_once(call, caller.id()))
-        }
+        Some(Need::Operator(_)) if registry.knows(caller.id()) => Err(both_at_once(call, caller.id())),
         Some(Need::Operator(_)) => Ok(Standing::Operator(caller.id().clone())),
     }
 }

@@ -1,5 +1,6 @@
 //! Room 5, the road: one verb per file. Each step hands the next a thing that only it could make.
 
+mod agents;
 mod archive;
 mod aside;
 mod barrier;
@@ -48,6 +49,7 @@ use crate::ledger::Ledger;
 use crate::registry::Registry;
 use crate::vault_door::VaultDoor;
 
+pub use agents::{Order, Reregistered};
 pub use change_scope::ScopeChange;
 pub use decide::Asker;
 pub use drill::{DrillStatus, Drilling};
@@ -130,6 +132,8 @@ struct Inner {
     taking: taking::Taking,
     held: sweep::Held,
     archive: archive::Archive,
+    /// Held while registrations are read: whoever waits finds them read.
+    reloading: tokio::sync::Mutex<()>,
     busy: aside::Busy,
     keep: keep::Keep,
     drills: drill::Drills,
@@ -156,6 +160,7 @@ impl Broker {
                 taking: taking::Taking::default(),
                 held: sweep::Held::default(),
                 archive: archive::Archive::default(),
+                reloading: tokio::sync::Mutex::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),
                 drills: drill::Drills::default(),

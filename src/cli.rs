@@ -2,6 +2,7 @@
 //!
 //! `main` runs the commands of the broker itself (`serve`, `check`, `init`, `dev`, `demo`); [`run`] runs the rest.
 
+mod agents;
 mod audit;
 mod clock;
 mod console;
@@ -14,6 +15,7 @@ mod grants;
 mod json;
 mod lease;
 mod login;
+mod manifest;
 mod parse;
 mod problem;
 mod propose;
@@ -284,6 +286,9 @@ pub enum Ask {
     Revocations(revocations::RevocationsCommand),
     /// What a name belongs to, and the commands that stop it.
     Find(find::FindArgs),
+    /// The registry of agents: whose each is, and how it stands.
+    #[command(subcommand)]
+    Agents(agents::AgentsCommand),
     /// The targets: how they are, and what they need.
     #[command(subcommand)]
     Targets(targets::TargetsCommand),
@@ -342,6 +347,7 @@ async fn dispatch(command: Ask, session: &mut Session) -> Result<Exit, Problem> 
         Ask::Revoke(args) => revoke::run(args, session).await,
         Ask::Revocations(command) => revocations::run(command, session).await,
         Ask::Find(args) => find::run(args, session).await,
+        Ask::Agents(command) => agents::run(command, session).await,
         Ask::Targets(command) => targets::run(command, session).await,
         Ask::Drill(command) => drill::run(command, session).await,
         Ask::Audit(command) => audit::run(command, session).await,

@@ -4,6 +4,7 @@
 //! which one refers to another.
 
 mod agents;
+mod apply;
 mod broker;
 mod ci_jobs;
 mod digest;
@@ -26,6 +27,7 @@ mod personal;
 mod policy;
 mod problem;
 mod quotas;
+mod registry;
 mod roles;
 mod source;
 mod store;
@@ -48,9 +50,11 @@ use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
+use leasehold_law::registry::{Pattern, Registration, Rules, Who};
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
+pub use apply::{Ground, read_agents};
 pub use broker::Broker;
 pub use digest::Digests;
 pub use drill::{Drill, DrillChoice};
@@ -192,19 +196,35 @@ fn check(
     let sweep = sweep::read(root);
     let drill = drill::read(root);
     let policy::Policy { sources, floors } = policy::read(root);
+    let rules = registry::read(root);
+    let reserved = reserved(root, identity.as_ref(), domain);
     let before = report.count();
     let none = BTreeSet::new();
     let federated = identity.as_ref().map_or(&none, |identity| &identity.spiffe.federates_with);
     let trusted = identity::TrustDomains { own: domain, federated };
-    let world = World { kinds, trust, trusted, issuers: &issuers, floors: &floors };
+    let world = World {
+        kinds,
+        trust,
+        trusted,
+        issuers: &issuers,
+        floors: &floors,
+        reserved: &reserved,
+        rules: &rules,
+    };
     let defined = Defined::read(parts, &world, report);
-    let world = operators::World { people: &defined.people, agents: &defined.agents, trust_domain: domain };
+    let world = operators::World { people: &defined.people, trust_domain: domain };
     let operators = operators::read(root, &world);
     personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
-    let world = quotas::World { agents: &defined.agents, targets: &defined.targets };
+    agents::warn_unreviewed(&defined.agents, &rules, report);
+    let world =
+        quotas::World { agents: &defined.agents, patterns: &defined.patterns(), targets: &defined.targets };
     let quotas = quotas::read(root, &world);
     // Policies over half a catalog would be blamed for what the catalog lacks.
-    let catalog = (report.count() == before).then(|| defined.catalog(floors, drill, report));
+    let catalog = (report.count() == before).then(|| Catalog {
+        rules,
+        reserved,
+        ..defined.catalog(floors, drill, report)
+    });
     let places = policy::Places { main: root.place(), grants: &defined.grants.places };
     let engine = catalog.as_ref().and_then(|catalog| policy::load(catalog, &sources, &places, report));
     let (catalog, engine) = (catalog?, engine?);
@@ -261,11 +281,18 @@ fn bearers_have_a_door(
     }
 }
 
+/// Operators, and the broker itself.
+fn reserved(root: &Table<'_>, identity: Option<&Identity>, domain: Option<&str>) -> BTreeSet<CallerId> {
+    let default = domain.and_then(|domain| format!("spiffe://{domain}/leasehold").parse().ok());
+    let own = identity.and_then(|identity| identity.spiffe.id.clone()).or(default);
+    operators::ids(root).chain(own.map(CallerId::Agent)).collect()
+}
+
 /// What every file may define, in the order in which one refers to another.
 struct Defined {
     people: Names<Person>,
     groups: Names<BTreeSet<String>>,
-    agents: Names<Agent>,
+    agents: Names<Registration>,
     personal: Names<Personal>,
     jobs: Names<Job>,
     accounts: Names<KubeAccount>,
@@ -281,24 +308,32 @@ struct World<'a> {
     trusted: identity::TrustDomains<'a>,
     issuers: &'a Issuers,
     floors: &'a Floors,
+    /// Operators and the broker itself: none of them is ever an agent.
+    reserved: &'a BTreeSet<CallerId>,
+    rules: &'a Rules,
 }
 
 impl Defined {
     fn read(parts: &[Table<'_>], world: &World<'_>, report: &Report) -> Self {
-        let World { kinds, trust, trusted, issuers, floors } = *world;
+        let World { kinds, trust, trusted, issuers, floors, reserved, rules } = *world;
         let people = people::read_people(parts, report);
         let groups = people::read_groups(parts, &people);
         let owners = Owners { people: &people, groups: &groups };
-        let mut agents = agents::read(parts, &owners, trusted);
+        let mut agents = agents::read(parts, agents::World { owners: &owners, trusted, reserved });
         let personal = personal::read(parts, &owners);
         let jobs = ci_jobs::read(parts, issuers, &owners, report);
         let accounts = kube_accounts::read(parts, issuers, &owners);
-        agents.join(&jobs, |job| (job.agent.id.to_string(), job.agent.clone()));
-        agents.join(&accounts, |account| (account.agent.id.to_string(), account.agent.clone()));
+        agents.join(&jobs, |job| agents::named(&job.agent));
+        agents.join(&accounts, |account| agents::named(&account.agent));
         let targets = targets::read(parts, &targets::World { owners: &owners, kinds, trust });
         let intents = intents::read(parts);
-        let world =
-            grants::World { agents: &agents, personal: &personal, intents: &intents, targets: &targets };
+        let world = grants::World {
+            agents: &agents,
+            personal: &personal,
+            groups: &rules.groups,
+            intents: &intents,
+            targets: &targets,
+        };
         let grants = grants::read(parts, &world);
         let reach = ci_jobs::Reach { grants: &grants.values, targets: &targets.values, floors };
         ci_jobs::lint(&jobs, &reach, report);
@@ -309,11 +344,31 @@ impl Defined {
         self.personal.values.values().flat_map(|personal| personal.agents.iter().cloned())
     }
 
+    fn patterns(&self) -> Vec<Pattern> {
+        let patterns = self.agents.values.values().filter_map(|one| agents::pattern(&one.who));
+        patterns.cloned().collect()
+    }
+
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {
+        let (mut agents, mut patterns) = (BTreeMap::new(), BTreeMap::new());
+        for Registration { who, terms } in self.agents.values.values().cloned() {
+            match who {
+                Who::One(id) => drop(agents.insert(id, terms)),
+                Who::Each(pattern) => drop(patterns.insert(pattern, terms)),
+            }
+        }
         let catalog = Catalog {
             people: self.people.values.keys().cloned().collect(),
             groups: self.groups.values.clone(),
-            agents: self.agents.values.values().cloned().chain(self.personal_agents()).map(by_id).collect(),
+            agents: agents
+                .into_iter()
+                .map(|(id, terms)| terms.agent(id))
+                .chain(self.personal_agents())
+                .map(by_id)
+                .collect(),
+            patterns,
+            rules: Rules::default(),
+            reserved: BTreeSet::new(),
             targets: self.targets.values.iter().map(|(name, t)| (name.clone(), t.law.clone())).collect(),
             intents: self.intents.values.clone(),
             grants: self.grants.values.clone(),

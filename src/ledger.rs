@@ -8,6 +8,7 @@ mod aside;
 mod config;
 mod entry;
 mod notices;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use config::{ConfigLook, ConfigOnRecord};
 use entry::{about_drill, about_lease, about_nothing, about_task};
 use notices::Notices;
 pub use notices::{Notice, Steps};
+pub use registry::Registering;
 
 /// Proof that something is durable. Only the ledger makes one.
 #[derive(Debug)]

@@ -1,33 +1,70 @@
-//! Room 4, which agent: what operators defined, the engine over it, and the versions of both.
+//! Room 4, which agent: what operators defined, the engine over it, the agents that were applied since, and the
+//! versions of all of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leasehold_law::caller::CallerId;
-use leasehold_law::catalog::{Agent, Catalog, Grant, Intent, Target};
+use leasehold_law::catalog::{Agent, Catalog, Grant, Intent, Owner, Target};
 use leasehold_law::policy::Engine;
+use leasehold_law::registry::{Book, Claim, View, Who};
 use leasehold_law::scope::Pair;
 use leasehold_law::subject::{Guard, Subject};
+use leasehold_law::time::Timestamp;
 
-/// What operators defined, as of the versions that the store gave it.
-#[derive(Debug)]
+/// What operators defined, as of the versions that the store gave it. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Registry {
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     engine: Arc<Engine>,
-    versions: BTreeMap<Subject, u64>,
+    versions: Arc<BTreeMap<Subject, u64>>,
+    domain: Option<Arc<str>>,
+    book: Arc<Book>,
+    book_version: u64,
 }
 
 impl Registry {
     /// A registry. `versions` holds the version of each config subject; those that are missing count as 0.
     #[must_use]
     pub fn new(catalog: Catalog, engine: Arc<Engine>, versions: BTreeMap<Subject, u64>) -> Self {
-        Self { catalog, engine, versions }
+        let (catalog, versions) = (Arc::new(catalog), Arc::new(versions));
+        Self { catalog, engine, versions, domain: None, book: Arc::default(), book_version: 0 }
     }
 
-    /// Everything that operators defined.
+    /// The same, of a broker in this trust domain.
+    #[must_use]
+    pub fn in_domain(self, domain: &str) -> Self {
+        Self { domain: Some(domain.into()), ..self }
+    }
+
+    /// The same, with what the store keeps of registrations as of this version of it.
+    #[must_use]
+    pub fn with_book(&self, book: Arc<Book>, version: u64) -> Self {
+        Self { book, book_version: version, ..self.clone() }
+    }
+
+    /// Everything that operators defined in the config.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// What the store keeps of registrations.
+    #[must_use]
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The version of [`Registry::book`].
+    #[must_use]
+    pub fn book_version(&self) -> u64 {
+        self.book_version
+    }
+
+    /// The broker's trust domain, where it was told.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
     }
 
     /// The engine.
@@ -36,10 +73,55 @@ impl Registry {
         &self.engine
     }
 
-    /// A registered agent.
+    /// Whether anybody registered this identity.
     #[must_use]
-    pub fn agent(&self, id: &CallerId) -> Option<&Agent> {
-        self.catalog.agents.get(id)
+    pub fn knows(&self, id: &CallerId) -> bool {
+        self.book.knows(&self.catalog, id)
+    }
+
+    /// Who answers for a registered agent.
+    #[must_use]
+    pub fn owner(&self, id: &CallerId) -> Option<&Owner> {
+        self.book.owner(&self.catalog, id)
+    }
+
+    /// A registered agent at this moment, for one that says this of itself.
+    #[must_use]
+    pub fn agent(&self, id: &CallerId, now: Timestamp, claim: Claim) -> Option<Agent> {
+        self.book.agent(&self.catalog, id, now, claim)
+    }
+
+    /// A registration as it stands, or what a pattern makes of an identity.
+    #[must_use]
+    pub fn registration(&self, who: &Who) -> Option<View> {
+        self.book.view(&self.catalog, who)
+    }
+
+    /// Every registration as it stands.
+    #[must_use]
+    pub fn registrations(&self) -> Vec<View> {
+        self.book.views(&self.catalog)
+    }
+
+    /// The agents of an owner that are registered by name; those that only fit a pattern are nobody's to list.
+    #[must_use]
+    pub fn named_agents_of(&self, owner: &Owner) -> Vec<CallerId> {
+        let named =
+            self.catalog.agents.keys().chain(self.book.entries().filter_map(|entry| match &entry.who {
+                Who::One(id) => Some(id),
+                Who::Each(_) => None,
+            }));
+        let theirs: std::collections::BTreeSet<_> =
+            named.filter(|id| self.owner(id) == Some(owner)).collect();
+        theirs.into_iter().cloned().collect()
+    }
+
+    /// Whether an owner answers for agents that are registered by a pattern.
+    #[must_use]
+    pub fn owns_patterns(&self, owner: &Owner) -> bool {
+        let applied = self.book.entries().filter(|entry| matches!(entry.who, Who::Each(_)));
+        let applied = applied.filter_map(|entry| entry.terms.as_ref());
+        self.catalog.patterns.values().chain(applied).any(|terms| terms.owner == *owner)
     }
 
     /// What a pair names, if operators granted it.
@@ -63,7 +145,14 @@ impl Registry {
         [Subject::Policy, Subject::Agent(agent.clone()), Subject::Target(target.to_owned())]
             .into_iter()
             .map(|subject| Guard { version: self.versions.get(&subject).copied().unwrap_or(0), subject })
+            .chain([self.book_guard()])
             .collect()
+    }
+
+    /// The version of what was applied and done to registrations.
+    #[must_use]
+    pub fn book_guard(&self) -> Guard {
+        Guard { subject: Subject::Agents, version: self.book_version }
     }
 }
 

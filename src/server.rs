@@ -302,7 +302,7 @@ async fn serve(
 
 fn known_agents(broker: &Broker) -> Known {
     let broker = broker.clone();
-    Arc::new(move |id| broker.registry().agent(id).is_some())
+    Arc::new(move |id| broker.registry().knows(id))
 }
 
 fn known_operators(operators: &Arc<Operators>) -> Known {

@@ -23,6 +23,7 @@ use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::Lease;
 use leasehold_law::quota::Holder;
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -46,6 +47,8 @@ pub enum Change {
     Task(Box<Task>),
     /// A revocation, new or with its barrier lifted.
     Revocation(Box<Revocation>),
+    /// What is kept of a registration of agents, in the place of what was.
+    Agents(Box<Registered>),
     /// Gives a subject its next version: an agent, a target, the policy, a barrier.
     Bump(Subject),
     /// Remembers the digest of a config subject, so that the next start sees what changed.
@@ -374,6 +377,10 @@ pub trait Store: Send + Sync {
         before: Option<RevocationId>,
         limit: usize,
     ) -> Result<Vec<Revocation>, StoreError>;
+
+    /// All that is kept of registrations. Where one cannot be read the whole read fails: it may be what keeps an agent
+    /// from working.
+    async fn registered(&self) -> Result<Vec<Registered>, StoreError>;
 
     /// Where this broker's chain ends.
     async fn head(&self) -> Result<ChainHead, StoreError>;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::caller::CallerId;
 use crate::drill::Plan;
 use crate::param::ParamSpec;
+use crate::registry::{Pattern, Rules, Standing, Terms};
 use crate::scope::{Pair, is_name};
 use crate::time::Span;
 
@@ -149,13 +150,14 @@ impl From<Owner> for String {
     }
 }
 
-/// How much an agent may do by itself. An attribute that policy reads.
+/// How much an agent may do by itself: a bound that no policy lifts, and an attribute that policy reads
+/// (REQUIREMENTS POL-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Autonomy {
-    /// Read-only.
+    /// Intents that change nothing.
     Observe,
-    /// May prepare, never hold.
+    /// It may ask what would be decided, and open tasks; it never holds a lease.
     Propose,
     /// Within its tier.
     Act,
@@ -187,6 +189,9 @@ pub struct Agent {
     /// What it is for.
     #[serde(default)]
     pub purpose: String,
+    /// What the registry says of it beside that.
+    #[serde(default, skip_serializing_if = "Standing::is_plain")]
+    pub standing: Standing,
 }
 
 impl Agent {
@@ -199,7 +204,14 @@ impl Agent {
             groups: BTreeSet::new(),
             autonomy: Autonomy::Act,
             purpose: "proves that what is revoked is dead".to_owned(),
+            standing: Standing::default(),
         }
+    }
+
+    /// The autonomy that policy sees: the lowest of what it is registered with and what lowers that now.
+    #[must_use]
+    pub fn level(&self) -> Autonomy {
+        self.standing.lowered.iter().map(|lowered| lowered.to).fold(self.autonomy, Ord::min)
     }
 }
 
@@ -267,6 +279,15 @@ pub struct Catalog {
     pub groups: BTreeMap<String, BTreeSet<String>>,
     /// Registered agents.
     pub agents: BTreeMap<CallerId, Agent>,
+    /// Registrations for every workload that fits; no two of them share one.
+    #[serde(default)]
+    pub patterns: BTreeMap<Pattern, Terms>,
+    /// What holds for all registered agents.
+    #[serde(default)]
+    pub rules: Rules,
+    /// Who holds operator roles, and the broker itself: none of them is ever an agent.
+    #[serde(default)]
+    pub reserved: BTreeSet<CallerId>,
     /// Targets by name.
     pub targets: BTreeMap<String, Target>,
     /// Intents by name.
@@ -281,6 +302,13 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Every group that agents are registered in, or may be put into while the broker runs.
+    pub fn agent_groups(&self) -> impl Iterator<Item = &str> {
+        let agents = self.agents.values().map(|agent| &agent.groups);
+        let patterns = self.patterns.values().map(|terms| &terms.groups);
+        agents.chain(patterns).chain([&self.rules.groups]).flatten().map(String::as_str)
+    }
+
     /// The same with these drills, and with the agent that does them, if there are any.
     #[must_use]
     pub fn with_drills(mut self, drills: BTreeMap<String, Plan>) -> Self {

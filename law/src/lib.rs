@@ -12,12 +12,14 @@ pub mod id;
 pub mod journal;
 pub mod lease;
 pub mod lifetime;
+pub mod manifest;
 pub mod param;
 #[cfg(feature = "policy")]
 pub mod policy;
 pub mod principal;
 pub mod quota;
 pub mod reason;
+pub mod registry;
 pub mod request;
 pub mod revocation;
 pub mod scope;

@@ -16,9 +16,10 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Agent, Floor, Owner};
+use crate::catalog::{Agent, Autonomy, Floor, Owner};
 use crate::id::DecisionId;
 use crate::param::Params;
+use crate::registry::{LoweredBy, Ruling, Status};
 use crate::scope::Pair;
 use crate::subject::Guard;
 use crate::time::{Span, Timestamp};
@@ -52,6 +53,8 @@ pub struct Question<'a> {
     pub depth: u32,
     /// Whether a live lease is to be renewed.
     pub renewal: bool,
+    /// Whether nobody will hold anything by the answer: a proposal, or the scope of a task.
+    pub dry_run: bool,
     /// What the facts were read at (RULES R-1).
     pub guards: &'a [Guard],
 }
@@ -97,6 +100,20 @@ pub enum Denial {
     PolicyError {
         /// The policies that failed; none where the facts themselves did not fit the schema.
         policies: Vec<String>,
+    },
+    /// Its status stops the agent, whatever policy says.
+    Stopped {
+        /// The status.
+        status: Status,
+        /// Who gave it, if it is not the registration that says so.
+        ruling: Option<Ruling>,
+    },
+    /// It is beyond the agent's autonomy, whatever policy says (REQUIREMENTS POL-4).
+    BeyondAutonomy {
+        /// The level that stands in the way.
+        level: Autonomy,
+        /// What lowered the agent to it; nothing, where it is registered so.
+        lowered: Option<LoweredBy>,
     },
 }
 
@@ -156,6 +173,9 @@ pub struct DecisionRecord {
     pub proof: String,
     /// Whether it was a renewal.
     pub renewal: bool,
+    /// Whether nobody was to hold anything by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// The policies that determined the answer, sorted.
     pub policies: Vec<String>,
     /// The digest of the policy set and everything it was checked against.

@@ -83,6 +83,12 @@ reasons! {
     Internal = "INTERNAL";
     /// Whoever issued the token cannot be asked for its keys now, or the broker cannot make sure whose the token is.
     IssuerDown = "ISSUER_DOWN";
+    /// The agent is suspended, or in quarantine.
+    AgentStopped = "AGENT_STOPPED";
+    /// It is beyond the agent's autonomy.
+    BeyondAutonomy = "BEYOND_AUTONOMY";
+    /// The registration of the agent does not let this be done to it.
+    RegistrationStands = "REGISTRATION_STANDS";
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::id::TaskId;
+use crate::manifest::Digest;
 use crate::param::Params;
 use crate::scope::{Pair, Scope};
 use crate::time::Span;
@@ -161,6 +162,9 @@ pub struct OpenRequest {
     pub deadline: Option<Span>,
     /// References.
     pub refs: Refs,
+    /// What the caller says that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
 }
 
 /// A request for a lease, within bounds.

@@ -15,8 +15,11 @@ pub enum Subject {
     Task(TaskId),
     /// A lease: bumped by each of its events.
     Lease(LeaseId),
-    /// An agent's registration.
+    /// An agent's registration in the config.
     Agent(CallerId),
+    /// What was applied and done to registrations since the config, all together: operators do that seldom, and one
+    /// version costs each commit one comparison.
+    Agents,
     /// A target, its intents and its grants.
     Target(String),
     /// The policy set, with floors and groups.
@@ -34,6 +37,7 @@ impl fmt::Display for Subject {
             Self::Task(id) => write!(f, "task:{id}"),
             Self::Lease(id) => write!(f, "lease:{id}"),
             Self::Agent(id) => write!(f, "agent:{id}"),
+            Self::Agents => f.write_str("agents"),
             Self::Target(name) => write!(f, "target:{name}"),
             Self::Policy => f.write_str("policy"),
             Self::Freezes => f.write_str("freezes"),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::CallerId;
 use crate::id::TaskId;
+use crate::manifest::Digest;
 use crate::request::{Liveness, Refs, RequestDigest, RequestId};
 use crate::scope::Scope;
 use crate::time::Timestamp;
@@ -34,6 +35,9 @@ pub struct TaskTerms {
     pub request_id: RequestId,
     /// What was asked under that name.
     pub request_digest: RequestDigest,
+    /// What the agent said that it runs: asserted by the agent (RULES R-18).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
 }
 
 /// A task as it stands.

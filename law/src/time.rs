@@ -51,6 +51,26 @@ impl Sub<Span> for Timestamp {
     }
 }
 
+/// Why a text is no day.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a day; write it like `2026-10-01`")]
+pub struct DayError(String);
+
+/// A day of the calendar, as `2026-10-01`, by its first moment in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day(pub Timestamp);
+
+impl std::str::FromStr for Day {
+    type Err = DayError;
+    fn from_str(text: &str) -> Result<Self, DayError> {
+        let wrong = || DayError(text.chars().take(32).collect());
+        let fits = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let day: chrono::NaiveDate =
+            Some(text).filter(|_| fits).ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+        Ok(Self(Timestamp(day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis())))
+    }
+}
+
 /// RFC 3339 in UTC, to the millisecond.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,6 +192,16 @@ mod tests {
     fn spans_print_as_they_are_read() {
         for text in ["0s", "90ms", "15m", "1h30m", "2d1h1m1s1ms"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_day_begins_at_midnight_utc() {
+        assert_eq!("2026-10-01".parse::<Day>().unwrap().0.to_string(), "2026-10-01T00:00:00.000Z");
+        for bad in
+            ["", "2026-13-01", "2026-02-30", "26-10-01", "2026-10-1", "+026-10-01", "2026-10-01T00:00:00Z"]
+        {
+            assert_eq!(bad.parse::<Day>(), Err(DayError(bad.to_owned())), "{bad}");
         }
     }
 

@@ -34,6 +34,8 @@ impl AdminService for Api {
             set_aside: status.asides.iter().map(set_aside).collect(),
             broker: self.broker.name().to_owned(),
             identity: Some(identity_view(standing)),
+            drifting: status.drifting,
+            lowered_agents: status.lowered_agents,
         }))
     }
 

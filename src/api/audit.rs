@@ -164,7 +164,7 @@ impl Api {
 
     fn agent_hit(&self, kind: v1::FindKind, id: &CallerId) -> v1::FindHit {
         let registry = self.broker.registry();
-        let owner = registry.agent(id).map(|agent| agent.owner.clone());
+        let owner = registry.owner(id).cloned();
         let person = match &owner {
             Some(Owner::Person(name)) => name.clone(),
             Some(Owner::Group(_) | Owner::Broker) | None => String::new(),

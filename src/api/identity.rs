@@ -1,9 +1,11 @@
 //! IdentityService: who the caller is, as the broker sees it.
 
 use leasehold_law::caller::CallerId;
+use leasehold_law::registry::{Claim, Who};
 use leasehold_proto::v1::{self, identity_service_server::IdentityService};
 use tonic::{Request, Response, Status};
 
+use super::agent::{drift_view, lowered};
 use super::{Api, identified, write};
 use crate::config::Role;
 use crate::identity::{Caller, Door};
@@ -22,7 +24,10 @@ impl IdentityService for Api {
 impl Api {
     async fn describe(&self, caller: &Caller) -> Result<v1::WhoAmIResponse, Status> {
         let registry = self.broker.registry();
-        let agent = registry.agent(caller.id());
+        let now = self.broker.now();
+        let agent = registry.agent(caller.id(), now, Claim::Unasked);
+        let agent = agent.as_ref();
+        let drift = registry.registration(&Who::One(caller.id().clone())).map(|view| view.drift);
         let barrier = self.broker.barrier_over(caller.id()).await?;
         let reading = self.broker.clock().read();
         Ok(v1::WhoAmIResponse {
@@ -39,6 +44,9 @@ impl Api {
             server_time: Some(write::moment(reading.now)),
             clock_offset: Some(write::span(reading.behind)),
             roles: self.roles(caller),
+            status: agent.map(|agent| agent.standing.status.name().to_owned()).unwrap_or_default(),
+            lowered: agent.map(|agent| lowered(&agent.standing)).unwrap_or_default(),
+            drift: drift.unwrap_or_default().iter().map(drift_view).collect(),
         })
     }
 

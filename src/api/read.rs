@@ -197,7 +197,6 @@ pub(super) fn open_request(wire: v1::OpenTaskRequest, default_grace: Span) -> Re
     not_served_yet("parent", !wire.parent.is_empty())?;
     not_served_yet("on_behalf_of", wire.on_behalf_of.is_some())?;
     not_served_yet("incident", !wire.incident.is_empty())?;
-    not_served_yet("manifest", wire.manifest.is_some())?;
     Ok(OpenRequest {
         request_id: request_id(&wire.request_id)?,
         purpose: text("purpose", wire.purpose, MAX_PURPOSE_BYTES)?,
@@ -205,6 +204,7 @@ pub(super) fn open_request(wire: v1::OpenTaskRequest, default_grace: Span) -> Re
         liveness: liveness(wire.liveness, default_grace)?,
         deadline: deadline(wire.deadline)?,
         refs: refs(wire.refs)?,
+        manifest: wire.manifest.map(|said| parse("manifest.fingerprint", &said.fingerprint)).transpose()?,
     })
 }
 

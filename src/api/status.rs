@@ -19,6 +19,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::Forbidden
         | Reason::OutOfScope
         | Reason::Frozen
+        | Reason::AgentStopped
+        | Reason::BeyondAutonomy
         | Reason::RoleMissing => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
         Reason::NeedsApproval
@@ -28,6 +30,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::LeaseEnded
         | Reason::AttemptSpent
         | Reason::PrivilegeMissing
+        | Reason::RegistrationStands
         | Reason::TargetRefused => Code::FailedPrecondition,
         Reason::TargetDown | Reason::Clock | Reason::Journal | Reason::Draining | Reason::IssuerDown => {
             Code::Unavailable

@@ -127,7 +127,7 @@ fn task_id(text: &str) -> Result<TaskId, Refused> {
 
 /// A task with what only memory knows: whether its agent is silent.
 pub(super) fn view(broker: &Broker, task: &Task) -> v1::Task {
-    write::task(task, broker.is_silent(task))
+    write::task(task, broker.is_silent(task), broker.drifts(task))
 }
 
 fn task_filter(wire: &v1::ListTasksRequest) -> Result<TaskFilter, Refused> {

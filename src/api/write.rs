@@ -70,7 +70,7 @@ fn liveness(liveness: Liveness) -> v1::Liveness {
 }
 
 /// A task; `silent` is a view in memory, not a state.
-pub(super) fn task(task: &Task, silent: bool) -> v1::Task {
+pub(super) fn task(task: &Task, silent: bool, drift: bool) -> v1::Task {
     let (outcome, ended_at) = match task.state {
         TaskState::Ended { outcome, at, .. } => (Some(task_outcome(outcome)), Some(moment(at))),
         TaskState::New | TaskState::Refused | TaskState::Open | TaskState::Ending { .. } => (None, None),
@@ -90,6 +90,8 @@ pub(super) fn task(task: &Task, silent: bool) -> v1::Task {
         ended_at,
         silent,
         version: task.version,
+        manifest: task.terms.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
+        drift,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::registry::Registry;
 #[derive(Default)]
 pub(super) struct Standing(ArcSwapOption<Known>);
 
-struct Known {
+pub(super) struct Known {
     version: u64,
     barriers: Vec<Revocation>,
 }
@@ -38,7 +38,7 @@ impl Registry {
     ) -> Reach<'a> {
         Reach {
             agent,
-            owner: self.agent(agent).map(|agent| &agent.owner),
+            owner: self.owner(agent),
             task: task.map(|task| task.terms.id),
             refs: task.map(|task| &task.terms.refs),
             pair,
@@ -57,11 +57,16 @@ impl Inner {
         }
     }
 
-    /// The barriers that stand, newest first: read again only where one was raised or lifted. The version is read
-    /// first: what rises after it makes it stale.
-    async fn standing(&self) -> Result<Arc<Known>, Refused> {
-        let versions = self.ledger.store().versions(&[Subject::Freezes]).await?;
+    /// The barriers that stand, newest first, and the registrations of agents as another broker may have changed them:
+    /// read again only where something changed. The version is read first: what rises after it makes it stale.
+    pub(super) async fn standing(&self) -> Result<Arc<Known>, Refused> {
+        let versions = self.ledger.store().versions(&[Subject::Freezes, Subject::Agents]).await?;
         let version = versions.first().copied().unwrap_or_default();
+        // In the same question, since whoever asks for the one decides by the other next.
+        let agents = versions.get(1).copied().unwrap_or_default();
+        if self.registry.load().book_version() != agents {
+            self.reload_agents(Some(agents)).await?;
+        }
         if let Some(known) = self.standing.0.load_full().filter(|known| known.version == version) {
             return Ok(known);
         }
@@ -72,8 +77,8 @@ impl Inner {
         Ok(known)
     }
 
-    /// The step that makes a lease usable, behind every barrier. Where barriers moved since it was decided, it is held
-    /// against them again: one that is not in its way does not cost it its life.
+    /// The step that makes a lease usable, behind every barrier. Where barriers or registrations moved since it was
+    /// decided, it is held against them again: one that is not in its way does not cost it its life.
     pub(super) async fn step_behind_barriers(
         &self,
         lease: &Lease,
@@ -83,20 +88,29 @@ impl Inner {
         let mut guards = guards.to_vec();
         let mut outcome = self.ledger.step(lease, step.clone(), &guards).await;
         for _ in 0..TRIES {
-            let Err(LedgerError::Stale(Subject::Freezes)) = outcome else { break };
-            let Ok(fresh) = self.barrier_guard_of(lease).await else { break };
-            guards.retain(|guard| guard.subject != Subject::Freezes);
-            guards.push(fresh);
+            let Err(LedgerError::Stale(Subject::Freezes | Subject::Agents)) = outcome else { break };
+            let Ok(fresh) = self.fresh_guards(lease).await else { break };
+            guards.retain(|guard| !matches!(guard.subject, Subject::Freezes | Subject::Agents));
+            guards.extend(fresh);
             outcome = self.ledger.step(lease, step.clone(), &guards).await;
         }
         outcome
     }
 
-    async fn barrier_guard_of(&self, lease: &Lease) -> Result<Guard, Refused> {
+    /// The versions of barriers and registrations by which a lease may still become usable.
+    async fn fresh_guards(&self, lease: &Lease) -> Result<[Guard; 2], Refused> {
         let terms = &lease.terms;
         let task = self.ledger.store().task(terms.task).await?;
+        let task = task.ok_or_else(|| Refused::not_found("task", terms.task))?;
+        self.standing().await?;
         let registry = self.registry.load_full();
-        self.barrier_guard(&registry.reach(&terms.agent, task.as_ref(), Some(&terms.pair))).await
+        let barriers =
+            self.barrier_guard(&registry.reach(&terms.agent, Some(&task), Some(&terms.pair))).await?;
+        if self.still_allowed(&registry, lease, &task)? {
+            Ok([barriers, registry.book_guard()])
+        } else {
+            Err(Refused::contended("its agent changed"))
+        }
     }
 }
 

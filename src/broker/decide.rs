@@ -7,6 +7,7 @@ use leasehold_law::lifetime::Limits;
 use leasehold_law::param::{Params, check_fixed, check_params};
 use leasehold_law::policy::{Decision, Question};
 use leasehold_law::reason::Reason;
+use leasehold_law::registry::Claim;
 use leasehold_law::request::LeaseRequest;
 use leasehold_law::scope::{Pair, Scope};
 use leasehold_law::subject::{Guard, Subject};
@@ -35,6 +36,8 @@ pub(super) struct Ask<'a> {
     pub(super) params: Option<&'a Params>,
     pub(super) ttl: Span,
     pub(super) renewal: bool,
+    /// Whether nothing will be held by the answer.
+    pub(super) dry_run: bool,
 }
 
 /// The task that a question belongs to, as far as policy sees it.
@@ -42,18 +45,28 @@ pub(super) struct Ask<'a> {
 pub(super) struct TaskFacts {
     pub(super) liveness: &'static str,
     pub(super) age: Span,
+    pub(super) claim: Claim,
 }
 
 impl TaskFacts {
     pub(super) fn of(task: &Task, now: Timestamp) -> Self {
-        Self { liveness: task.terms.liveness.name(), age: now.since(task.terms.opened_at) }
+        Self {
+            liveness: task.terms.liveness.name(),
+            age: now.since(task.terms.opened_at),
+            claim: Claim::Of(task.terms.manifest),
+        }
     }
 }
 
 impl Registry {
-    /// The registered agent behind a caller.
-    pub(super) fn require_agent(&self, asker: &Asker) -> Result<&Agent, Refused> {
-        self.agent(&asker.id).ok_or_else(|| Refused::unknown_agent(&asker.id))
+    /// Refuses whom nobody registered.
+    pub(super) fn require_agent(&self, asker: &Asker) -> Result<(), Refused> {
+        if self.knows(&asker.id) { Ok(()) } else { Err(Refused::unknown_agent(&asker.id)) }
+    }
+
+    /// The registered agent behind a caller, as it stands now in a task.
+    fn agent_in(&self, asker: &Asker, task: TaskFacts, now: Timestamp) -> Result<Agent, Refused> {
+        self.agent(&asker.id, now, task.claim).ok_or_else(|| Refused::unknown_agent(&asker.id))
     }
 
     /// What a pair names. A pair that nobody granted is no more than a denied one: names are not to be probed.
@@ -119,21 +132,23 @@ impl Inner {
         task: TaskFacts,
         guards: &[Guard],
     ) -> Result<Decision, Refused> {
-        let agent = registry.require_agent(asker)?;
+        let now = self.clock.now();
+        let agent = registry.agent_in(asker, task, now)?;
         let mut all = registry.guards(&asker.id, &ask.pair.target);
         all.extend_from_slice(guards);
         Ok(registry.engine().decide(&Question {
             id,
-            agent,
+            agent: &agent,
             pair: ask.pair,
             params: ask.params,
             ttl: ask.ttl,
-            now: self.clock.now(),
+            now,
             liveness: task.liveness,
             task_age: task.age,
             proof: asker.proof.name(),
             depth: 0,
             renewal: ask.renewal,
+            dry_run: ask.dry_run,
             guards: &all,
         }))
     }

@@ -128,6 +128,7 @@ impl Inner {
         let entry = ScopeEntry { pair: plan.pair.clone(), max_ttl: Some(ttl), params: plan.params.clone() };
         let refs = [(REF, target), (BROKER_REF, &self.name)];
         Ok(OpenRequest {
+            manifest: None,
             request_id: follows.parse::<RequestId>().map_err(|error| Refused::internal(&error))?,
             purpose: format!("a drill of {target}: whether what is revoked is dead"),
             scope: Scope::new(vec![entry]).map_err(|error| Refused::internal(&error))?,

@@ -8,6 +8,7 @@ use leasehold_law::task::TaskState;
 use leasehold_law::time::Span;
 
 use super::liveness::grace;
+use super::refused::Refused;
 use super::{Broker, Inner};
 use crate::store::{Foreign, StoreError};
 
@@ -30,14 +31,27 @@ impl Inner {
         let heard = match change {
             // Nobody keeps what he knows of leases but those who watch or wait.
             Foreign::Lease(id) if !self.ledger.reaches(id) => Ok(()),
-            Foreign::Lease(id) => self.hear_of_lease(id).await,
-            Foreign::Task(id) => self.hear_of_task(id).await,
-            Foreign::Other => self.compare_config().await,
-            Foreign::Fallen => self.resume_revocations(Span::ZERO).await.map(drop),
+            Foreign::Lease(id) => self.hear_of_lease(id).await.map_err(Refused::from),
+            Foreign::Task(id) => self.hear_of_task(id).await.map_err(Refused::from),
+            Foreign::Other => self.hear_of_config().await,
+            Foreign::Fallen => self.take_over().await,
         };
         if let Err(error) = heard {
             tracing::warn!(%error, "what another broker has changed cannot be read");
         }
+    }
+
+    /// Registrations may have changed; the next request would find out too.
+    async fn hear_of_config(&self) -> Result<(), Refused> {
+        self.standing().await?;
+        Ok(self.compare_config().await?)
+    }
+
+    /// What a broker that fell was about to end.
+    async fn take_over(self: &Arc<Self>) -> Result<(), Refused> {
+        self.resume_revocations(Span::ZERO).await?;
+        self.standing().await?;
+        self.reassess_agents(&self.ruled()).await.map(drop)
     }
 
     async fn hear_of_lease(&self, id: leasehold_law::id::LeaseId) -> Result<(), StoreError> {

@@ -149,7 +149,13 @@ impl Inner {
         let granted = registry.require_grant(&request.pair)?;
         fits_scope(&task, request)?;
         let asked = request.ttl.unwrap_or(granted.grant.ttl.default);
-        let ask = Ask { pair: &request.pair, params: Some(&request.params), ttl: asked, renewal: false };
+        let ask = Ask {
+            pair: &request.pair,
+            params: Some(&request.params),
+            ttl: asked,
+            renewal: false,
+            dry_run: false,
+        };
         let now = self.clock.now();
         let id = self.make_decision_id()?;
         let decision = self.ask(&registry, id, asker, &ask, TaskFacts::of(&task, now), &guards)?;
@@ -262,7 +268,7 @@ pub(super) fn cause_of(error: &LedgerError) -> Cause {
     use leasehold_law::subject::Subject as S;
     match error {
         LedgerError::Stale(S::Task(_)) => Cause::ScopeChanged,
-        LedgerError::Stale(S::Agent(_)) => Cause::AgentChanged,
+        LedgerError::Stale(S::Agent(_) | S::Agents) => Cause::AgentChanged,
         LedgerError::Stale(S::Freezes | S::Revocation(_) | S::Lease(_)) => Cause::Operator,
         LedgerError::Stale(S::Policy | S::Target(_)) => Cause::PolicyChanged,
         LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => Cause::Operator,

@@ -1,10 +1,13 @@
 //! Opening a task: every pair of its scope is decided as a dry run; any denial refuses all.
 
+use std::sync::Arc;
+
 use leasehold_law::caller::CallerId;
 use leasehold_law::id::TaskId;
 use leasehold_law::journal::Event;
 use leasehold_law::policy::{Answer, DecisionRecord};
 use leasehold_law::reason::Reason;
+use leasehold_law::registry::Claim;
 use leasehold_law::request::{Liveness, OpenRequest};
 use leasehold_law::revocation::Reach;
 use leasehold_law::scope::{Scope, ScopeEntry};
@@ -77,22 +80,28 @@ impl Inner {
     }
 
     /// `None` where what it rests on changed before it was recorded.
-    async fn try_open(&self, asker: &Asker, request: &OpenRequest) -> Result<Option<Opened>, Refused> {
+    async fn try_open(
+        self: &Arc<Self>,
+        asker: &Asker,
+        request: &OpenRequest,
+    ) -> Result<Option<Opened>, Refused> {
+        self.standing().await?;
         let registry = self.registry.load_full();
         let now = self.clock.now();
         let reach = Reach { refs: Some(&request.refs), ..registry.reach(&asker.id, None, None) };
         let barrier = vec![self.barrier_guard(&reach).await?];
-        let facts = TaskFacts { liveness: request.liveness.name(), age: Span::ZERO };
+        let claim = Claim::Of(request.manifest);
+        let facts = TaskFacts { liveness: request.liveness.name(), age: Span::ZERO, claim };
         let decisions = self.decide_scope(&registry, asker, &request.scope, facts, &barrier)?;
         let terms = self.task_terms(asker, request, now)?;
         let guards = scope_guards(&registry, &asker.id, &request.scope, barrier);
         let denied = denial(&decisions);
         let step = if denied.is_some() { TaskEvent::Refused } else { TaskEvent::Opened };
         match self.ledger.begin_task(terms, request.scope.clone(), step, decisions.clone(), guards).await {
-            Ok(task) => match denied {
-                Some(refused) => Err(refused),
-                None => Ok(Some(Opened { task, decisions })),
-            },
+            Ok(task) => {
+                self.note_drift(&task).await;
+                denied.map_or(Ok(Some(Opened { task, decisions })), Err)
+            }
             Err(LedgerError::Stale(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -133,6 +142,7 @@ impl Inner {
             params: fixed.then_some(&entry.params),
             ttl: entry.max_ttl.map_or(default, |max| max.min(default)),
             renewal: false,
+            dry_run: true,
         };
         let id = self.make_decision_id()?;
         let record = self.ask(registry, id, asker, &ask, facts, guards)?.record;
@@ -153,6 +163,7 @@ impl Inner {
             opened_at: now,
             request_id: request.request_id.clone(),
             request_digest: request.digest(),
+            manifest: request.manifest,
         })
     }
 

@@ -5,6 +5,7 @@ use leasehold_law::id::TaskId;
 use leasehold_law::lease::{Grade, LimitedBy};
 use leasehold_law::param::{ParamSpec, Params};
 use leasehold_law::policy::{Answer, DecisionRecord};
+use leasehold_law::registry::Claim;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
@@ -103,7 +104,7 @@ impl Broker {
         let asked = ttl.unwrap_or(granted.grant.ttl.default);
         // What an intent declares is told to those whom policy does not deny it, and to nobody else.
         let judged = unfit.is_none().then_some(params);
-        let ask = Ask { pair, params: judged, ttl: asked, renewal: false };
+        let ask = Ask { pair, params: judged, ttl: asked, renewal: false, dry_run: true };
         let decision = inner.ask(&registry, self.make_decision_id()?, asker, &ask, facts, &[])?;
         if let Some(unfit) = unfit.filter(|_| decision.record.answer != Answer::Deny) {
             return Err(unfit);
@@ -140,7 +141,13 @@ impl Broker {
             let Some(granted) = registry.granted(pair) else { continue };
             let open = granted.intent.params.values().all(|spec| spec.optional);
             let none = Params::new();
-            let ask = Ask { pair, params: open.then_some(&none), ttl: grant.ttl.default, renewal: false };
+            let ask = Ask {
+                pair,
+                params: open.then_some(&none),
+                ttl: grant.ttl.default,
+                renewal: false,
+                dry_run: true,
+            };
             let id = self.make_decision_id()?;
             let answer = self.inner.ask(&registry, id, asker, &ask, PROPOSED, &[])?.record.answer;
             if answer == Answer::Deny {
@@ -162,4 +169,4 @@ impl Broker {
 }
 
 /// A dry run outside a task is decided as in a new task that heartbeats hold.
-const PROPOSED: TaskFacts = TaskFacts { liveness: "heartbeat", age: Span::ZERO };
+const PROPOSED: TaskFacts = TaskFacts { liveness: "heartbeat", age: Span::ZERO, claim: Claim::Unasked };

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_law::caller::CallerId;
-use leasehold_law::catalog::Owner;
 use leasehold_law::quota::{Bucket, Holder, Quotas, Rate};
 use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
@@ -91,8 +90,8 @@ impl Inner {
             return Ok(());
         }
         let registry = self.registry.load();
-        let Some(agent) = registry.agent(&asker.id) else { return Ok(()) };
-        let holders = [Holder::Agent(asker.id.clone()), Holder::Owner(agent.owner.clone())];
+        let Some(owner) = registry.owner(&asker.id) else { return Ok(()) };
+        let holders = [Holder::Agent(asker.id.clone()), Holder::Owner(owner.clone())];
         self.meter.take(&holders, self.clock.now()).map_err(Refused::from)
     }
 
@@ -105,7 +104,7 @@ impl Inner {
 
     /// What must not be reached by one more lease of this agent on this target.
     pub(super) fn ceilings(&self, registry: &Registry, agent: &CallerId, target: &str) -> Vec<Ceiling> {
-        let owner = registry.agent(agent).map(|agent| agent.owner.clone());
+        let owner = registry.owner(agent).cloned();
         let whose = [Some(Holder::Agent(agent.clone())), owner.map(Holder::Owner)];
         let whose = whose.into_iter().flatten().filter(|_| *agent != CallerId::Drill);
         let holders = whose.chain([Holder::Target(target.to_owned())]);
@@ -116,16 +115,11 @@ impl Inner {
         let most = self.meter.quotas.of(&holder).live?;
         let counted = match &holder {
             Holder::Agent(agent) => Counted::Agents(vec![agent.clone()]),
-            Holder::Owner(owner) => Counted::Agents(agents_of(registry, owner)),
+            Holder::Owner(owner) => Counted::Agents(registry.named_agents_of(owner)),
             Holder::Target(target) => Counted::Target(target.clone()),
         };
         Some(Ceiling { holder, counted, most })
     }
-}
-
-fn agents_of(registry: &Registry, owner: &Owner) -> Vec<CallerId> {
-    let agents = registry.catalog().agents.values();
-    agents.filter(|agent| agent.owner == *owner).map(|agent| agent.id.clone()).collect()
 }
 
 impl From<Exhausted> for Refused {

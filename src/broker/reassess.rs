@@ -5,6 +5,7 @@ use std::sync::Arc;
 use leasehold_law::cause::Cause;
 use leasehold_law::lease::Lease;
 use leasehold_law::policy::Verdict;
+use leasehold_law::registry::Who;
 use leasehold_law::revocation::Selector;
 use leasehold_law::subject::Subject;
 use leasehold_law::task::Task;
@@ -24,7 +25,7 @@ impl Inner {
     ) -> Result<bool, Refused> {
         let now = self.clock.now();
         let asker = Asker { id: lease.terms.agent.clone(), proof: lease.terms.proven_by };
-        if registry.agent(&asker.id).is_none() || registry.granted(&lease.terms.pair).is_none() {
+        if !registry.knows(&asker.id) || registry.granted(&lease.terms.pair).is_none() {
             return Ok(false);
         }
         let remaining = lease.state.expires_at().unwrap_or(now).since(now);
@@ -33,6 +34,7 @@ impl Inner {
             params: Some(&lease.terms.params),
             ttl: remaining,
             renewal: false,
+            dry_run: false,
         };
         let id = self.make_decision_id()?;
         let decision = self.ask(registry, id, &asker, &ask, TaskFacts::of(task, now), &[])?;
@@ -47,9 +49,33 @@ impl Inner {
                 Subject::Agent(id) => (Selector::Agent(id.clone()), Cause::AgentChanged),
                 Subject::Target(name) => (Selector::Target(name.clone()), Cause::PolicyChanged),
                 Subject::Policy => (Selector::All, Cause::PolicyChanged),
-                Subject::Task(_) | Subject::Lease(_) | Subject::Freezes | Subject::Revocation(_) => continue,
+                Subject::Task(_)
+                | Subject::Lease(_)
+                | Subject::Agents
+                | Subject::Freezes
+                | Subject::Revocation(_) => continue,
             };
-            revoked += self.reassess_selected(&selector, cause).await?;
+            revoked += self.reassess_selected(&selector, cause, &|_| true).await?;
+        }
+        Ok(revoked)
+    }
+
+    /// Re-decides every live lease of these registrations, and revokes those that no longer stand.
+    pub(super) async fn reassess_agents(self: &Arc<Self>, who: &[Who]) -> Result<usize, Refused> {
+        let mut revoked = 0;
+        let (mut patterns, cause) = (Vec::new(), Cause::AgentChanged);
+        for one in who {
+            match one {
+                Who::One(id) => {
+                    let selector = Selector::Agent(id.clone());
+                    revoked += self.reassess_selected(&selector, cause, &|_| true).await?;
+                }
+                Who::Each(pattern) => patterns.push(pattern),
+            }
+        }
+        if !patterns.is_empty() {
+            let of_any = |lease: &Lease| patterns.iter().any(|pattern| pattern.matches(&lease.terms.agent));
+            revoked += self.reassess_selected(&Selector::All, cause, &of_any).await?;
         }
         Ok(revoked)
     }
@@ -58,6 +84,7 @@ impl Inner {
         self: &Arc<Self>,
         selector: &Selector,
         cause: Cause,
+        concerns: &(dyn Fn(&Lease) -> bool + Sync),
     ) -> Result<usize, Refused> {
         let mut walk = self.walk(selector);
         let mut revoked = 0;
@@ -66,6 +93,7 @@ impl Inner {
             if page.is_empty() {
                 return Ok(revoked);
             }
+            let page = page.into_iter().filter(|lease| concerns(lease)).collect();
             revoked += self.reassess_leases(page, cause).await?;
         }
     }

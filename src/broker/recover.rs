@@ -24,11 +24,13 @@ impl Broker {
     /// # Errors
     /// Where the store cannot be used.
     pub async fn recover(&self, changed: &[Subject]) -> Result<(), Refused> {
+        self.inner.reload_agents(None).await?;
         self.inner.count_brokers().await;
         self.inner.hear_open_tasks().await?;
         self.inner.recover_drills().await?;
         let resumed = self.inner.resume_revocations(Span::ZERO).await?;
         let revoked = self.inner.reassess(changed).await?;
+        let revoked = revoked + self.inner.reassess_agents(&self.inner.ruled()).await?;
         let details = BTreeMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("config subjects changed".to_owned(), changed.len().to_string()),

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use leasehold_backend::BackendError;
+use leasehold_law::catalog::{Agent, Autonomy};
 use leasehold_law::id::{DecisionId, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::policy::{Answer, DecisionRecord, Denial, Near};
 use leasehold_law::reason::Reason;
+use leasehold_law::registry::{LoweredBy, Ruling, Status};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::scope::{OutOfScope, Pair};
 use leasehold_law::time::{Span, Timestamp};
@@ -72,6 +74,8 @@ impl Refused {
             | Reason::Forbidden
             | Reason::OutOfScope
             | Reason::Frozen
+            | Reason::AgentStopped
+            | Reason::BeyondAutonomy
             | Reason::RoleMissing
             | Reason::NotFound
             | Reason::NeedsApproval => true,
@@ -82,6 +86,7 @@ impl Refused {
             | Reason::LeaseEnded
             | Reason::AttemptSpent
             | Reason::PrivilegeMissing
+            | Reason::RegistrationStands
             | Reason::TargetRefused
             | Reason::TargetDown
             | Reason::Clock
@@ -166,7 +171,7 @@ impl Refused {
         Self::new(Reason::UnknownAgent, format!("denied {caller}"))
             .why("this identity is proven, but it is not in the registry of agents")
             .next(format!(
-                "put a table [agents.\"{caller}\"] with owner, groups and autonomy into the config"
+                "put a table [agents.\"{caller}\"] with owner, groups and autonomy into the config, or into a file for: leasehold agents apply FILE"
             ))
             .detail("agent", caller)
     }
@@ -220,6 +225,12 @@ impl Refused {
             }
             (_, Some(Denial::PolicyError { policies })) => Self::new(Reason::Forbidden, what)
                 .why(format!("policy {} failed on this request, and an error denies", policies.join(", "))),
+            (_, Some(Denial::Stopped { status, ruling })) => {
+                Self::new(Reason::AgentStopped, what).stopped(&record.agent, *status, ruling.as_ref())
+            }
+            (_, Some(Denial::BeyondAutonomy { level, lowered })) => {
+                Self::new(Reason::BeyondAutonomy, what).beyond(&record.agent, *level, lowered.as_ref())
+            }
             (_, Some(Denial::NoPermit { nearest: Some(near) })) => {
                 Self::new(Reason::NoPermit, what).why(format!(
                     "no policy permits it; nearest is {}",
@@ -235,6 +246,49 @@ impl Refused {
             None => refused.next(format!("give {} to your platform team", record.id)),
         };
         refused.decided(record.id).detail("pair", &record.pair)
+    }
+
+    /// By whom, and what next.
+    fn stopped(self, agent: &Agent, status: Status, ruling: Option<&Ruling>) -> Self {
+        let (id, status) = (&agent.id, status.name());
+        let refused = self.detail("status", status);
+        match ruling {
+            Some(Ruling { by, reason, at, .. }) => refused
+                .why(format!("{id} is {status} since {at} by {by}: \"{reason}\""))
+                .next(format!("an admin lets it work again with: leasehold agents resume {id} --reason R")),
+            None => refused
+                .why(format!("{id} is registered as {status}"))
+                .next(format!("{} registered it, and can say why", agent.owner)),
+        }
+    }
+
+    fn beyond(self, agent: &Agent, level: Autonomy, lowered: Option<&LoweredBy>) -> Self {
+        let (id, owner) = (&agent.id, &agent.owner);
+        let may = match level {
+            Autonomy::Observe => "may only do what is read-only",
+            Autonomy::Propose => "may propose, and holds nothing",
+            Autonomy::Act => "may act",
+        };
+        let refused = self.detail("autonomy", level.name());
+        let Some(by) = lowered else {
+            return refused
+                .why(format!("{id} is registered with autonomy {}: it {may}", level.name()))
+                .next(format!("{owner} answers for it; what it may do is in its registration"));
+        };
+        let refused = refused.why(format!("{id} {by}: it {may}"));
+        match by {
+            LoweredBy::Retired => refused
+                .next(format!("an admin lets it work again with: leasehold agents resume {id} --reason R")),
+            LoweredBy::Unreviewed { .. } => {
+                refused.next(format!("{owner} has it reviewed: leasehold agents review {id}"))
+            }
+            LoweredBy::Drift { claimed, .. } => {
+                let digest = claimed.map_or("DIGEST".to_owned(), |digest| digest.to_string());
+                refused.next(format!(
+                    "{owner} has it reviewed: leasehold agents review {id} --manifest {digest}"
+                ))
+            }
+        }
     }
 
     fn needs_approval(record: &DecisionRecord) -> Self {

@@ -175,8 +175,13 @@ impl Inner {
         task.scope
             .check(&lease.terms.pair, &lease.terms.params, ttl)
             .map_err(|error| Refused::out_of_scope(&error, &lease.terms.pair, task.terms.id))?;
-        let ask =
-            Ask { pair: &lease.terms.pair, params: Some(&lease.terms.params), ttl: asked, renewal: true };
+        let ask = Ask {
+            pair: &lease.terms.pair,
+            params: Some(&lease.terms.params),
+            ttl: asked,
+            renewal: true,
+            dry_run: false,
+        };
         let id = self.make_decision_id()?;
         let decision = self.ask(&registry, id, asker, &ask, TaskFacts::of(&task, now), &guards)?;
         let Verdict::Allow(permit) = decision.verdict else {

@@ -1,5 +1,8 @@
 //! What a selector takes: its live leases, a page at a time, since all of them need not fit in memory.
 
+use std::sync::Arc;
+
+use leasehold_law::catalog::Owner;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::Selector;
@@ -17,18 +20,31 @@ const PAGE: usize = 512;
 /// it is none of the walk's.
 pub(super) struct Walk {
     filters: Vec<LeaseFilter>,
+    /// Whose leases are kept of those that the filters find: an owner's, whose agents cannot be listed by name.
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    registry: Arc<Registry>,
+    owner: Owner,
 }
 
 impl Walk {
     /// The next page; an empty one is the end.
     pub(super) async fn next(&mut self, store: &dyn Store) -> Result<Vec<Lease>, StoreError> {
         while let Some(filter) = self.filters.last_mut() {
-            let page = store.leases(filter, PAGE).await?;
-            if let Some(last) = page.last() {
-                filter.before = Some(last.terms.id);
+            let mut page = store.leases(filter, PAGE).await?;
+            let Some(last) = page.last() else {
+                self.filters.pop();
+                continue;
+            };
+            filter.before = Some(last.terms.id);
+            if let Some(Kept { registry, owner }) = &self.kept {
+                page.retain(|lease| registry.owner(&lease.terms.agent) == Some(owner));
+            }
+            if !page.is_empty() {
                 return Ok(page);
             }
-            self.filters.pop();
         }
         Ok(Vec::new())
     }
@@ -44,16 +60,20 @@ impl Inner {
             Selector::Agent(id) => LeaseFilter { agent: Some(id), ..live },
             Selector::Owner(owner) => {
                 let registry = self.registry.load_full();
-                let agents = registry.catalog().agents.values().filter(|agent| agent.owner == owner);
+                if registry.owns_patterns(&owner) {
+                    let kept = Some(Kept { registry, owner });
+                    return Walk { filters: vec![live], kept };
+                }
                 let of = |id| LeaseFilter { agent: Some(id), ..live.clone() };
-                return Walk { filters: agents.map(|agent| of(agent.id.clone())).collect() };
+                let agents = registry.named_agents_of(&owner).into_iter();
+                return Walk { filters: agents.map(of).collect(), kept: None };
             }
             Selector::Target(target) => LeaseFilter { target: Some(target), ..live },
             Selector::Intent(intent) => LeaseFilter { intent: Some(intent), ..live },
             Selector::Ref { key, value } => LeaseFilter { reference: Some((key, value)), ..live },
             Selector::All => live,
         };
-        Walk { filters: vec![filter] }
+        Walk { filters: vec![filter], kept: None }
     }
 
     /// The leases whose rows cannot be read, or were set aside for that, that are not proven gone and may be among the

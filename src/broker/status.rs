@@ -43,6 +43,10 @@ pub struct Status {
     pub uptime: Span,
     /// What was set aside and may be alive, or was set aside within a day; newest first.
     pub asides: Vec<Aside>,
+    /// Agents that said they run something else than was reviewed, in words.
+    pub drifting: Vec<String>,
+    /// Registrations whose agents may do less than they are registered for, or nothing.
+    pub lowered_agents: u64,
     /// What needs a person, in plain words.
     pub needs_person: Vec<String>,
 }
@@ -98,6 +102,7 @@ impl Broker {
         let frozen = inner.frozen().await?;
         let targets = self.target_statuses().await?;
         let clock = inner.clock.read();
+        let (drifting, lowered_agents) = self.lowered_agents().await?;
         let asides = inner.recent_asides(clock.now).await?;
         let mut needs_person = needs(&counts, &targets, clock, journal_error.as_deref());
         if inner.revoker.unrecorded() > 0 {
@@ -114,6 +119,8 @@ impl Broker {
             clock,
             uptime: clock.now.since(inner.started_at),
             needs_person,
+            drifting,
+            lowered_agents,
         })
     }
 

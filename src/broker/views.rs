@@ -1,6 +1,7 @@
 //! What callers and operators may see of tasks, leases and the journal.
 
 use leasehold_law::caller::CallerId;
+use leasehold_law::catalog::Owner;
 use leasehold_law::id::{DecisionId, LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{Body, Entry};
 use leasehold_law::lease::Lease;
@@ -245,16 +246,11 @@ impl Broker {
 
     async fn find_by_words(&self, text: &str, limit: usize) -> Result<Vec<Hit>, Refused> {
         let registry = self.registry();
-        let agents = &registry.catalog().agents;
-        let mut hits: Vec<_> = agents
-            .values()
-            .filter(|agent| {
-                agent.owner.to_string() == text || format!("person:{text}") == agent.owner.to_string()
-            })
-            .map(|agent| Hit::Owned(agent.id.clone()))
-            .collect();
+        let owner = text.parse().unwrap_or_else(|_| Owner::Person(text.to_owned()));
+        let owned = registry.named_agents_of(&owner);
+        let mut hits: Vec<_> = owned.into_iter().map(Hit::Owned).collect();
         if let Ok(id) = text.parse::<CallerId>()
-            && agents.contains_key(&id)
+            && registry.knows(&id)
         {
             hits.push(Hit::Agent(id));
         }

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use leasehold_client::{Client, Ending, Lease, Task};
 
 use super::{
+    manifest::ManifestArgs,
     parse::{self, NamedPair},
     problem::{Exit, Problem},
     session::Session,
@@ -45,6 +46,8 @@ pub struct ExecArgs {
     /// How secrets reach the command: in private files; or also in its environment, for clients that read no file.
     #[arg(long = "as", value_enum, default_value_t, value_name = "HOW")]
     how: How,
+    #[command(flatten)]
+    manifest: ManifestArgs,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -69,6 +72,8 @@ struct Plan {
     command: Vec<OsString>,
     /// The task to join, where this runs inside one.
     inside: Option<String>,
+    /// The digest of what the command runs.
+    manifest: Option<String>,
 }
 
 pub(crate) async fn run(args: ExecArgs, session: &mut Session) -> Result<Exit, Problem> {
@@ -171,7 +176,8 @@ fn plan(args: ExecArgs, file: RunFile, inside: Option<String>) -> Result<Plan, P
     distinct(&leases)?;
     let purpose = args.purpose.or(file.purpose).unwrap_or_default();
     let inside = inside.filter(|task| !task.is_empty());
-    Ok(Plan { leases, purpose, refs: args.refs, how: args.how, command: args.command, inside })
+    let manifest = args.manifest.digest()?;
+    Ok(Plan { leases, purpose, refs: args.refs, how: args.how, command: args.command, inside, manifest })
 }
 
 /// Names must differ, and so must unnamed targets: told before anything is minted.
@@ -194,6 +200,9 @@ async fn open(client: &Client, plan: &Plan) -> Result<Task, Problem> {
         return Ok(Task::join(client, task).await?);
     }
     let mut builder = client.task().purpose(plan.purpose.clone()).refs(plan.refs.clone());
+    if let Some(digest) = &plan.manifest {
+        builder = builder.fingerprint(digest);
+    }
     for pair in scope(&plan.leases) {
         builder = builder.pair(pair);
     }
@@ -264,6 +273,7 @@ mod tests {
             purpose: purpose.map(str::to_owned),
             refs: Vec::new(),
             how: How::Files,
+            manifest: ManifestArgs::default(),
             command: vec!["true".into()],
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn task(task: &v1::Task) -> Value {
         "state": word(task.state()), "cause": word(task.cause()), "outcome": word(task.outcome()),
         "refs": task.refs, "opened_at": time(task.opened_at), "deadline": time(task.deadline),
         "ended_at": time(task.ended_at), "silent": task.silent, "version": task.version,
+        "manifest": task.manifest, "drift": task.drift,
     })
 }
 

@@ -34,6 +34,8 @@ fn report(answer: &v1::StatusResponse) -> Report {
         ("leases", format!("{} live, {} due, {} stuck", answer.live, answer.due, answer.stuck)),
         ("tasks", format!("{} open", answer.open_tasks)),
         ("frozen", answer.frozen.to_string()),
+        ("agents", agents(answer.lowered_agents)),
+        ("drift", answer.drifting.join("; ")),
         (
             "journal",
             format!("{} at {}: {}", journal.chain, journal.seq, health(journal.healthy, &journal.error)),
@@ -94,6 +96,10 @@ fn identity_json(identity: &v1::IdentityStatus) -> serde_json::Value {
     })
 }
 
+fn agents(lowered: u64) -> String {
+    if lowered == 0 { String::new() } else { format!("{lowered} stopped or lowered: leasehold agents list") }
+}
+
 fn health(good: bool, error: &str) -> String {
     if good { "good".to_owned() } else { format!("NOT GOOD: {error}; nothing is issued, revoking goes on") }
 }
@@ -114,7 +120,8 @@ fn json(
             "ok": clock.ok, "offset": json::span(clock.offset), "reason": clock.reason, "now": json::time(clock.now),
         },
         "identity": answer.identity.as_ref().map(identity_json),
-        "needs_person": answer.needs_person,
+        "needs_person": answer.needs_person, "drifting": answer.drifting,
+        "lowered_agents": answer.lowered_agents,
         "set_aside": answer.set_aside.iter().map(json::set_aside).collect::<Vec<_>>(),
     })
 }
@@ -132,6 +139,8 @@ mod tests {
             frozen: 1,
             open_tasks: 7,
             broker: "broker-1".into(),
+            drifting: vec!["spiffe://prod.example/a says that it runs sha256:02 since 2027".into()],
+            lowered_agents: 2,
             version: "0.1.0".into(),
             uptime: Some(prost_types::Duration { seconds: 93_784, nanos: 0 }),
             journal: Some(v1::JournalStatus {

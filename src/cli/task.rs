@@ -10,7 +10,9 @@ mod watch;
 
 use super::{
     console::Report,
-    json, parse,
+    json,
+    manifest::ManifestArgs,
+    parse,
     problem::{Exit, Problem},
     session::{DoorArgs, LimitArgs, Session, more_line, pages},
     view::{self, Word, stamp},
@@ -59,6 +61,8 @@ pub struct OpenArgs {
     /// When it ends by itself.
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse::duration)]
     deadline: Duration,
+    #[command(flatten)]
+    manifest: ManifestArgs,
 }
 
 /// A task, named or from the environment.
@@ -176,6 +180,10 @@ pub(crate) async fn run(command: TaskCommand, session: &mut Session) -> Result<E
 async fn open(args: OpenArgs, session: &mut Session) -> Result<Exit, Problem> {
     let client = session.agents().await?;
     let task = client.task().held_by_deadline().deadline(args.deadline).purpose(args.purpose).refs(args.refs);
+    let task = match args.manifest.digest()? {
+        Some(digest) => task.fingerprint(digest),
+        None => task,
+    };
     let task = args.scope.into_iter().fold(task, leasehold_client::TaskBuilder::pair);
     let task = task.open().await?.leave();
     let text = format!("{}\nexport LEASEHOLD_TASK={}\n", describe(&task), task.id);
@@ -258,6 +266,8 @@ fn describe(task: &v1::Task) -> String {
         ("opened", stamp(task.opened_at)),
         ("deadline", stamp(task.deadline)),
         ("ended", stamp(task.ended_at)),
+        ("manifest", task.manifest.clone()),
+        ("drift", if task.drift { "not what was reviewed".to_owned() } else { String::new() }),
     ])
 }
 

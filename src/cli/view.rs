@@ -35,7 +35,8 @@ words! {
     v1::ReversibilityClass = "REVERSIBILITY_CLASS_", v1::decision::Outcome = "OUTCOME_",
     v1::CallerKind = "CALLER_KIND_", v1::Door = "DOOR_", v1::OperatorRole = "OPERATOR_ROLE_",
     v1::SweepVerdict = "SWEEP_VERDICT_", v1::DrillState = "DRILL_STATE_", v1::DrillStep = "DRILL_STEP_",
-    v1::TargetState = "TARGET_STATE_", v1::BreakerState = "BREAKER_STATE_", v1::FindKind = "FIND_KIND_", v1::param_spec::Type = "TYPE_",
+    v1::TargetState = "TARGET_STATE_", v1::BreakerState = "BREAKER_STATE_", v1::FindKind = "FIND_KIND_",
+    v1::AgentStatus = "AGENT_STATUS_", v1::AgentSource = "AGENT_SOURCE_", v1::param_spec::Type = "TYPE_",
 }
 
 /// A moment in whole seconds, RFC 3339, UTC.

@@ -5,6 +5,7 @@ use leasehold_client::v1;
 use serde_json::json;
 
 use super::{
+    agents::{drift_json, drift_words},
     console::Report,
     json,
     login::{self, kept::Kept},
@@ -66,6 +67,9 @@ fn report(answer: &v1::WhoAmIResponse) -> Report {
         ("owner", answer.owner.clone()),
         ("groups", answer.groups.join(", ")),
         ("autonomy", answer.autonomy.clone()),
+        ("status", answer.status.clone()),
+        ("lowered", answer.lowered.join("; ")),
+        ("drift", answer.drift.last().map(drift_words).unwrap_or_default()),
         ("roles", roles.join(", ")),
         ("frozen", answer.frozen.as_ref().map(freeze_line).unwrap_or_default()),
         ("broker", answer.broker.clone()),
@@ -76,6 +80,8 @@ fn report(answer: &v1::WhoAmIResponse) -> Report {
         "id": answer.id, "kind": json::word(answer.kind()), "door": json::word(answer.door()),
         "svid_expires_at": json::time(answer.svid_expires_at), "registered": answer.registered,
         "owner": answer.owner, "groups": answer.groups, "autonomy": answer.autonomy, "roles": roles,
+        "status": answer.status, "lowered": answer.lowered,
+        "drift": answer.drift.iter().map(drift_json).collect::<Vec<_>>(),
         "frozen": json::freeze(answer.frozen.as_ref()), "broker": answer.broker,
         "server_time": json::time(answer.server_time), "clock_offset": json::span(answer.clock_offset),
     });
@@ -112,6 +118,13 @@ mod tests {
             server_time: Some(prost_types::Timestamp { seconds: 1_799_990_000, nanos: 0 }),
             clock_offset: Some(prost_types::Duration { seconds: 0, nanos: 2_000_000 }),
             roles: Vec::new(),
+            status: "active".into(),
+            lowered: Vec::new(),
+            drift: vec![v1::AgentDrift {
+                claimed: "sha256:02".into(),
+                task: "task_1".into(),
+                at: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+            }],
         };
         let report = report(&answer);
         insta::assert_snapshot!(format!("{}{:#}", report.text, report.json));

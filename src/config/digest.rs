@@ -43,7 +43,8 @@ fn policy(catalog: &Catalog, beside: &Beside<'_>) -> String {
     let texts: Vec<_> = beside.sources.iter().map(|source| &source.text).collect();
     let people: Vec<_> =
         beside.people.iter().map(|(name, person)| (name, &person.issuer, &person.subject)).collect();
-    of(&(texts, &catalog.floors, &catalog.groups, people))
+    let patterns: Vec<_> = catalog.patterns.iter().collect();
+    of(&(texts, &catalog.floors, &catalog.groups, people, patterns, &catalog.rules))
 }
 
 fn of(what: &impl Serialize) -> String {

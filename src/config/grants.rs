@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leasehold_law::catalog::{Agent, Grant, Intent, Recipe, TtlRule};
+use leasehold_law::catalog::{Grant, Intent, Recipe, TtlRule};
+use leasehold_law::registry::Registration;
 use leasehold_law::request::MAX_TTL;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
@@ -17,8 +18,10 @@ use super::targets::Target;
 
 /// What grants may name.
 pub(super) struct World<'a> {
-    pub(super) agents: &'a Names<Agent>,
+    pub(super) agents: &'a Names<Registration>,
     pub(super) personal: &'a Names<Personal>,
+    /// Groups that agents may be put into while the broker runs.
+    pub(super) groups: &'a BTreeSet<String>,
     pub(super) intents: &'a Names<Intent>,
     pub(super) targets: &'a Names<Target>,
 }
@@ -104,8 +107,9 @@ fn ttl(value: &Value<'_>) -> Option<TtlRule> {
 
 fn allow(table: &Table<'_>, world: &World<'_>) -> BTreeSet<String> {
     let personal = world.personal.values.values().flat_map(|personal| &personal.agents);
-    let agents = world.agents.values.values().chain(personal);
-    let known: BTreeSet<_> = agents.flat_map(|agent| &agent.groups).map(String::as_str).collect();
+    let groups = world.agents.values.values().map(|one| &one.terms.groups);
+    let groups = groups.chain(personal.map(|agent| &agent.groups)).chain([world.groups]);
+    let known: BTreeSet<_> = groups.flatten().map(String::as_str).collect();
     let report = table.context().report;
     let mut groups = BTreeSet::new();
     for (text, place) in table.texts("allow") {

@@ -1,6 +1,7 @@
 //! `[identity]`: where the broker's own SVID comes from, and whom it trusts.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use leasehold_law::caller::{CallerId, SpiffeId};
@@ -55,13 +56,15 @@ impl TrustDomains<'_> {
     /// What is wrong with an agent's id of another trust domain: its handshake would be refused.
     pub(super) fn foreign(&self, id: &CallerId) -> Option<String> {
         let CallerId::Agent(spiffe) = id else { return None };
-        if self.federated.contains(spiffe.trust_domain()) {
-            return None;
-        }
-        let what = foreign(id, self.own)?;
-        let name = spiffe.trust_domain();
+        self.elsewhere(id, spiffe.trust_domain())
+    }
+
+    /// The same of whatever names agents in a trust domain.
+    pub(super) fn elsewhere(&self, what: &impl fmt::Display, domain: &str) -> Option<String> {
+        let ours = self.own.filter(|own| *own != domain && !self.federated.contains(domain))?;
         Some(format!(
-            "{what}; to accept its agents write `federates_with = [\"{name}\"]` in [identity.spiffe]"
+            "`{what}` is in trust domain `{domain}`; this broker serves `{ours}`; to accept its agents write \
+             `federates_with = [\"{domain}\"]` in [identity.spiffe]"
         ))
     }
 }

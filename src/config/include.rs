@@ -5,7 +5,7 @@ use super::source::Source;
 use super::table::Table;
 
 /// The tables of the main file that say how the broker itself runs.
-const MAIN_ONLY: [&str; 11] = [
+const MAIN_ONLY: [&str; 12] = [
     "include",
     "broker",
     "listen",
@@ -17,6 +17,7 @@ const MAIN_ONLY: [&str; 11] = [
     "sweep",
     "drill",
     "quotas",
+    "registry",
 ];
 
 /// Reads the files that `include` names, in the order of their paths.

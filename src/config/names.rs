@@ -15,6 +15,16 @@ pub(super) struct Names<T> {
 }
 
 impl<T> Names<T> {
+    /// Names that are defined elsewhere.
+    pub(super) fn known<'a>(
+        kind: &'static str,
+        names: impl IntoIterator<Item = &'a String>,
+        place: &Place,
+    ) -> Self {
+        let places = names.into_iter().map(|name| (name.clone(), place.clone())).collect();
+        Self { kind, places, values: BTreeMap::new() }
+    }
+
     /// Collects the entries of `[key]` in every file. `list` says which entries a table has.
     pub(super) fn collect<'a>(
         parts: &[Table<'a>],

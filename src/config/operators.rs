@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_law::caller::CallerId;
-use leasehold_law::catalog::Agent;
 
 use super::names::Names;
 use super::people::Person;
@@ -16,8 +15,14 @@ pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;
 /// What the keys of `[operators]` are read by.
 pub(super) struct World<'a> {
     pub(super) people: &'a Names<Person>,
-    pub(super) agents: &'a Names<Agent>,
     pub(super) trust_domain: Option<&'a str>,
+}
+
+/// Who they are, as far as it can be told by their keys alone: people are told by [`read`], and never are agents.
+pub(super) fn ids(root: &Table<'_>) -> impl Iterator<Item = CallerId> {
+    let table = root.get("operators").filter(|value| value.raw().is_table()).and_then(|value| value.table());
+    let names = table.map(|table| table.entries()).unwrap_or_default().into_iter().map(|entry| entry.name);
+    names.filter_map(|name| name.parse().ok())
 }
 
 pub(super) fn read(root: &Table<'_>, world: &World<'_>) -> Operators {
@@ -47,12 +52,6 @@ fn operator(
     };
     unfit(name, &id).into_iter().for_each(|what| report.problem(place, what));
     foreign(&id, world.trust_domain).into_iter().for_each(|what| report.problem(place, what));
-    if world.agents.place(name).is_some() {
-        report.problem(
-            place,
-            format!("`{name}` is an agent: one identity is never agent and operator at once"),
-        );
-    }
     Some((id, roles))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use leasehold_law::catalog::{Agent, Autonomy, Owner};
+use leasehold_law::registry::Standing;
 
 use super::agents::{self, Owners};
 use super::identity::Identity;
@@ -33,7 +34,8 @@ fn personal(name: &str, value: &Value<'_>, owners: &Owners<'_>) -> Option<Person
             let known = owners.people.values.get(person)?;
             let id = known.agent(name).map_err(|error| value.problem(error.to_string())).ok()?;
             let (owner, groups) = (Owner::Person(person.clone()), groups.clone());
-            Some(Agent { id, owner, groups, autonomy, purpose: purpose.clone() })
+            let standing = Standing::default();
+            Some(Agent { id, owner, groups, autonomy, purpose: purpose.clone(), standing })
         };
         Some(Personal { agents: people.iter().filter_map(agent).collect() })
     })

@@ -3,6 +3,7 @@
 use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::Owner;
 use leasehold_law::quota::{Holder, Quota, Quotas, Rate};
+use leasehold_law::registry::Pattern;
 
 use super::names::Names;
 use super::table::{Entry, Table, Value};
@@ -15,6 +16,8 @@ const UNLIMITED: &str = "unlimited";
 /// Names that quotas may refer to.
 pub(super) struct World<'a, A, T> {
     pub(super) agents: &'a Names<A>,
+    /// Whoever fits one is an agent too.
+    pub(super) patterns: &'a [Pattern],
     pub(super) targets: &'a Names<T>,
 }
 
@@ -35,8 +38,14 @@ fn quotas<A, T>(table: &Table<'_>, world: &World<'_, A, T>) -> Quotas {
     quotas.target = general(table, "target", quotas.target);
     let report = table.context().report;
     for entry in entries(table, "agents") {
-        world.agents.check(entry.name, &entry.place, report);
-        let holder = entry.name.parse::<CallerId>().ok().map(Holder::Agent);
+        let id = entry.name.parse::<CallerId>().ok();
+        if !id.as_ref().is_some_and(|id| world.patterns.iter().any(|pattern| pattern.matches(id))) {
+            world.agents.check(entry.name, &entry.place, report);
+        }
+        if entry.name.parse::<Pattern>().is_ok() {
+            report.problem(&entry.place, format!("`{}`: a quota names one agent, not a pattern", entry.name));
+        }
+        let holder = id.map(Holder::Agent);
         name(&mut quotas, holder, &entry);
     }
     for entry in entries(table, "owners") {

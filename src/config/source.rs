@@ -36,6 +36,11 @@ impl Source {
         Ok(Self { path: Arc::from(path), text: std::fs::read_to_string(path)? })
     }
 
+    /// A text that was handed in, under the name that its sender gave the file.
+    pub(super) fn of(file: &str, text: String) -> Self {
+        Self { path: Arc::from(Path::new(file)), text }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

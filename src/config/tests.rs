@@ -436,6 +436,57 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[quotas]\nowners.leasehold = { live = 1 }\n[tasks]",
         "no quota counts what `leasehold` drills",
     ),
+    (
+        "[agents.\"spiffe://prod.example/agent/triage\"]",
+        "[agents.\"spiffe://prod.example/agent/*/x\"]",
+        "a pattern has one `*`, as the end of its last segment",
+    ),
+    (
+        "[agents.\"spiffe://prod.example/agent/triage\"]",
+        "[agents.\"spiffe://other.example/agent/*\"]",
+        "`spiffe://other.example/agent/*` is in trust domain `other.example`",
+    ),
+    (
+        "[agents.\"spiffe://prod.example/agent/triage\"]",
+        "[agents.\"spiffe://prod.example/leasehold\"]",
+        "`spiffe://prod.example/leasehold` is an operator or the broker itself: one identity is never that and an agent",
+    ),
+    (
+        "[agents.\"spiffe://prod.example/agent/triage\"]",
+        "[agents.\"spiffe://prod.example/leaseh*\"]",
+        "`spiffe://prod.example/leasehold` is an operator or the broker itself: one identity is never that and an agent",
+    ),
+    (
+        "[agents.\"spiffe://prod.example/agent/triage\"]",
+        "[agents.\"spiffe://prod.example/operator/ir\"]",
+        "`spiffe://prod.example/operator/ir` is an operator or the broker itself",
+    ),
+    (
+        "[tasks]",
+        "[agents.\"spiffe://prod.example/x/*\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n\
+         [agents.\"spiffe://prod.example/x/a*\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n[tasks]",
+        "`spiffe://prod.example/x/a*` and `spiffe://prod.example/x/*` take in the same identities",
+    ),
+    (
+        "[tasks]",
+        "[agents.\"spiffe://prod.example/x/*\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n\
+         [quotas]\nagents.\"spiffe://prod.example/x/*\" = { live = 1 }\n[tasks]",
+        "`spiffe://prod.example/x/*`: a quota names one agent, not a pattern",
+    ),
+    ("autonomy = \"act\"", "autonomy = \"act\"\nstatus = \"gone\"", "`gone` is no value of"),
+    ("autonomy = \"act\"", "autonomy = \"act\"\nreviewed = \"1.10.2026\"", "`1.10.2026` is not a day"),
+    (
+        "autonomy = \"act\"",
+        "autonomy = \"act\"\nreviewed = 2026-10-01T00:00:00Z",
+        "`2026-10-01T00:00:00Z` is not a day",
+    ),
+    ("autonomy = \"act\"", "autonomy = \"act\"\nmanifest = \"md5:1\"", "a manifest's digest is `sha256:`"),
+    (
+        "[tasks]",
+        "[registry]\nreview_every = \"1h\"\n[tasks]",
+        "agents are reviewed every 1d or more seldom; this is 1h",
+    ),
+    ("[tasks]", "[registry]\non_drift = \"stop\"\n[tasks]", "`stop` is no value of `registry.on_drift`"),
     ("[tasks]", "[drill]\nevery = \"5m\"\n[tasks]", "targets are drilled every 10m to 31d; this is 5m"),
     ("[tasks]", "[drill]\n[tasks]", "`drill.every` is missing"),
     (TLS, "drill = \"orders.write\"", "there is no grant `orders.write@orders-db` to drill with"),
@@ -652,4 +703,16 @@ fn a_file_that_ends_anywhere_is_problems_within_it() {
         let outside: Vec<_> = problems.iter().filter(|problem| problem.line > last).collect();
         assert!(outside.is_empty(), "cut at {end}: {outside:?}");
     }
+}
+
+#[test]
+fn who_was_never_reviewed_is_warned_of_where_reviews_are_asked_for() {
+    let registry = "[registry]\nreview_every = \"180d\"\n[tasks]";
+    let warnings = |text: &str| Folder::with(text).load(Trust::Production).unwrap().warnings;
+    let found = warnings(&EXAMPLE.replace("[tasks]", registry));
+    let said =
+        "no `reviewed` for `spiffe://prod.example/agent/triage`: until it is reviewed it may only observe";
+    assert_eq!(found.iter().map(|warning| warning.what.as_str()).collect::<Vec<_>>(), [said]);
+    let reviewed = "autonomy = \"act\"\nreviewed = 2026-10-01";
+    assert_eq!(warnings(&EXAMPLE.replace("[tasks]", registry).replace("autonomy = \"act\"", reviewed)), []);
 }

@@ -104,6 +104,10 @@ pub(super) fn of_event(subject: &str, event: &Event, now: Timestamp) -> Aims {
             aims.action_decision = format!("{} drill {}: {}", drill.pair.intent, drill.word(), drill.times());
             aims.remediation = drilled(drill);
         }
+        Event::Registry { who, act, by, .. } => {
+            aims.agent = who.to_string();
+            aims.action_decision = format!("{} by {by}", act.kind());
+        }
         Event::Broker { what, .. } => aims.action_decision.clone_from(what),
         Event::Lease { .. } | Event::Task { .. } => {}
     }
@@ -121,7 +125,7 @@ fn posture(record: &DecisionRecord) -> String {
     let digest: String = record.policy_digest.chars().take(16).collect();
     format!(
         "autonomy {} proof {} liveness {} floor {} policy {digest}",
-        word(&record.agent.autonomy),
+        word(&record.agent.level()),
         record.proof,
         record.liveness,
         word(&record.floor)

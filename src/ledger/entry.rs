@@ -93,6 +93,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Lifted { .. } => "revocation.lifted",
         Event::Reaped { .. } => "target.reaped",
         Event::Drilled { drill } => drill.kind(),
+        Event::Registry { act, .. } => act.kind(),
         Event::Broker { .. } => "broker.noted",
     }
 }

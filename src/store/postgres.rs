@@ -38,6 +38,7 @@ use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::Lease;
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -262,6 +263,10 @@ impl Store for PostgresStore {
 
     async fn revocation(&self, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
         records::revocation(&self.readers, id).await
+    }
+
+    async fn registered(&self) -> Result<Vec<Registered>, StoreError> {
+        records::registered(&self.readers).await
     }
 
     async fn revocations(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use leasehold_law::cause::Rank;
 use leasehold_law::lease::{Lease, LeaseState};
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Task, TaskState};
@@ -40,6 +41,8 @@ pub(super) enum Write {
     Task(Box<TaskRow>),
     /// A revocation's row.
     Revocation(RevocationRow),
+    /// A registration's row.
+    Agents(AgentsRow),
     /// The next version of a subject, by its key.
     Bump(String),
     /// A digest, by its subject's key.
@@ -94,6 +97,14 @@ pub(super) struct RevocationRow {
     pub(super) body: String,
 }
 
+/// What is kept of a registration.
+pub(super) struct AgentsRow {
+    /// Whose, as text.
+    pub(super) who: String,
+    /// All of it.
+    pub(super) body: String,
+}
+
 impl Set {
     /// Makes a set ready.
     ///
@@ -123,6 +134,9 @@ impl Write {
             Change::Lease(lease) => Self::Lease(Box::new(LeaseRow::prepare(*lease)?)),
             Change::Task(task) => Self::Task(Box::new(TaskRow::prepare(*task)?)),
             Change::Revocation(revocation) => Self::Revocation(RevocationRow::prepare(&revocation)?),
+            Change::Agents(entry) => {
+                Self::Agents(AgentsRow { who: entry.who.to_string(), body: json(&entry)? })
+            }
             Change::Bump(subject) => Self::Bump(own_key(&subject)?),
             Change::Digest(subject, digest) => Self::Digest(own_key(&subject)?, digest),
             Change::Number(name, value) => Self::Number(name, value),
@@ -215,6 +229,7 @@ impl Place {
             Subject::Task(id) => Self::Task(id.to_string()),
             Subject::Lease(id) => Self::Lease(id.to_string()),
             Subject::Agent(_)
+            | Subject::Agents
             | Subject::Target(_)
             | Subject::Policy
             | Subject::Freezes
@@ -259,4 +274,10 @@ pub(super) const fn lane_of(number: i64) -> Rank {
 /// A value of ours as JSON text.
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unusable(error.to_string()))
+}
+
+/// What is kept of a registration, from its row.
+pub(super) fn registration(who: &str, body: &str) -> Result<Registered, StoreError> {
+    serde_json::from_str(body)
+        .map_err(|error| StoreError::Unreadable(format!("the registration of `{who}`: {error}")))
 }

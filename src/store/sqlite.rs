@@ -33,6 +33,7 @@ use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, ChainId, Entry};
 use leasehold_law::lease::Lease;
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -275,6 +276,10 @@ impl Store for SqliteStore {
 
     async fn revocation(&self, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
         self.readers.read(move |reader| records::revocation(reader, id)).await
+    }
+
+    async fn registered(&self) -> Result<Vec<Registered>, StoreError> {
+        self.readers.read(records::registered).await
     }
 
     async fn revocations(

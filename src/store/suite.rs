@@ -9,6 +9,7 @@ use leasehold_law::cause::{Cause, Rank};
 use leasehold_law::journal::{Hash, Line, verify};
 use leasehold_law::lease::{Lease, LeaseEvent, Proof, Reached, Sessions};
 use leasehold_law::quota::Holder;
+use leasehold_law::registry::{Drift, Entry as Registered};
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::{Lifted, Selector};
 use leasehold_law::subject::{Guard, Subject};
@@ -37,6 +38,7 @@ macro_rules! store_suite {
             no_target_and_no_lane_hides_what_is_due_in_another,
             handles_are_found_after_their_death,
             a_barrier_stands_until_it_is_lifted,
+            a_registration_takes_the_place_of_what_was_kept_of_it,
             entries_are_found_by_what_they_are_about,
             concurrent_callers_keep_the_chain_whole,
             rows_are_what_the_journal_says,
@@ -478,6 +480,23 @@ pub(crate) async fn a_barrier_stands_until_it_is_lifted(store: AnyStore) {
     put(&*store, vec![Change::Revocation(Box::new(lifted.clone()))]).await;
     assert_eq!(store.revocations(true, None, 9).await, Ok(vec![second]));
     assert_eq!(store.revocation(first.id).await, Ok(Some(lifted)));
+}
+
+pub(crate) async fn a_registration_takes_the_place_of_what_was_kept_of_it(store: AnyStore) {
+    let one = Registered::of("spiffe://prod.example/agent/a".parse().unwrap());
+    let each = Registered::of("spiffe://prod.example/agent/ci-*".parse().unwrap());
+    assert_eq!(store.registered().await, Ok(vec![]));
+    let change = |entry: &Registered| Change::Agents(Box::new(entry.clone()));
+    put(&*store, vec![change(&one), change(&each), Change::Bump(Subject::Agents)]).await;
+    assert_eq!(store.registered().await, Ok(vec![one.clone(), each.clone()]));
+    assert_eq!(store.versions(&[Subject::Agents]).await, Ok(vec![1]));
+    let drift = Drift { claimed: None, task: task(1).terms.id, at: T0 };
+    let one = Registered { drift: vec![drift], ..one };
+    let stale = vec![Guard { subject: Subject::Agents, version: 0 }];
+    let outcome = store.commit(vec![change(&one)], stale).await;
+    assert_eq!(outcome, Outcome::Stale(Subject::Agents));
+    put(&*store, vec![change(&one)]).await;
+    assert_eq!(store.registered().await, Ok(vec![one, each]));
 }
 
 pub(crate) async fn entries_are_found_by_what_they_are_about(store: AnyStore) {

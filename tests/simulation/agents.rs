@@ -100,6 +100,7 @@ impl Agent {
             },
             deadline: dice.chance(500).then(|| Span::from_secs(dice.between(30, 100))),
             refs: Refs::from([(REF.to_owned(), dice.roll(RUNS).to_string())]),
+            manifest: None,
         };
         let mut first: Option<TaskId> = None;
         for _ in 0..3 {

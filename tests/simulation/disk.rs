@@ -13,6 +13,7 @@ use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
 use leasehold_law::lease::{Lease, LeaseState};
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::{Guard, Subject};
@@ -119,6 +120,7 @@ fn words(changes: &[Change]) -> String {
         Change::Aside(aside) => Some(format!("{} {} aside", aside.row.kind.name(), aside.row.id)),
         Change::Archive(Ended::Lease(id)) => Some(format!("archive {id}")),
         Change::Archive(Ended::Task(id)) => Some(format!("archive {id}")),
+        Change::Agents(entry) => Some(format!("registration of {}", entry.who)),
         Change::Digest(..) | Change::Append(_) => None,
     };
     let words: Vec<_> = changes.iter().filter_map(word).collect();
@@ -246,6 +248,10 @@ impl Store for SimStore {
         limit: usize,
     ) -> Result<Vec<Revocation>, StoreError> {
         read!(self.revocations(freezing, before, limit))
+    }
+
+    async fn registered(&self) -> Result<Vec<Registered>, StoreError> {
+        read!(self.registered())
     }
 
     async fn head(&self) -> Result<ChainHead, StoreError> {

@@ -5,13 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{
-    Agent, Autonomy, Catalog, Class, Floors, Grant, Intent, Owner, Recipe, Target, TtlRule,
+    Agent, Autonomy, Catalog, Class, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
 use leasehold_law::drill::Plan;
 use leasehold_law::lease::Grade;
 use leasehold_law::param::Params;
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::{Quota, Quotas};
+use leasehold_law::registry::Standing;
 use leasehold_law::scope::Pair;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Span;
@@ -101,6 +102,7 @@ fn catalog(build_writes: bool) -> Catalog {
         id,
         autonomy: Autonomy::Act,
         purpose: String::new(),
+        standing: Standing::default(),
     };
     let target = |(name, _): &(&str, Grade)| Target {
         name: (*name).to_owned(),
@@ -118,8 +120,7 @@ fn catalog(build_writes: bool) -> Catalog {
         targets: TARGETS.iter().map(target).map(|target| (target.name.clone(), target)).collect(),
         intents: intents.into_iter().map(intent).map(|intent| (intent.name.clone(), intent)).collect(),
         grants: PAIRS.iter().map(|pair| grant(pair)).map(|grant| (grant.pair.clone(), grant)).collect(),
-        floors: Floors::default(),
-        drills: BTreeMap::new(),
+        ..Catalog::default()
     }
     .with_drills(drills())
 }

@@ -159,6 +159,7 @@ async fn the_journal_alone_tells_every_row() {
             | Event::Revocation { .. }
             | Event::Lifted { .. }
             | Event::Reaped { .. }
+            | Event::Registry { .. }
             | Event::Drilled { .. }
             | Event::Broker { .. } => {}
         }

@@ -83,7 +83,7 @@ impl Things {
         let service = service.rsplit('.').next().unwrap();
         match service {
             "TaskService" | "LeaseService" => self.request_of_agent(service, method),
-            "RevocationService" | "AuditService" | "TargetService" | "AdminService" => {
+            "RevocationService" | "AuditService" | "TargetService" | "AgentService" | "AdminService" => {
                 self.request_of_operator(service, method)
             }
             "IdentityService" | "Health" | "ServerReflection" => Vec::new(),
@@ -163,6 +163,26 @@ impl Things {
             ("TargetService", "DrillTarget") => {
                 // One that is there would be drilled by the first who may, and be busy for the next.
                 v1::DrillTargetRequest { target: "nowhere".into() }.encode_to_vec()
+            }
+            ("AgentService", "ListAgents") => Vec::new(),
+            ("AgentService", "GetAgent") => {
+                v1::GetAgentRequest { agent: self.task.agent.clone() }.encode_to_vec()
+            }
+            ("AgentService", "ApplyAgents") => {
+                v1::ApplyAgentsRequest { text: "[agents]".into(), dry_run: true, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("AgentService", "SetAgentStatus") => {
+                let (agent, status) = (self.task.agent.clone(), v1::AgentStatus::Active.into());
+                v1::SetAgentStatusRequest { agent, status, reason }.encode_to_vec()
+            }
+            ("AgentService", "ReviewAgent") => {
+                v1::ReviewAgentRequest { agent: self.task.agent.clone(), reason, ..Default::default() }
+                    .encode_to_vec()
+            }
+            ("AgentService", "OffboardOwner") => {
+                // One who owns something would leave with the first who may.
+                v1::OffboardOwnerRequest { owner: "person:nobody".into(), reason }.encode_to_vec()
             }
             ("AdminService", "Status") => Vec::new(),
             ("AdminService", "ConfirmClock") => v1::ConfirmClockRequest { reason }.encode_to_vec(),

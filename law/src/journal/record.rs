@@ -7,6 +7,7 @@ use crate::drill::Drill;
 use crate::id::{DecisionId, LeaseId, RevocationId, TaskId};
 use crate::lease::{LeaseEvent, LeaseTerms};
 use crate::policy::DecisionRecord;
+use crate::registry::{Act, Who};
 use crate::revocation::{Lifted, Revocation};
 use crate::scope::Scope;
 use crate::task::{TaskEvent, TaskTerms};
@@ -153,6 +154,19 @@ pub enum Event {
     Drilled {
         /// How it went.
         drill: Box<Drill>,
+    },
+    /// To a registration of agents.
+    Registry {
+        /// Whose: an identity or a pattern.
+        who: Who,
+        /// What was done.
+        act: Act,
+        /// Who did it: an operator, or the agent that drifted.
+        by: String,
+        /// The reason given: recorded, never an input to a decision.
+        reason: String,
+        /// The details, sorted by key.
+        details: std::collections::BTreeMap<String, String>,
     },
     /// The broker itself: started, stopped, configured anew, clock confirmed.
     Broker {

@@ -18,7 +18,7 @@ use super::rule::{Bar, Rule, names, takes_in};
 use super::source::{PolicyProblem, PolicySource};
 use super::{Answer, ApprovalNeed, Decision, DecisionRecord, Denial, Near, Permit, Question, Verdict};
 use crate::caller::CallerId;
-use crate::catalog::{Agent, Catalog, Class, Floor, Intent, Target};
+use crate::catalog::{Agent, Autonomy, Catalog, Class, Floor, Intent, Target};
 
 /// A policy set that passed every check, with everything that it is decided from.
 ///
@@ -97,7 +97,11 @@ impl Engine {
         match self.case(question) {
             None => self.decision(question, Floor::Ask, no_permit(None)),
             Some(Err(_)) => self.decision(question, Floor::Ask, policy_error(Vec::new())),
-            Some(Ok(case)) => self.decision(question, case.bar.floor, self.judge(&case)),
+            Some(Ok(case)) => {
+                let barred = bar(question, case.intent.class);
+                let judgement = barred.map_or_else(|| self.judge(&case), denied);
+                self.decision(question, case.bar.floor, judgement)
+            }
         }
     }
 
@@ -129,7 +133,8 @@ impl Engine {
         question: &Question<'_>,
         target: &Target,
     ) -> Result<Cow<'_, Entities>, CedarError> {
-        if self.catalog.agents.get(&question.agent.id) == Some(question.agent) {
+        let prepared = self.catalog.agents.get(&question.agent.id);
+        if prepared.is_some_and(|prepared| looks_like(prepared, question.agent)) {
             return Ok(Cow::Borrowed(&self.entities));
         }
         facts::entities_for(question.agent, target, &self.schema).map(Cow::Owned)
@@ -210,6 +215,7 @@ impl Engine {
             task_age: question.task_age,
             proof: question.proof.to_owned(),
             renewal: question.renewal,
+            dry_run: question.dry_run,
             policies,
             policy_digest: self.digest.clone(),
             floor,
@@ -252,6 +258,34 @@ fn verdict(question: &Question<'_>, outcome: Outcome) -> Verdict {
     }
 }
 
+/// Whether policy sees the same of both.
+fn looks_like(one: &Agent, other: &Agent) -> bool {
+    (&one.owner, &one.groups, one.level()) == (&other.owner, &other.groups, other.level())
+}
+
+/// What stands in the way before policy is asked: the agent's status, and every level of autonomy that holds for it.
+fn bar(question: &Question<'_>, class: Class) -> Option<Denial> {
+    let Agent { autonomy, standing, .. } = question.agent;
+    if standing.status.stops() {
+        return Some(Denial::Stopped { status: standing.status, ruling: standing.ruling.clone() });
+    }
+    let lowered = standing.lowered.iter().map(|lowered| (lowered.to, Some(lowered.by.clone())));
+    let (level, lowered) = [(*autonomy, None)]
+        .into_iter()
+        .chain(lowered)
+        .find(|(level, _)| !permits(*level, question, class))?;
+    Some(Denial::BeyondAutonomy { level, lowered })
+}
+
+/// Whether a level of autonomy leaves room for this (REQUIREMENTS POL-4).
+const fn permits(level: Autonomy, question: &Question<'_>, class: Class) -> bool {
+    match level {
+        Autonomy::Observe => matches!(class, Class::ReadOnly),
+        Autonomy::Propose => question.dry_run,
+        Autonomy::Act => true,
+    }
+}
+
 /// Permits that need nobody allow; otherwise the one that asks the fewest people says whom to ask.
 fn weigh(permits: &[&Rule], bar: &Bar) -> Judgement {
     let (asking, free): (Vec<_>, Vec<_>) = permits.iter().copied().partition(|rule| rule.need(bar).is_some());
@@ -275,7 +309,11 @@ fn forbidden(forbids: &[&Rule], question: &Question<'_>) -> Judgement {
 }
 
 fn no_permit(nearest: Option<Near>) -> Judgement {
-    Judgement { outcome: Outcome::Deny(Denial::NoPermit { nearest }), policies: Vec::new() }
+    denied(Denial::NoPermit { nearest })
+}
+
+fn denied(denial: Denial) -> Judgement {
+    Judgement { outcome: Outcome::Deny(denial), policies: Vec::new() }
 }
 
 fn policy_error(policies: Vec<String>) -> Judgement {
@@ -294,9 +332,11 @@ fn digest_of(catalog: &Catalog, sources: &[PolicySource], schema: &str) -> Strin
         part(source.name.as_bytes());
         part(source.text.as_bytes());
     }
-    let Catalog { people, groups, agents, targets, intents, grants, floors, drills } = catalog;
+    let Catalog { people, groups, agents, patterns, rules, reserved, .. } = catalog;
+    let Catalog { targets, intents, grants, floors, drills, .. } = catalog;
     part(&json(&(people, groups, floors)));
     part(&json(&agents.values().collect::<Vec<_>>()));
+    part(&json(&(patterns.iter().collect::<Vec<_>>(), rules, reserved)));
     part(&json(&(targets, intents)));
     part(&json(&grants.values().collect::<Vec<_>>()));
     part(&json(drills));
@@ -316,6 +356,7 @@ mod tests {
     use crate::catalog::{Autonomy, Owner};
     use crate::id::DecisionId;
     use crate::param::Params;
+    use crate::registry::Standing;
     use crate::scope::Pair;
     use crate::time::{Span, Timestamp};
 
@@ -340,6 +381,7 @@ mod tests {
             groups: BTreeSet::new(),
             autonomy: Autonomy::Act,
             purpose: String::new(),
+            standing: Standing::default(),
         }
     }
 
@@ -384,6 +426,7 @@ mod tests {
                         proof: "x509-svid",
                         depth: 1,
                         renewal: bit(3),
+                        dry_run: false,
                         guards: &[],
                     };
                     records.push(engine.decide(&question).record);

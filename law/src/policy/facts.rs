@@ -91,7 +91,7 @@ fn agent_entity(agent: &Agent) -> Result<Entity, CedarError> {
     let parents = parents(&AGENT_GROUP, &agent.groups)?;
     let attributes = HashMap::from([
         ("owner".to_owned(), text(&agent.owner.to_string())),
-        ("autonomy".to_owned(), text(agent.autonomy.name())),
+        ("autonomy".to_owned(), text(agent.level().name())),
     ]);
     Entity::new(principal(&agent.id)?, attributes, parents).map_err(CedarError::of)
 }

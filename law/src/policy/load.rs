@@ -172,7 +172,7 @@ fn is_idle(draft: &Draft<'_>, catalog: &Catalog) -> bool {
 }
 
 fn unknown_groups(grant: &Grant, catalog: &Catalog) -> Vec<PolicyProblem> {
-    let known = || catalog.agents.values().flat_map(|agent| &agent.groups).map(String::as_str);
+    let known = || catalog.agent_groups();
     let unknown = grant.allow.iter().filter(|group| !known().any(|name| name == *group));
     let problem = |group: &String| {
         let hint = did_you_mean(group, known(), "");

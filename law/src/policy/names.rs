@@ -7,39 +7,48 @@ use cedar_policy::EntityUid;
 
 use crate::caller::CallerId;
 use crate::catalog::{Catalog, Class};
+use crate::registry::Pattern;
 
 /// The ids of each entity type, with the word for one of them.
 #[derive(Debug)]
-pub(super) struct Names(BTreeMap<&'static str, (&'static str, BTreeSet<String>)>);
+pub(super) struct Names {
+    ids: BTreeMap<&'static str, (&'static str, BTreeSet<String>)>,
+    patterns: Vec<Pattern>,
+}
 
 impl Names {
     pub(super) fn of(catalog: &Catalog) -> Self {
-        let agents = catalog.agents.values();
         let targets = catalog.targets.values();
         let classes = Class::ALL.iter().map(|class| class_action(*class));
         let called = |pick: fn(&CallerId) -> bool| {
             catalog.agents.keys().filter(|id| pick(id)).map(CallerId::name).collect::<BTreeSet<_>>()
         };
-        Self(BTreeMap::from([
+        let ids = BTreeMap::from([
             ("Agent", ("agent", called(|id| matches!(id, CallerId::Agent(_) | CallerId::Drill)))),
             ("CiJob", ("job", called(|id| matches!(id, CallerId::CiJob(_))))),
             ("KubeAccount", ("service account", called(|id| matches!(id, CallerId::KubeAccount(_))))),
             ("PersonalAgent", ("personal agent", called(|id| matches!(id, CallerId::PersonalAgent(_))))),
-            ("AgentGroup", ("group of agents", agents.flat_map(|agent| agent.groups.clone()).collect())),
+            ("AgentGroup", ("group of agents", catalog.agent_groups().map(ToOwned::to_owned).collect())),
             ("Person", ("person", catalog.people.clone())),
             ("PersonGroup", ("group of people", catalog.groups.keys().cloned().collect())),
             ("Target", ("target", catalog.targets.keys().cloned().collect())),
             ("TargetGroup", ("group of targets", targets.flat_map(|target| target.groups.clone()).collect())),
             ("Action", ("intent or class", catalog.intents.keys().cloned().chain(classes).collect())),
-        ]))
+        ]);
+        Self { ids, patterns: catalog.patterns.keys().cloned().collect() }
     }
 
     /// Why an entity of a policy names nothing. A type that does not exist is for validation to refuse.
     pub(super) fn problem(&self, uid: &EntityUid) -> Option<String> {
-        let (noun, ids) = self.0.get(uid.type_name().to_string().as_str())?;
+        let (noun, ids) = self.ids.get(uid.type_name().to_string().as_str())?;
         let id: &str = uid.id().as_ref();
         let hint = || did_you_mean(id, ids.iter().map(String::as_str), "");
-        (!ids.contains(id)).then(|| format!("`{uid}`: the config has no such {noun}{}", hint()))
+        let known = ids.contains(id) || (*noun == "agent" && self.fits_pattern(id));
+        (!known).then(|| format!("`{uid}`: the config has no such {noun}{}", hint()))
+    }
+
+    fn fits_pattern(&self, id: &str) -> bool {
+        id.parse().is_ok_and(|id| self.patterns.iter().any(|pattern| pattern.matches(&id)))
     }
 }
 

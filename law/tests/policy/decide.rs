@@ -1,7 +1,8 @@
-use leasehold_law::catalog::{Agent, Floor};
+use leasehold_law::catalog::{Agent, Autonomy, Floor};
 use leasehold_law::drill::Plan;
 use leasehold_law::param::{ParamValue, Params};
 use leasehold_law::policy::{Answer, ApprovalNeed, Denial, Engine, Near, Verdict};
+use leasehold_law::registry::{Lowered, LoweredBy, Status, Terms};
 use leasehold_law::time::Span;
 
 use crate::fixture::{Ask, agent, catalog, load};
@@ -278,4 +279,65 @@ fn what_drills_may_do_exactly_that_and_below_no_floor() {
     assert!(load(&catalog().with_drills(drills(&plans)), asks_owners).is_ok(), "no people answer for drills");
     let taken = r#"@id("drill:x") permit (principal, action, resource);"#;
     assert!(load(&catalog(), taken).unwrap_err()[0].what.contains("may not begin with `drill:`"));
+}
+
+#[test]
+fn autonomy_bounds_what_policy_permits() {
+    let free = r#"@id("all") @unattended("a test") permit (principal, action, resource);"#;
+    let engine = load(&catalog(), free).unwrap();
+    let denial = |autonomy, lowered: &[Lowered], pair: &str, dry_run| {
+        let mut ask = Ask { dry_run, ..Ask::of(pair) };
+        ask.agent.autonomy = autonomy;
+        ask.agent.standing.lowered = lowered.to_vec();
+        ask.put(&engine).record.denial
+    };
+    let beyond = |level, lowered| Some(Denial::BeyondAutonomy { level, lowered });
+    use Autonomy::{Act, Observe, Propose};
+    let observes = [Lowered { to: Observe, by: LoweredBy::Retired }];
+    let (read, fix) = ("orders.read@db-dev", "orders.fix@db-dev");
+    assert_eq!(denial(Act, &[], fix, false), None);
+    assert_eq!(denial(Observe, &[], read, false), None);
+    assert_eq!(denial(Observe, &[], fix, true), beyond(Observe, None));
+    assert_eq!(denial(Propose, &[], fix, true), None);
+    assert_eq!(denial(Propose, &[], read, false), beyond(Propose, None));
+    assert_eq!(denial(Act, &observes, read, false), None);
+    assert_eq!(denial(Act, &observes, fix, false), beyond(Observe, Some(LoweredBy::Retired)));
+    // What is lowered keeps every bound that it had: an agent that only proposes does not begin to hold.
+    assert_eq!(denial(Propose, &observes, read, false), beyond(Propose, None));
+    assert_eq!(denial(Propose, &observes, fix, true), beyond(Observe, Some(LoweredBy::Retired)));
+}
+
+#[test]
+fn who_is_stopped_is_denied_everything_whatever_policy_says() {
+    let free = r#"@id("all") @unattended("a test") permit (principal, action, resource);"#;
+    let engine = load(&catalog(), free).unwrap();
+    for status in Status::ALL {
+        let mut ask = Ask { dry_run: true, ..Ask::of("orders.read@db-dev") };
+        ask.agent.standing.status = status;
+        let denied = status.stops().then_some(Denial::Stopped { status, ruling: None });
+        assert_eq!(ask.put(&engine).record.denial, denied, "{status:?}");
+    }
+}
+
+#[test]
+fn policy_sees_the_lowest_level() {
+    let text = r#"@id("observers") permit (principal, action == Action::"orders.read", resource)
+        when { principal.autonomy == "observe" };"#;
+    let engine = load(&catalog(), text).unwrap();
+    let mut ask = Ask::of("orders.read@db-dev");
+    assert_eq!(ask.put(&engine).record.answer, Answer::Deny);
+    ask.agent.standing.lowered = vec![Lowered { to: Autonomy::Observe, by: LoweredBy::Retired }];
+    assert_eq!(ask.put(&engine).record.answer, Answer::Allow);
+}
+
+#[test]
+fn a_policy_may_name_whom_a_pattern_takes_in() {
+    let mut catalog = catalog();
+    let terms = Terms::from(&catalog.agents.values().next().unwrap().clone());
+    let terms = Terms { groups: ["pipelines".to_owned()].into(), ..terms };
+    catalog.patterns.insert("spiffe://prod.example/ci/*".parse().unwrap(), terms);
+    let of = |who: &str| format!("@id(\"x\") permit (principal {who}, action, resource);");
+    assert!(load(&catalog, &of("== Agent::\"spiffe://prod.example/ci/7\"")).is_ok());
+    assert!(load(&catalog, &of("in AgentGroup::\"pipelines\"")).is_ok());
+    assert!(load(&catalog, &of("== Agent::\"spiffe://prod.example/ci/7/8\"")).is_err());
 }

@@ -8,6 +8,7 @@ use leasehold_law::catalog::{
 use leasehold_law::id::DecisionId;
 use leasehold_law::param::{ParamKind, ParamSpec, ParamValue, Params, TextRule};
 use leasehold_law::policy::{Decision, Engine, PolicyProblem, PolicySource, Question};
+use leasehold_law::registry::Standing;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::{Span, Timestamp};
 
@@ -28,6 +29,7 @@ pub(crate) fn agent(id: &str, groups: &[&str]) -> Agent {
         groups: set(groups),
         autonomy: Autonomy::Act,
         purpose: String::new(),
+        standing: Standing::default(),
     }
 }
 
@@ -89,6 +91,7 @@ pub(crate) fn catalog() -> Catalog {
         grants: BTreeMap::from([grant("orders.fix@db-dev", &["soc", "ci"])]),
         floors: Floors::default(),
         drills: BTreeMap::new(),
+        ..Catalog::default()
     }
 }
 
@@ -105,6 +108,7 @@ pub(crate) struct Ask {
     pub(crate) liveness: &'static str,
     pub(crate) renewal: bool,
     pub(crate) depth: u32,
+    pub(crate) dry_run: bool,
 }
 
 impl Ask {
@@ -118,6 +122,7 @@ impl Ask {
             liveness: "heartbeat",
             renewal: false,
             depth: 1,
+            dry_run: false,
         }
     }
 
@@ -156,6 +161,7 @@ impl Ask {
             proof: "x509-svid",
             depth: self.depth,
             renewal: self.renewal,
+            dry_run: self.dry_run,
             guards: &[],
         })
     }

@@ -15,10 +15,10 @@ use crate::{
     retry::Patience,
     v1,
     v1::{
-        admin_service_client::AdminServiceClient, audit_service_client::AuditServiceClient,
-        identity_service_client::IdentityServiceClient, lease_service_client::LeaseServiceClient,
-        revocation_service_client::RevocationServiceClient, target_service_client::TargetServiceClient,
-        task_service_client::TaskServiceClient,
+        admin_service_client::AdminServiceClient, agent_service_client::AgentServiceClient,
+        audit_service_client::AuditServiceClient, identity_service_client::IdentityServiceClient,
+        lease_service_client::LeaseServiceClient, revocation_service_client::RevocationServiceClient,
+        target_service_client::TargetServiceClient, task_service_client::TaskServiceClient,
     },
 };
 
@@ -194,6 +194,12 @@ impl Client {
     #[must_use]
     pub fn revocations(&self) -> RevocationServiceClient<Line> {
         RevocationServiceClient::new(self.inner.channel.clone())
+    }
+
+    /// The service of the registry of agents. Admin door only.
+    #[must_use]
+    pub fn agents(&self) -> AgentServiceClient<Line> {
+        AgentServiceClient::new(self.inner.channel.clone())
     }
 
     /// The service of targets. Admin door only.

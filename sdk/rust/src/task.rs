@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    Client, ClientError, Events, Lease, Pair,
+    Client, ClientError, Events, Lease, Manifest, Pair,
     io::Guard,
     lease::{self, lock},
     retry::request_id,
@@ -56,6 +56,17 @@ impl TaskBuilder {
     /// What the task is for, for people to read. At most 512 bytes. It decides nothing.
     pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
         self.request.purpose = purpose.into();
+        self
+    }
+
+    /// What the agent runs: see [`crate::Manifest`]. Where an operator has accepted another one, the agent may do less.
+    pub fn manifest(self, manifest: &Manifest) -> Self {
+        self.fingerprint(manifest.digest())
+    }
+
+    /// As [`TaskBuilder::manifest`], for whoever has the digest only.
+    pub fn fingerprint(mut self, digest: impl Into<String>) -> Self {
+        self.request.manifest = Some(v1::Manifest { fingerprint: digest.into() });
         self
     }
 

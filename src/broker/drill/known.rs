@@ -224,6 +224,7 @@ fn drilled(body: &[u8]) -> Option<Drill> {
         | Event::Revocation { .. }
         | Event::Lifted { .. }
         | Event::Reaped { .. }
+        | Event::Registry { .. }
         | Event::Broker { .. } => None,
     }
 }

@@ -50,6 +50,9 @@ const REVOCATIONS: &str = "INSERT INTO revocations (id, selector, freezing, body
     SELECT * FROM unnest($1::text[], $2::text[], $3::bool[], $4::text[]) \
     ON CONFLICT (id) DO UPDATE SET freezing = excluded.freezing, body = excluded.body";
 
+const AGENTS: &str = "INSERT INTO agents (who, body) SELECT * FROM unnest($1::text[], $2::text[]) \
+    ON CONFLICT (who) DO UPDATE SET body = excluded.body";
+
 const BUMPS: &str = "INSERT INTO subjects (subject, version) SELECT * FROM unnest($1::text[], $2::int8[]) \
     ON CONFLICT (subject) DO UPDATE SET version = subjects.version + excluded.version";
 
@@ -82,6 +85,7 @@ pub(super) struct Flush<'a> {
     leases: Rows<'a, LeaseRow>,
     tasks: Rows<'a, TaskRow>,
     revocations: BTreeMap<&'a str, &'a RevocationRow>,
+    agents: BTreeMap<&'a str, &'a str>,
     bumps: BTreeMap<&'a str, i64>,
     digests: BTreeMap<&'a str, &'a str>,
     numbers: BTreeMap<&'a str, i64>,
@@ -118,6 +122,7 @@ impl<'a> Flush<'a> {
             leases: Rows(HashMap::new()),
             tasks: Rows(HashMap::new()),
             revocations: BTreeMap::new(),
+            agents: BTreeMap::new(),
             bumps: BTreeMap::new(),
             digests: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -138,6 +143,7 @@ impl<'a> Flush<'a> {
                 }
                 Write::Task(row) => self.tasks.put(row.task.terms.id.to_string(), row, row.task.version == 1),
                 Write::Revocation(row) => drop(self.revocations.insert(&row.id, row)),
+                Write::Agents(row) => drop(self.agents.insert(&row.who, &row.body)),
                 Write::Bump(key) => *self.bumps.entry(key).or_default() += 1,
                 Write::Digest(key, digest) => drop(self.digests.insert(key, digest)),
                 Write::Number(name, value) => drop(self.numbers.insert(name, *value)),
@@ -164,6 +170,7 @@ impl<'a> Flush<'a> {
             INSERT_REFS,
             UPDATE_TASKS,
             REVOCATIONS,
+            AGENTS,
             BUMPS,
             DIGESTS,
             NUMBERS,
@@ -199,7 +206,7 @@ impl<'a> Flush<'a> {
             self.insert_tasks(link),
             self.insert_refs(link),
             self.update_tasks(link),
-            self.put_revocations(link),
+            self.put_what_operators_did(link),
             self.put_bumps(link),
             self.put_digests(link),
             self.put_numbers(link),
@@ -320,6 +327,11 @@ impl<'a> Flush<'a> {
         link.rows(UPDATE_TASKS, &[&ids, &states, &due, &versions, &bodies, &self.broker]).await.map(drop)
     }
 
+    async fn put_what_operators_did(&self, link: &Link) -> Result<(), Fault> {
+        let (revocations, agents) = futures::join!(self.put_revocations(link), self.put_agents(link));
+        revocations.and(agents)
+    }
+
     async fn put_revocations(&self, link: &Link) -> Result<(), Fault> {
         if self.revocations.is_empty() {
             return Ok(());
@@ -329,6 +341,14 @@ impl<'a> Flush<'a> {
         let freezing: Vec<_> = self.revocations.values().map(|row| row.freezing).collect();
         let bodies: Vec<_> = self.revocations.values().map(|row| row.body.as_str()).collect();
         link.rows(REVOCATIONS, &[&ids, &selectors, &freezing, &bodies]).await.map(drop)
+    }
+
+    async fn put_agents(&self, link: &Link) -> Result<(), Fault> {
+        if self.agents.is_empty() {
+            return Ok(());
+        }
+        let (who, bodies): (Vec<_>, Vec<_>) = self.agents.iter().map(|(who, body)| (*who, *body)).unzip();
+        link.rows(AGENTS, &[&who, &bodies]).await.map(drop)
     }
 
     async fn put_bumps(&self, link: &Link) -> Result<(), Fault> {
@@ -407,6 +427,7 @@ pub(super) fn beaten(set: &Set, index: &str) -> Option<leasehold_law::subject::S
         Write::Lease(_)
         | Write::Task(_)
         | Write::Revocation(_)
+        | Write::Agents(_)
         | Write::Bump(_)
         | Write::Digest(..)
         | Write::Number(..)

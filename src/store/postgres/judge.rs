@@ -78,6 +78,7 @@ impl Needs {
             Write::Bump(key) | Write::Digest(key, _) => self.add(Place::Subject(key.clone()), true),
             Write::SetAside(aside) => self.add_aside(&aside.row),
             Write::Revocation(_)
+            | Write::Agents(_)
             | Write::Number(..)
             | Write::Token(_)
             | Write::Aside(_)
@@ -245,6 +246,7 @@ fn written(write: &Write) -> Option<(AsideKind, String)> {
         Write::Task(row) => Some((AsideKind::Task, row.task.terms.id.to_string())),
         Write::Revocation(row) => Some((AsideKind::Revocation, row.id.clone())),
         Write::Bump(_)
+        | Write::Agents(_)
         | Write::Digest(..)
         | Write::Number(..)
         | Write::Token(_)
@@ -269,6 +271,7 @@ fn moved(write: &Write) -> Option<(Place, Option<i64>, Option<Subject>)> {
         Write::Bump(key) => Some((Place::Subject(key.clone()), None, None)),
         Write::Digest(..)
         | Write::Revocation(_)
+        | Write::Agents(_)
         | Write::Number(..)
         | Write::Token(_)
         | Write::SetAside(_)

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use leasehold_law::id::RevocationId;
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
 
-use super::super::set::{Place, lane_of, rows, unsigned};
+use super::super::set::{Place, lane_of, registration, rows, unsigned};
 use super::super::terms::Terms;
 use super::super::{AsideKind, Counts, LaneCounts, StoreError};
 use super::column;
@@ -40,6 +41,11 @@ async fn barriers(readers: &Readers, terms: &Terms, limit: usize) -> Result<Vec<
     let query = "SELECT id, body FROM revocations";
     let found = select(readers, query, terms, "id DESC", rows(limit)).await?;
     found.iter().map(|row| readers.read(AsideKind::Revocation, row)).collect()
+}
+
+pub(super) async fn registered(readers: &Readers) -> Result<Vec<Registered>, StoreError> {
+    let found = readers.rows("SELECT who, body FROM agents ORDER BY who", &[]).await?;
+    found.iter().map(|row| registration(column(row, 0)?, column(row, 1)?)).collect()
 }
 
 /// In one question: every decision asks for several.

@@ -8,7 +8,7 @@ use super::ceilings::LiveCounts;
 use super::sql::{lane_number, signed, unusable, version_query};
 use super::{Ceiling, Draft, Outcome, StoreError, archive, aside};
 use crate::store::TokenUse;
-use crate::store::set::{Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
+use crate::store::set::{AgentsRow, Check, LeaseRow, RevocationRow, Set, TaskRow, Write};
 
 /// Why a set is not written.
 pub(super) struct Rejected {
@@ -90,6 +90,7 @@ fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), F
         Write::Lease(row) => lease(conn, row),
         Write::Task(row) => task(conn, row),
         Write::Revocation(row) => revocation(conn, row),
+        Write::Agents(row) => agents(conn, row),
         Write::Bump(key) => bump(conn, key),
         Write::Digest(key, digest) => remember_digest(conn, key, digest),
         Write::Number(name, value) => remember_number(conn, name, *value),
@@ -210,6 +211,13 @@ fn revocation(conn: &Connection, row: &RevocationRow) -> Result<(), Failure> {
     const SQL: &str = "INSERT INTO revocations (id, selector, freezing, body) VALUES (?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET freezing = excluded.freezing, body = excluded.body";
     conn.prepare_cached(SQL)?.execute(params![row.id, row.selector, row.freezing, row.body])?;
+    Ok(())
+}
+
+fn agents(conn: &Connection, row: &AgentsRow) -> Result<(), Failure> {
+    const SQL: &str = "INSERT INTO agents (who, body) VALUES (?, ?)
+        ON CONFLICT (who) DO UPDATE SET body = excluded.body";
+    conn.prepare_cached(SQL)?.execute(params![row.who, row.body])?;
     Ok(())
 }
 

@@ -63,6 +63,7 @@ impl LiveCounts {
                 Write::SetAside(_) => self.forget(),
                 Write::Task(_)
                 | Write::Revocation(_)
+                | Write::Agents(_)
                 | Write::Bump(_)
                 | Write::Digest(..)
                 | Write::Number(..)

@@ -85,6 +85,7 @@ impl Rows {
             Subject::Task(id) => self.tasks.find(id).map(|task| task.version),
             Subject::Lease(id) => self.leases.find(id).map(|lease| lease.version),
             Subject::Agent(_)
+            | Subject::Agents
             | Subject::Target(_)
             | Subject::Policy
             | Subject::Freezes
@@ -110,6 +111,7 @@ impl Rows {
             Write::Archive(Ended::Lease(id)) => self.leases.drop(id),
             Write::Archive(Ended::Task(id)) => self.tasks.drop(id),
             Write::Revocation(_)
+            | Write::Agents(_)
             | Write::Digest(..)
             | Write::Number(..)
             | Write::Token(_)

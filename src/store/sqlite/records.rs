@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use leasehold_law::id::RevocationId;
+use leasehold_law::registry::Entry as Registered;
 use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
@@ -12,6 +13,7 @@ use super::readers::Reader;
 use super::rows::{newest, one, text};
 use super::sql::{Place, lane_of, rows, terms, unsigned, unusable, version_query};
 use super::{AsideKind, Counts, LaneCounts, StoreError};
+use crate::store::set::registration;
 use crate::store::terms::Terms;
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
@@ -43,6 +45,14 @@ fn barriers(reader: &Reader<'_>, terms: &Terms, limit: usize) -> Result<Vec<Revo
         found.extend(one::<Revocation>(reader, AsideKind::Revocation, sql, [id])?);
     }
     Ok(found)
+}
+
+pub(super) fn registered(reader: &Reader<'_>) -> Result<Vec<Registered>, StoreError> {
+    let sql = "SELECT who, body FROM agents ORDER BY who";
+    let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(unusable)?;
+    rows.map(|row| row.map_err(unusable).and_then(|(who, body): (String, String)| registration(&who, &body)))
+        .collect()
 }
 
 pub(super) fn versions(reader: &Reader<'_>, subjects: &[Subject]) -> Result<Vec<u64>, StoreError> {

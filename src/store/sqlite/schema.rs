@@ -8,12 +8,13 @@ use super::{Options, StoreError};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_rows_and_journal.sql"),
     include_str!("migrations/0002_lanes.sql"),
     include_str!("migrations/0003_revoked_handles.sql"),
     include_str!("migrations/0004_set_aside.sql"),
     include_str!("migrations/0005_tokens.sql"),
+    include_str!("migrations/0006_agents.sql"),
 ];
 
 /// Checks whose store it is, brings its schema up to date, and gives the chain that its journal continues.

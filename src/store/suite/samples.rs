@@ -43,6 +43,7 @@ pub(crate) fn task(n: u64) -> Task {
         opened_at: moment(n),
         request_id: format!("open-{n}").parse().unwrap(),
         request_digest: RequestDigest::derive(&n),
+        manifest: None,
     };
     Task::first(terms, Scope::new(vec![ScopeEntry::of(pair())]).unwrap(), &TaskEvent::Opened).unwrap()
 }

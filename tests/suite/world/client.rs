@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use leasehold_proto::v1;
 use leasehold_proto::v1::admin_service_client::AdminServiceClient;
+use leasehold_proto::v1::agent_service_client::AgentServiceClient;
 use leasehold_proto::v1::audit_service_client::AuditServiceClient;
 use leasehold_proto::v1::identity_service_client::IdentityServiceClient;
 use leasehold_proto::v1::lease_service_client::LeaseServiceClient;
@@ -26,6 +27,7 @@ pub(crate) struct Client {
     pub(crate) audit: AuditServiceClient<Channel>,
     pub(crate) targets: TargetServiceClient<Channel>,
     pub(crate) admin: AdminServiceClient<Channel>,
+    pub(crate) agents: AgentServiceClient<Channel>,
     pub(crate) channel: Channel,
 }
 
@@ -39,6 +41,7 @@ impl Client {
             audit: AuditServiceClient::new(channel.clone()),
             targets: TargetServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel.clone()),
+            agents: AgentServiceClient::new(channel.clone()),
             channel,
         }
     }

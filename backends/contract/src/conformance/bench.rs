@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_law::caller::{CallerId, ProvenBy, SpiffeId};
 use leasehold_law::catalog::{
-    Agent, Autonomy, Catalog, Class, Floors, Grant, Intent, Owner, Recipe, Target, TtlRule,
+    Agent, Autonomy, Catalog, Class, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
 use leasehold_law::id::{DecisionId, LeaseId, TaskId};
 use leasehold_law::lease::{LeaseTerms, LimitedBy, Reached, Sessions};
@@ -14,6 +14,7 @@ use leasehold_law::policy::{
     Engine, IssueOrder, MintTerms, Permit, Question, RenewOrder, RenewTerms, Verdict,
 };
 use leasehold_law::principal::{InstallationKey, PrincipalName};
+use leasehold_law::registry::Standing;
 use leasehold_law::request::RequestDigest;
 use leasehold_law::scope::Pair;
 use leasehold_law::time::{Span, Timestamp};
@@ -261,6 +262,7 @@ impl<'a> Bench<'a> {
             proof: "x509-svid",
             depth: 1,
             renewal,
+            dry_run: false,
             guards: &[],
         });
         match decision.verdict {
@@ -286,6 +288,7 @@ fn agent() -> Result<Agent, Failure> {
         groups: BTreeSet::from([GROUP.to_owned()]),
         autonomy: Autonomy::Act,
         purpose: String::new(),
+        standing: Standing::default(),
     })
 }
 
@@ -311,12 +314,10 @@ fn catalog(pair: &Pair, agent: &Agent, recipe: Recipe) -> Catalog {
     };
     Catalog {
         people: BTreeSet::from(["ana".to_owned()]),
-        groups: BTreeMap::new(),
         agents: BTreeMap::from([(agent.id.clone(), agent.clone())]),
         targets: BTreeMap::from([(pair.target.clone(), target)]),
         intents: BTreeMap::from([(pair.intent.clone(), intent)]),
         grants: BTreeMap::from([(pair.clone(), grant)]),
-        floors: Floors::default(),
-        drills: BTreeMap::new(),
+        ..Catalog::default()
     }
 }

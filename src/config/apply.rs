@@ -1,0 +1,140 @@
+//! A file for `agents apply`: the tables `[agents."..."]` of a config, for a broker that runs; in TOML, or the same in
+//! JSON.
+
+use std::collections::BTreeSet;
+
+use leasehold_law::catalog::Catalog;
+use leasehold_law::registry::{Book, Registration, Who};
+use serde_json::Value as Json;
+
+use super::agents::{self, Owners};
+use super::identity::TrustDomains;
+use super::names::Names;
+use super::problem::{Problem, Report, did_you_mean};
+use super::source::Source;
+use super::table::{self, Context, Entry, Table, Value};
+
+/// What an applied registration must fit.
+pub struct Ground<'a> {
+    /// What the config defines: none of it is defined again, and nothing beyond its groups and owners is used.
+    pub catalog: &'a Catalog,
+    /// What was applied before.
+    pub book: &'a Book,
+    /// The broker's trust domain.
+    pub trust_domain: Option<&'a str>,
+}
+
+/// Reads a file, under the name that its sender gave it.
+///
+/// # Errors
+/// Every problem, sorted by line.
+pub fn read_agents(file: &str, text: &str, ground: &Ground<'_>) -> Result<Vec<Registration>, Vec<Problem>> {
+    let report = Report::default();
+    let is_json = text.trim_start().starts_with('{');
+    let source = Source::of(file, if is_json { from_json(file, text)? } else { text.to_owned() });
+    let tree = table::parse(&source, &report);
+    let root = Table::root(Context { source: &source, report: &report }, tree.get_ref());
+    let registrations = read(&root, ground, &report);
+    root.finish();
+    let read = report.verdict(Some(registrations)).map(|(registrations, _)| registrations);
+    read.map_err(
+        |problems| if is_json { problems.into_iter().map(without_place).collect() } else { problems },
+    )
+}
+
+fn read(root: &Table<'_>, ground: &Ground<'_>, report: &Report) -> Vec<Registration> {
+    let catalog = ground.catalog;
+    let top = root.place();
+    let owners = Owners {
+        people: &Names::known("person", &catalog.people, top),
+        groups: &Names::known("group", catalog.groups.keys(), top),
+    };
+    // Agents of other trust domains stand in the config, beside the federation that lets them in.
+    let trusted = TrustDomains { own: ground.trust_domain, federated: &BTreeSet::new() };
+    let world = agents::World { owners: &owners, trusted, reserved: &catalog.reserved };
+    let entries = root.need("agents").and_then(|value| value.table()).map(|table| table.entries());
+    let mut read: Vec<Registration> = Vec::new();
+    for Entry { name, place, value } in entries.unwrap_or_default() {
+        let Some(registration) = agents::registration(name, &value, world) else { continue };
+        check_groups(&registration, &value, catalog);
+        let taken = taken(&registration.who, ground).or_else(|| {
+            let one = agents::pattern(&registration.who)?;
+            let mut others = read.iter().filter_map(|other| agents::pattern(&other.who));
+            others.find(|other| other.overlaps(one)).map(|other| agents::overlap(one, other))
+        });
+        taken.into_iter().for_each(|what| report.problem(&place, what));
+        read.push(registration);
+    }
+    read
+}
+
+/// Why whoever is named cannot be registered by a file.
+fn taken(who: &Who, ground: &Ground<'_>) -> Option<String> {
+    let Ground { catalog, book, .. } = ground;
+    match who {
+        Who::One(id) if catalog.agents.contains_key(id) => {
+            Some(format!("the config defines `{id}`: change it there, and restart the broker"))
+        }
+        Who::One(id) => {
+            let pattern = catalog.patterns.keys().find(|pattern| pattern.matches(id))?;
+            Some(format!(
+                "`{id}` is registered by the config's `{pattern}`: give it a table of its own there"
+            ))
+        }
+        Who::Each(pattern) if catalog.patterns.contains_key(pattern) => {
+            Some(format!("the config defines `{pattern}`: change it there, and restart the broker"))
+        }
+        Who::Each(pattern) => book.overlapping(catalog, pattern).map(|other| agents::overlap(pattern, other)),
+    }
+}
+
+/// A group that no policy can name gives nothing; one that a policy names is in the config.
+fn check_groups(registration: &Registration, value: &Value<'_>, catalog: &Catalog) {
+    for group in &registration.terms.groups {
+        if !catalog.agent_groups().any(|known| known == group) {
+            let hint = did_you_mean(group, catalog.agent_groups());
+            value.problem(format!(
+                "the config knows no group of agents `{group}`{hint}; [registry] groups names those for applied agents"
+            ));
+        }
+    }
+}
+
+/// The same as TOML: tables in one line, so that nothing but the shape is left to check.
+fn from_json(file: &str, text: &str) -> Result<String, Vec<Problem>> {
+    let json: Json = serde_json::from_str(text).map_err(|error| {
+        let what = format!("this is no JSON: {error}");
+        vec![Problem { file: file.into(), line: error.line(), column: None, what }]
+    })?;
+    let Json::Object(root) = json else { return Ok(String::new()) };
+    Ok(root
+        .iter()
+        .map(|(key, value)| format!("{} = {}\n", Json::from(key.as_str()), as_toml(value)))
+        .collect())
+}
+
+/// JSON's texts, numbers, words and lists are TOML's too. `null` is none, and is told as an empty table.
+fn as_toml(value: &Json) -> String {
+    match value {
+        Json::Null => "{}".to_owned(),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) => value.to_string(),
+        Json::Array(items) => {
+            let items: Vec<_> = items.iter().map(as_toml).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Json::Object(map) => {
+            let pair =
+                |(key, value): (&String, &Json)| format!("{} = {}", Json::from(key.as_str()), as_toml(value));
+            let pairs: Vec<_> = map.iter().map(pair).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+    }
+}
+
+/// Where it stands in the JSON is not known: the message names the key.
+fn without_place(problem: Problem) -> Problem {
+    Problem { line: 1, column: None, ..problem }
+}
+
+#[cfg(test)]
+mod tests;
