@@ -165,7 +165,7 @@ impl SpiffeIdentity {
             .await
             .map_err(|error| source_error(settings, &error))?;
         warn_of_long_life(&source);
-        let watch = Arc::new(Watch::new(settings.workload_api.clone(), id));
+        let watch = Arc::new(Watch::new(settings.workload_api.clone(), &id));
         Ok(Self { source, dev_trust: settings.dev_trust, accepted, watch })
     }
 

@@ -104,7 +104,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(endpoint: String, id: SpiffeId) -> Self {
+    pub(super) fn new(endpoint: String, id: &SpiffeId) -> Self {
         let last = Standing { id: id.to_string(), not_after: None, trouble: None, trust_domains: vec![] };
         Self { endpoint, last: Mutex::new(last) }
     }
