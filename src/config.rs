@@ -50,7 +50,7 @@ use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
-use leasehold_law::registry::{Pattern, Registration, Rules, Who};
+use leasehold_law::registry::{Registration, Rules, Who};
 use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
@@ -193,15 +193,13 @@ fn check(
     bearers_have_a_door(root, listen.as_ref(), identity.as_ref(), report);
     let store = store::read(root);
     let tasks = tasks::read(root);
-    let sweep = sweep::read(root);
-    let drill = drill::read(root);
+    let (sweep, drill) = (sweep::read(root), drill::read(root));
     let policy::Policy { sources, floors } = policy::read(root);
-    let rules = registry::read(root);
-    let reserved = reserved(root, identity.as_ref(), domain);
+    let (rules, reserved) = (registry::read(root), reserved(root, identity.as_ref(), domain));
     let before = report.count();
-    let none = BTreeSet::new();
-    let federated = identity.as_ref().map_or(&none, |identity| &identity.spiffe.federates_with);
-    let trusted = identity::TrustDomains { own: domain, federated };
+    let federated =
+        identity.as_ref().map(|identity| identity.spiffe.federates_with.clone()).unwrap_or_default();
+    let trusted = identity::TrustDomains { own: domain, federated: &federated };
     let world = World {
         kinds,
         trust,
@@ -212,22 +210,18 @@ fn check(
         rules: &rules,
     };
     let defined = Defined::read(parts, &world, report);
-    let world = operators::World { people: &defined.people, trust_domain: domain };
-    let operators = operators::read(root, &world);
+    let operators = operators::read(root, &defined.people, domain);
     personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
     agents::warn_unreviewed(&defined.agents, &rules, report);
-    let world =
-        quotas::World { agents: &defined.agents, patterns: &defined.patterns(), targets: &defined.targets };
-    let quotas = quotas::read(root, &world);
+    let quotas = defined.quotas(root);
     // Policies over half a catalog would be blamed for what the catalog lacks.
     let catalog = (report.count() == before).then(|| Catalog {
         rules,
         reserved,
         ..defined.catalog(floors, drill, report)
     });
-    let places = policy::Places { main: root.place(), grants: &defined.grants.places };
-    let engine = catalog.as_ref().and_then(|catalog| policy::load(catalog, &sources, &places, report));
-    let (catalog, engine) = (catalog?, engine?);
+    let catalog = catalog?;
+    let engine = defined.engine(root, &catalog, &sources, report)?;
     let (store, retention) = store?;
     let (targets, people) = (defined.targets.values, defined.people.values);
     let beside = digest::Beside { targets: &targets, people: &people, sources: &sources };
@@ -344,9 +338,24 @@ impl Defined {
         self.personal.values.values().flat_map(|personal| personal.agents.iter().cloned())
     }
 
-    fn patterns(&self) -> Vec<Pattern> {
+    fn engine(
+        &self,
+        root: &Table<'_>,
+        catalog: &Catalog,
+        sources: &[PolicySource],
+        report: &Report,
+    ) -> Option<Engine> {
+        let places = policy::Places { main: root.place(), grants: &self.grants.places };
+        policy::load(catalog, sources, &places, report)
+    }
+
+    fn quotas(&self, root: &Table<'_>) -> Quotas {
         let patterns = self.agents.values.values().filter_map(|one| agents::pattern(&one.who));
-        patterns.cloned().collect()
+        let patterns: Vec<_> = patterns.cloned().collect();
+        quotas::read(
+            root,
+            &quotas::World { agents: &self.agents, patterns: &patterns, targets: &self.targets },
+        )
     }
 
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {

@@ -87,6 +87,12 @@ fn descriptors_list_every_rpc() {
     let expect = [
         "AdminService.ConfirmClock",
         "AdminService.Status",
+        "AgentService.ApplyAgents",
+        "AgentService.GetAgent",
+        "AgentService.ListAgents",
+        "AgentService.OffboardOwner",
+        "AgentService.ReviewAgent",
+        "AgentService.SetAgentStatus",
         "AuditService.Find",
         "AuditService.Trace",
         "AuditService.Verify",

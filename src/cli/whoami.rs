@@ -43,7 +43,9 @@ pub(crate) async fn run(args: WhoamiArgs, session: &mut Session) -> Result<Exit,
 fn with_session(mut report: Report, own: Option<&Kept>) -> Report {
     if let Some(own) = own {
         report.text.push_str(&view::fields(&[("session", login::line(own))]));
-        report.json["session"] = login::told(own);
+        if let Some(json) = report.json.as_object_mut() {
+            json.insert("session".to_owned(), login::told(own));
+        }
     }
     report
 }

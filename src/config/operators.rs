@@ -12,12 +12,6 @@ use super::table::{Entry, Table, Value};
 /// The roles of each operator, with those that an admin holds by being one.
 pub type Operators = BTreeMap<CallerId, BTreeSet<Role>>;
 
-/// What the keys of `[operators]` are read by.
-pub(super) struct World<'a> {
-    pub(super) people: &'a Names<Person>,
-    pub(super) trust_domain: Option<&'a str>,
-}
-
 /// Who they are, as far as it can be told by their keys alone: people are told by [`read`], and never are agents.
 pub(super) fn ids(root: &Table<'_>) -> impl Iterator<Item = CallerId> {
     let table = root.get("operators").filter(|value| value.raw().is_table()).and_then(|value| value.table());
@@ -25,10 +19,10 @@ pub(super) fn ids(root: &Table<'_>) -> impl Iterator<Item = CallerId> {
     names.filter_map(|name| name.parse().ok())
 }
 
-pub(super) fn read(root: &Table<'_>, world: &World<'_>) -> Operators {
+pub(super) fn read(root: &Table<'_>, people: &Names<Person>, trust_domain: Option<&str>) -> Operators {
     let Some(table) = root.need("operators").and_then(|value| value.table()) else { return Operators::new() };
     let operators: Operators =
-        table.entries().iter().filter_map(|entry| operator(&table, entry, world)).collect();
+        table.entries().iter().filter_map(|entry| operator(&table, entry, people, trust_domain)).collect();
     if !operators.values().any(|roles| roles.contains(&Role::Admin)) {
         table.context().report.warning(table.place(), "nobody is an admin: no freeze can be lifted");
     }
@@ -38,20 +32,21 @@ pub(super) fn read(root: &Table<'_>, world: &World<'_>) -> Operators {
 fn operator(
     table: &Table<'_>,
     Entry { name, place, value }: &Entry<'_>,
-    world: &World<'_>,
+    people: &Names<Person>,
+    trust_domain: Option<&str>,
 ) -> Option<(CallerId, BTreeSet<Role>)> {
     let roles = roles(value);
     let report = table.context().report;
     let id = match name.strip_prefix("person:") {
         Some(person) => {
-            world.people.check(person, place, report);
-            let id = world.people.values.get(person)?.caller();
+            people.check(person, place, report);
+            let id = people.values.get(person)?.caller();
             id.map_err(|error| report.problem(place, error.to_string())).ok()?
         }
         None => name.parse().map_err(|error| report.problem(place, format!("{error}"))).ok()?,
     };
     unfit(name, &id).into_iter().for_each(|what| report.problem(place, what));
-    foreign(&id, world.trust_domain).into_iter().for_each(|what| report.problem(place, what));
+    foreign(&id, trust_domain).into_iter().for_each(|what| report.problem(place, what));
     Some((id, roles))
 }
 

@@ -415,11 +415,6 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("\"uid:0\"", "\"personal:https://idp.example|00u1/coding\"", "is automation: it asks for leases"),
     ("\"uid:0\"", "\"oidc:https://idp.example|00u1ana\"", "write `person:NAME` instead of"),
     (
-        "\"uid:0\"",
-        "\"spiffe://prod.example/agent/triage\"",
-        "`spiffe://prod.example/agent/triage` is an agent: one identity is never agent and operator at once",
-    ),
-    (
         "[store]",
         "[personal_agents.coding]\npeople = [\"ana\"]\nautonomy = \"act\"\n[store]",
         "agents of [personal_agents] come with their person's token: write [identity.people] and `listen.bearer`",

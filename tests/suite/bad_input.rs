@@ -76,7 +76,7 @@ const OPENINGS: &[(&str, Spoil<v1::OpenTaskRequest>, &str)] = &[
     ("a parent", |r| r.parent = "task_00000000000000000000".into(), "NOT_SERVED"),
     ("a person", |r| r.on_behalf_of = Some(v1::OnBehalfOf { token: "t".into() }), "NOT_SERVED"),
     ("an incident", |r| r.incident = "inc_1".into(), "NOT_SERVED"),
-    ("a manifest", |r| r.manifest = Some(v1::Manifest { fingerprint: "f".into() }), "NOT_SERVED"),
+    ("a manifest", |r| r.manifest = Some(v1::Manifest { fingerprint: "f".into() }), "BAD_REQUEST"),
 ];
 
 #[tokio::test]

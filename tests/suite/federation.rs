@@ -83,7 +83,7 @@ async fn a_federation_that_ends_ends_its_open_connections() {
     federated.add().await;
     let mut agent = federated.client(federated.world.running().agents).await;
     let task = agent.open(&[PAIR]).await.unwrap();
-    let watch = agent.tasks.watch_task(v1::WatchTaskRequest { task: task.id.clone(), ..Default::default() });
+    let watch = agent.tasks.watch_task(v1::WatchTaskRequest { task: task.id.clone() });
     let mut watch = watch.await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
 
