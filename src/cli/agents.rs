@@ -59,7 +59,7 @@ pub enum AgentsCommand {
         after_help = "Example: leasehold agents offboard --owner person:ana --reason 'left the company'"
     )]
     Offboard(OffboardArgs),
-    /// Print the digest of a manifest file: model = "NAME", prompt = "FILE", and under [tools] NAME = "FILE".
+    /// Print the digest of a manifest file: model = "NAME", prompt = "FILE", and under tools.NAME = "FILE".
     #[command(after_help = "Example: leasehold agents digest agent.toml")]
     Digest(DigestArgs),
 }

@@ -34,7 +34,7 @@ pub struct ExecArgs {
     /// A lease for the command. NAME prefixes its variables, and is needed where two would set the same one.
     #[arg(long = "lease", value_name = "[NAME=]INTENT@TARGET[,ttl=..][,param.K=V]", value_parser = parse::named_pair)]
     leases: Vec<NamedPair>,
-    /// The agent to act as, in the session of `leasehold login`, by its name in [personal_agents].
+    /// The agent to act as, in the session of `leasehold login`, by its name under `personal_agents` in the config.
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// What it is for, for people to read.

@@ -384,9 +384,11 @@ fn not_a_person() -> TokenRefused {
     TokenRefused::new("only a person's own token is taken at the admin door", next)
 }
 
-/// The name of a token where it is remembered.
+/// The name of a token where it is remembered: of what is signed, without the signature. An ECDSA signature has a second
+/// spelling that anybody can make of the first, and a token that is spelt anew must not be taken for a new one.
 fn digest_of(token: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()))
+    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+    BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, signed.as_bytes()))
 }
 
 fn refused_proof(why: impl fmt::Display) -> TokenRefused {

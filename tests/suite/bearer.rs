@@ -1,5 +1,7 @@
 //! The door for callers with tokens: JWT-SVIDs, each good with the key that it first came with, and with no other.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use leasehold_client::bearer::connect_web;
 use leasehold_client::{Client as Sdk, Options};
 use leasehold_jose::ProofKey;
@@ -164,6 +166,36 @@ async fn a_token_is_good_with_its_first_key_alone_and_for_good() {
     let mut owner_again = later;
     owner_again.key = owner.key;
     assert_eq!(owner_again.come_with(&token, at).await.unwrap(), TRIAGE);
+}
+
+/// The order of P-256 (SEC 2, section 2.4.2).
+const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
+    0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// The same token with the other spelling of its signature: s becomes n - s, and it verifies as before.
+fn respelt(token: &str) -> String {
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = 0;
+    for (byte, order) in bytes[32..].iter_mut().zip(ORDER).rev() {
+        let left = i16::from(order) - i16::from(*byte) - borrow;
+        borrow = i16::from(left < 0);
+        *byte = u8::try_from(left.rem_euclid(256)).unwrap();
+    }
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[tokio::test]
+async fn a_token_that_is_spelt_anew_is_no_new_token() {
+    let world = world().await;
+    let (token, at) = (token(&world, |_| {}), now(&world));
+    let (owner, thief) = (Bearer::new(&world).await, Bearer::new(&world).await);
+    let other = respelt(&token);
+    assert_ne!(token, other);
+    assert_eq!(thief.come_with(&other, at).await.unwrap(), TRIAGE, "the issuer's signature it is");
+    assert_eq!(refusal(owner.come_with(&token, at).await), "the token is bound to another key");
 }
 
 #[tokio::test]
