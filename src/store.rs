@@ -72,7 +72,7 @@ pub enum Change {
 /// That a token came with a proof of some key (RULES R-20). Neither is kept: their digests are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenUse {
-    /// SHA-256 of what the token's issuer signed, base64url: without the signature, which has more than one spelling.
+    /// SHA-256 of what names the token, base64url: not of its text, which has more than one spelling.
     pub token: String,
     /// The thumbprint of the key (RFC 7638).
     pub key: String,

@@ -384,11 +384,17 @@ fn not_a_person() -> TokenRefused {
     TokenRefused::new("only a person's own token is taken at the admin door", next)
 }
 
-/// The name of a token where it is remembered: of what is signed, without the signature. An ECDSA signature has a second
-/// spelling that anybody can make of the first, and a token that is spelt anew must not be taken for a new one.
+/// The name of a token where it is remembered: of what is signed, and of the first half of the signature. An ECDSA signature
+/// (r, s) has a second spelling (r, n - s) that anybody can make of the first, and a token that is spelt anew must not be
+/// taken for a new one; two that an issuer made of the same claims in the same second are two.
 fn digest_of(token: &str) -> String {
-    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
-    BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, signed.as_bytes()))
+    let (signed, signature) = token.rsplit_once('.').unwrap_or((token, ""));
+    let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(signed.as_bytes());
+    context.update(b".");
+    context.update(signature.get(..signature.len() / 2).unwrap_or_default());
+    BASE64_URL_SAFE_NO_PAD.encode(context.finish())
 }
 
 fn refused_proof(why: impl fmt::Display) -> TokenRefused {

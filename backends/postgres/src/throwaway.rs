@@ -286,8 +286,10 @@ while [ ! -e "$2/over" ]; do
     echo $server >"$2/server"
     [ -e "$2/over" ] && kill -QUIT $server
     wait $server; status=$?
+    # Looked at first: whoever halted it goes on, and may resume it, as soon as the process file is gone.
+    [ -e "$2/halted" ] && again=yes || again=no
     rm -f "$2/server"
-    [ -e "$2/halted" ] || break
+    [ $again = yes ] || break
     while [ -e "$2/halted" ] && [ ! -e "$2/over" ]; do sleep 0.05; done
 done
 kill $watch 2>/dev/null
