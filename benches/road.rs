@@ -23,6 +23,9 @@ mod memory;
 mod million;
 #[path = "road/postgres.rs"]
 mod postgres;
+#[path = "../tests/suite/raw.rs"]
+#[expect(dead_code, reason = "the suite uses more of it")]
+mod raw;
 #[path = "road/start.rs"]
 mod start;
 #[path = "road/table.rs"]

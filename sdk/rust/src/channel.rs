@@ -183,7 +183,8 @@ async fn look(workload_api: &str) -> Result<(), ChannelError> {
     if let WorkloadEndpoint::Unix(path) = &parsed {
         drop(UnixStream::connect(path).await.map_err(|error| socket_error(path, &error))?);
     }
-    let nobody = |error| ChannelError::NoSocket { socket: workload_api.to_owned(), reason: full(&error) };
+    let nobody =
+        |error| ChannelError::NoSocket { socket: workload_api.to_owned(), reason: with_causes(&error) };
     let client = WorkloadApiClient::connect(parsed).await.map_err(nobody)?;
     client.fetch_x509_svid().await.map(drop).map_err(|error| {
         match matches!(error, WorkloadApiError::NoIdentityIssued) {
@@ -194,11 +195,12 @@ async fn look(workload_api: &str) -> Result<(), ChannelError> {
 }
 
 fn bad_identity(workload_api: &str, error: &dyn StdError) -> ChannelError {
-    ChannelError::BadIdentity { endpoint: workload_api.to_owned(), reason: full(error) }
+    ChannelError::BadIdentity { endpoint: workload_api.to_owned(), reason: with_causes(error) }
 }
 
 /// An error with its causes; transport errors say nothing without them.
-fn full(error: &dyn StdError) -> String {
+#[must_use]
+pub fn with_causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,10 +1,10 @@
 //! HTTP to an issuer: https only, no redirects, everything bounded.
 
-use std::error::Error as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use leasehold_client::channel::with_causes;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::{Certificate, Client, redirect};
 
@@ -90,14 +90,7 @@ fn told(error: reqwest::Error) -> HttpError {
 
 /// An error with its causes; its URL is left out, since a query may hold what is secret.
 fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    with_causes(&error.without_url())
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, Problem> {
