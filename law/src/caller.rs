@@ -93,17 +93,19 @@ impl fmt::Display for Vouched {
 
 impl FromStr for SpiffeId {
     type Err = CallerIdError;
-    /// Accepts the characters and segments that SPIFFE-ID, sections 2.1 and 2.2, allow, with a path.
+    /// Accepts the characters and segments that SPIFFE-ID, sections 2.1 and 2.2, allow, with a path. The trust domain may
+    /// have no empty label, which the letter of section 2.1 allows: no part of an ID reads as a path that climbs.
     fn from_str(text: &str) -> Result<Self, CallerIdError> {
         let wrong = || CallerIdError(text.chars().take(128).collect());
         let rest = text.strip_prefix(SCHEME).ok_or_else(wrong)?;
         let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
         let domain_ok =
             |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let label_ok = |label: &str| !label.is_empty() && label.bytes().all(domain_ok);
         let path_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         let segment_ok = |s: &str| !matches!(s, "" | "." | "..") && s.bytes().all(path_ok);
-        let fits = text.len() <= Self::MAX_BYTES && !domain.is_empty() && domain.len() <= 255;
-        if fits && domain.bytes().all(domain_ok) && path.split('/').all(segment_ok) {
+        let fits = text.len() <= Self::MAX_BYTES && domain.len() <= 255;
+        if fits && domain.split('.').all(label_ok) && path.split('/').all(segment_ok) {
             Ok(Self(text.to_owned()))
         } else {
             Err(wrong())
@@ -282,6 +284,7 @@ mod tests {
             "spiffe://prod.example/a/../b",
             "spiffe://prod.example/a%2fb",
             "spiffe://Prod.example/a",
+            "spiffe://../a",
             "spiffe://prod.example:443/a",
             "https://prod.example/a",
             "uid:-1",
