@@ -27,6 +27,7 @@ mod restore;
 mod revocations;
 mod revoke;
 mod selected;
+mod session;
 mod status;
 mod sweep;
 mod taking;

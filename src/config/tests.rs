@@ -112,7 +112,7 @@ fn the_example_of_the_design_loads() {
     assert_eq!(floors.production[&Class::Reversible], Floor::Ask);
     assert!(floors.production_labels["env"].contains("prod"));
     assert_eq!(config.catalog.groups["oncall"].len(), 2);
-    assert_eq!(config.people["ana"].subject, "00u1ana");
+    assert_eq!(config.people["ana"].name(), "00u1ana");
     assert_eq!(config.policies.len(), 1);
 }
 
