@@ -31,11 +31,11 @@ fn person(value: &Value<'_>) -> Option<Vouched> {
         });
         let subject = table.need("subject").and_then(|value| value.filled().map(str::to_owned));
         let (issuer, subject) = (issuer?, subject?);
-        let fits = Vouched::new(&issuer, &subject);
-        fits.map_err(|_| {
-            value.problem("issuer and subject are visible ASCII, up to 1023 characters together")
-        })
-        .ok()
+        let person = Vouched::new(&issuer, &subject).ok();
+        if person.is_none() {
+            value.problem("issuer and subject are visible ASCII, up to 1023 characters together");
+        }
+        person
     })
 }
 
