@@ -110,6 +110,7 @@ impl Api {
             freeze: plan.freeze,
             lifted: None,
             leases: Vec::new(),
+            tasks: plan.tasks,
             complete: false,
         };
         let view = write::revocation(&revocation, &settled);

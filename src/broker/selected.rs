@@ -6,12 +6,13 @@ use leasehold_law::catalog::Owner;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::Selector;
+use leasehold_law::task::{Task, TaskState};
 
 use super::Inner;
 use super::aside::lease_of;
 use super::refused::Refused;
 use crate::registry::Registry;
-use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError};
+use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError, TaskFilter};
 
 /// How many leases are read at a time.
 const PAGE: usize = 512;
@@ -124,6 +125,15 @@ impl Inner {
                 selector.covers(&registry.reach(&task.terms.agent, Some(&task), None))
             }
         }
+    }
+
+    /// The open tasks that a selector ends by themselves, whether they hold a lease or none: those of a person.
+    pub(super) async fn tasks_of(&self, selector: &Selector) -> Result<Vec<Task>, StoreError> {
+        let Selector::Person(person) = selector else { return Ok(Vec::new()) };
+        let filter = TaskFilter { person: Some(person.clone()), live: true, ..TaskFilter::default() };
+        let mut tasks = self.ledger.store().tasks(&filter, usize::MAX).await?;
+        tasks.retain(|task| task.state == TaskState::Open);
+        Ok(tasks)
     }
 
     /// Every live lease of a task: as many as its own agent asked for.
