@@ -35,6 +35,7 @@ mod metrics;
 mod mishaps;
 mod orphans;
 mod outages;
+mod owners;
 mod papers;
 mod people;
 mod postgres;
