@@ -61,6 +61,7 @@ impl Broker {
             inner.tend_targets();
             self.tend_drills();
             inner.tend_archive();
+            inner.tend_reviews();
             inner.tend_revocations();
         }
         if count.is_multiple_of(MARK_EVERY)

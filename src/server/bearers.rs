@@ -119,7 +119,9 @@ pub(super) fn operators(config: &Config) -> Operators {
         let name = issuer.issuer.as_str().to_owned();
         issuer.roles.iter().map(move |(group, roles)| ((name.clone(), group.clone()), roles.clone()))
     });
-    Operators::new(config.operators.clone(), groups.collect())
+    let people =
+        config.people.iter().filter_map(|(name, person)| Some((person.caller().ok()?, name.clone())));
+    Operators::new(config.operators.clone(), groups.collect()).with_people(people.collect())
 }
 
 /// The certificate that the config names, if any.

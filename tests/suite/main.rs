@@ -36,6 +36,7 @@ mod mishaps;
 mod on_behalf_of;
 mod orphans;
 mod outages;
+mod owners;
 mod papers;
 mod people;
 mod postgres;

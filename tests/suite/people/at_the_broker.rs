@@ -62,7 +62,7 @@ async fn a_person_may_what_their_name_and_their_groups_bring() {
     let Some(provider) = Provider::start(HOUR).await else { return };
     let mut world = world(&provider).await;
     let ana = terminal(&provider, &world, "ana").await;
-    let told = ana.start(&["whoami", "--admin", "--output", "json"]).succeeds().await;
+    let told = ana.start(&["whoami", "--output", "json"]).succeeds().await;
     let me: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(me["id"], format!("oidc:{}|ana", provider.url));
     assert_eq!((&me["kind"], &me["roles"]), (&"person".into(), &serde_json::json!(["viewer", "revoker"])));
