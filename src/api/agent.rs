@@ -1,8 +1,8 @@
 //! AgentService: the registry of agents, read and changed.
 
-use leasehold_law::reason::Reason;
 use leasehold_law::registry::{Act, Drift, Source, Standing, Status as Stands, View, Who};
 use leasehold_law::request::MAX_REASON_BYTES;
+use leasehold_law::words::count;
 use leasehold_proto::v1::{self, agent_service_server::AgentService};
 use tonic::{Request, Response, Status};
 
@@ -50,10 +50,7 @@ impl AgentService for Api {
     ) -> Result<Response<v1::RegisteredAgent>, Status> {
         let who: Who = read::parse("agent", &request.into_inner().agent)?;
         let registry = self.broker.fresh_registry().await?;
-        let view = registry.registration(&who).ok_or_else(|| {
-            Refused::new(Reason::NotFound, format!("no agent `{who}` is registered"))
-                .next("see who is with: leasehold agents list")
-        })?;
+        let view = registry.registration(&who).ok_or_else(|| Refused::not_registered(&who))?;
         Ok(Response::new(self.registered(&registry, view)))
     }
 
@@ -198,7 +195,11 @@ fn unfit(problems: &[Problem]) -> Refused {
     let what = problems.first().map(ToString::to_string).unwrap_or_default();
     let others = problems.len().saturating_sub(1);
     let refused = Refused { what, ..Refused::fields(faults) };
-    if others == 0 { refused } else { refused.why(format!("and {others} more problems in that file")) }
+    if others == 0 {
+        refused
+    } else {
+        refused.why(format!("and {} in that file", count(others, "more problem")))
+    }
 }
 
 fn changes(done: &Reregistered) -> v1::ChangeAgentsResponse {

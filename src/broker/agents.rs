@@ -239,10 +239,7 @@ impl Order {
 /// A registration that operators may do something to.
 fn registered(registry: &Registry, who: &Who) -> Result<View, Refused> {
     let view = registry.registration(who).filter(|view| view.terms.owner != Owner::Broker);
-    view.ok_or_else(|| {
-        Refused::new(Reason::NotFound, format!("no agent `{who}` is registered"))
-            .next("see who is with: leasehold agents list")
-    })
+    view.ok_or_else(|| Refused::not_registered(who))
 }
 
 fn stands(who: &Who, why: impl Into<String>) -> Refused {
