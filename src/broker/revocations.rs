@@ -40,6 +40,8 @@ pub struct RevokePlan {
     pub total: usize,
     /// Whether nothing new would be issued.
     pub freeze: bool,
+    /// Where it is one agent's that nobody knows: the names of registered agents likest to it.
+    pub unknown_agent: Option<Vec<String>>,
 }
 
 impl RevokeCommand {
@@ -55,7 +57,8 @@ impl Broker {
     /// Where there is nothing that it could take, or the store cannot be read.
     pub async fn plan_revocation(&self, command: &RevokeCommand) -> Result<RevokePlan, Refused> {
         self.inner.require_selected(&command.selector).await?;
-        let mut plan = RevokePlan { leases: Vec::new(), total: 0, freeze: command.freezes() };
+        let unknown_agent = self.inner.unknown_agent(&command.selector).await?;
+        let mut plan = RevokePlan { leases: Vec::new(), total: 0, freeze: command.freezes(), unknown_agent };
         let mut walk = self.inner.walk(&command.selector);
         loop {
             let page = walk.next(self.inner.ledger.store()).await?;
