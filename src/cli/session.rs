@@ -1,11 +1,16 @@
 //! What every command has: a console, and the doors of the broker.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use leasehold_client::{Client, ClientError, Options};
 
-use super::{console::Console, login, problem::Problem};
+use super::{console::Console, login, problem::Problem, view::length};
 
 /// What a command works with.
 pub(crate) struct Session {
@@ -36,16 +41,16 @@ impl Session {
 
     /// The agents' door.
     pub(crate) async fn agents(&self) -> Result<Client, Problem> {
-        Ok(Client::connect(self.options.clone()).await?)
+        Ok(talking(Client::connect(self.options.clone()).await?))
     }
 
     /// The admin door.
     pub(crate) async fn admin(&self) -> Result<Client, Problem> {
         if !self.options.admin_addr.starts_with("https://") {
-            return Ok(Client::connect_admin(self.options.clone()).await?);
+            return Ok(talking(Client::connect_admin(self.options.clone()).await?));
         }
         let tokens = login::person()?;
-        Ok(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?)
+        Ok(talking(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?))
     }
 
     /// The door for tokens, as an agent in this person's session.
@@ -56,7 +61,7 @@ impl Session {
                 .next("export LEASEHOLD_ADDR=https://host:port, where the broker's `listen.bearer` is"));
         }
         let tokens = login::agent(agent)?;
-        Ok(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?)
+        Ok(talking(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?))
     }
 
     /// The agents' door for those who have an identity, else the admin door.
@@ -67,6 +72,27 @@ impl Session {
             false => self.agents().await,
         }
     }
+}
+
+/// A pause that is no longer than this is not worth a word.
+const UNSAID: Duration = Duration::from_millis(900);
+
+/// A client that says what it waits for, so that nobody sits before a silent screen.
+fn talking(client: Client) -> Client {
+    client.on_wait(|error, pause| {
+        if pause > UNSAID {
+            let line = wait_line(error, pause);
+            drop(writeln!(io::stderr(), "leasehold: {line}"));
+        }
+    });
+    client
+}
+
+fn wait_line(error: &ClientError, pause: Duration) -> String {
+    let pause = length(Duration::from_secs(pause.as_secs().max(1)));
+    let Some(refusal) = error.refusal() else { return format!("waiting {pause} to ask again: {error}") };
+    let why = refusal.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("waiting {pause} to ask again: {} ({}){why}", refusal.message, refusal.reason)
 }
 
 /// Reads pages until there are `limit` things or no more; says whether more were left.
