@@ -115,7 +115,8 @@ impl Api {
         };
         let view = write::revocation(&revocation, &settled);
         let counts = view.counts.map(|counts| v1::RevocationCounts { total, pending: total, ..counts });
-        let view = v1::Revocation { id: String::new(), counts, ..view };
+        let unknown_agent = plan.unknown_agent.map(|nearest| v1::UnknownAgent { nearest });
+        let view = v1::Revocation { id: String::new(), counts, unknown_agent, ..view };
         Ok(v1::RevocationProgress { revocation: Some(view), pending: Vec::new(), done: true })
     }
 }

@@ -458,6 +458,7 @@ pub(super) fn revocation(revocation: &Revocation, settled: &Settled) -> v1::Revo
         outcomes,
         counts: Some(counts(settled)),
         tasks,
+        unknown_agent: None,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct RevokePlan {
     pub tasks: Vec<TaskId>,
     /// Whether nothing new would be issued.
     pub freeze: bool,
+    /// Where it is one agent's that nobody knows: the names of registered agents likest to it.
+    pub unknown_agent: Option<Vec<String>>,
 }
 
 impl RevokeCommand {
@@ -59,7 +61,9 @@ impl Broker {
         self.inner.require_selected(&command.selector).await?;
         let tasks = self.inner.tasks_of(&command.selector).await?;
         let tasks = tasks.iter().map(|task| task.terms.id).collect();
-        let mut plan = RevokePlan { leases: Vec::new(), total: 0, tasks, freeze: command.freezes() };
+        let unknown_agent = self.inner.unknown_agent(&command.selector).await?;
+        let freeze = command.freezes();
+        let mut plan = RevokePlan { leases: Vec::new(), total: 0, tasks, freeze, unknown_agent };
         let mut walk = self.inner.walk(&command.selector);
         loop {
             let page = walk.next(self.inner.ledger.store()).await?;

@@ -131,8 +131,8 @@ mod tests {
             read(&file).unwrap_err().why.unwrap()
         };
         for (text, reason) in REFUSED {
-            assert_eq!(why(text.as_bytes()), *reason, "{text}");
+            assert_eq!(&*why(text.as_bytes()), *reason, "{text}");
         }
-        assert_eq!(why(b"model = \"\xff\""), "stream did not contain valid UTF-8");
+        assert_eq!(&*why(b"model = \"\xff\""), "stream did not contain valid UTF-8");
     }
 }

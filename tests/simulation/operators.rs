@@ -165,7 +165,11 @@ async fn drill(world: Arc<World>) {
     };
     match world.call("drill", drill).await {
         Some(Ok(Some(drill))) => {
-            world.history.note(format!("the drill of {target} {}: {:?}", drill.word(), drill.failure));
+            world.history.note(format!(
+                "the drill of {target} {}: {:?}",
+                drill.state().name(),
+                drill.failure
+            ));
             if drill.failure.is_some_and(|failure| failure.alive) {
                 world.history.wrong(format!("a drill of {target} found alive what was called revoked"));
             }
