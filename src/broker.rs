@@ -24,9 +24,11 @@ mod renew;
 mod repeats;
 mod request;
 mod restore;
+mod reviews;
 mod revocations;
 mod revoke;
 mod selected;
+mod session;
 mod status;
 mod sweep;
 mod taking;
@@ -49,7 +51,7 @@ use crate::ledger::Ledger;
 use crate::registry::Registry;
 use crate::vault_door::VaultDoor;
 
-pub use agents::{Order, Reregistered};
+pub use agents::{Order, Reregistered, Whose};
 pub use change_scope::ScopeChange;
 pub use decide::Asker;
 pub use drill::{DrillStatus, Drilling};
@@ -132,6 +134,7 @@ struct Inner {
     taking: taking::Taking,
     held: sweep::Held,
     archive: archive::Archive,
+    reviews: reviews::Reviews,
     /// Held while registrations are read: whoever waits finds them read.
     reloading: tokio::sync::Mutex<()>,
     busy: aside::Busy,
@@ -160,6 +163,7 @@ impl Broker {
                 taking: taking::Taking::default(),
                 held: sweep::Held::default(),
                 archive: archive::Archive::default(),
+                reviews: reviews::Reviews::default(),
                 reloading: tokio::sync::Mutex::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 /// `1 lease`, `2 leases`, `0 entries`.
 #[must_use]
-pub fn count<N: Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
+pub fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
     if number == N::from(1) {
         return format!("1 {thing}");
     }
@@ -17,7 +17,7 @@ pub fn count<N: Display + PartialEq + From<u8>>(number: N, thing: &str) -> Strin
 
 /// `1 lease is`, `2 leases are`.
 #[must_use]
-pub fn count_are<N: Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
+pub fn count_are<N: Copy + Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
     let verb = if number == N::from(1) { "is" } else { "are" };
     format!("{} {verb}", count(number, thing))
 }

@@ -25,6 +25,7 @@ impl AgentService for Api {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let whose = standing(&request)?.whose();
         let wire = request.into_inner();
         let size = read::page_size(wire.page_size)?;
         let status = status_filter(wire.status)?;
@@ -32,8 +33,10 @@ impl AgentService for Api {
         let registry = self.broker.fresh_registry().await?;
         let mut views = registry.registrations();
         views.retain(|view| status.is_none_or(|status| view.standing.status == status));
+        views.retain(|view| whose.holds(&view.terms.owner));
         views.retain(|view| owner.as_ref().is_none_or(|owner| view.terms.owner == *owner));
         let key = |view: &View| (matches!(view.who, Who::Each(_)), view.who.to_string());
+        views.sort_by_cached_key(key);
         let after = match wire.page_token.as_str() {
             "" => None,
             token => Some((token.ends_with('*'), token.to_owned())),
@@ -48,10 +51,10 @@ impl AgentService for Api {
         &self,
         request: Request<v1::GetAgentRequest>,
     ) -> Result<Response<v1::RegisteredAgent>, Status> {
+        let whose = standing(&request)?.whose();
         let who: Who = read::parse("agent", &request.into_inner().agent)?;
-        let registry = self.broker.fresh_registry().await?;
-        let view = registry.registration(&who).ok_or_else(|| Refused::not_registered(&who))?;
-        Ok(Response::new(self.registered(&registry, view)))
+        let view = self.broker.registration(&whose, &who).await?;
+        Ok(Response::new(self.registered(&self.broker.registry(), view)))
     }
 
     async fn apply_agents(
@@ -67,8 +70,12 @@ impl AgentService for Api {
         }
         let reason = read::text("reason", wire.reason, MAX_REASON_BYTES)?;
         let registry = self.broker.fresh_registry().await?;
-        let ground =
-            Ground { catalog: registry.catalog(), book: registry.book(), trust_domain: registry.domain() };
+        let ground = Ground {
+            catalog: registry.catalog(),
+            book: registry.book(),
+            trust_domain: registry.domain(),
+            federated: registry.federated(),
+        };
         let agents = read_agents(&file, &wire.text, &ground).map_err(|problems| unfit(&problems))?;
         let order = Order { by, reason };
         let done = self.broker.apply_agents(&registry, order, agents, wire.dry_run).await?;
@@ -93,12 +100,13 @@ impl AgentService for Api {
         &self,
         request: Request<v1::ReviewAgentRequest>,
     ) -> Result<Response<v1::ChangeAgentsResponse>, Status> {
-        let by = standing(&request)?.id().clone();
+        let standing = standing(&request)?;
+        let (by, whose) = (standing.id().clone(), standing.whose());
         let wire = request.into_inner();
         let who: Who = read::parse("agent", &wire.agent)?;
         let manifest = read::parse_optional("manifest", &wire.manifest)?;
         let order = Order { by, reason: read::text("reason", wire.reason, MAX_REASON_BYTES)? };
-        let done = self.broker.review_agent(order, &who, manifest).await?;
+        let done = self.broker.review_agent(order, &whose, &who, manifest).await?;
         Ok(Response::new(changes(&done)))
     }
 

@@ -1,6 +1,6 @@
 //! The registry of agents while the broker runs: applied, suspended, reviewed, and drifting from what was reviewed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leasehold_law::caller::CallerId;
@@ -28,6 +28,26 @@ pub struct Order {
     pub reason: String,
 }
 
+/// Whose agents somebody may see, and do something about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of all.
+    Everybody,
+    /// Those of these owners.
+    Of(BTreeSet<Owner>),
+}
+
+impl Whose {
+    /// Whether an agent of this owner is among them.
+    #[must_use]
+    pub fn holds(&self, owner: &Owner) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Of(owners) => owners.contains(owner),
+        }
+    }
+}
+
 /// What became of registrations.
 #[derive(Debug)]
 pub struct Reregistered {
@@ -45,6 +65,15 @@ impl Broker {
     pub async fn fresh_registry(&self) -> Result<Arc<Registry>, Refused> {
         self.inner.reload_agents(None).await?;
         Ok(self.registry())
+    }
+
+    /// A registration as the store has it now, of those that somebody may see.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn registration(&self, whose: &Whose, who: &Who) -> Result<View, Refused> {
+        let view = self.fresh_registry().await?.registration(who);
+        view.filter(|view| whose.holds(&view.terms.owner)).ok_or_else(|| Refused::not_registered(who))
     }
 
     /// Registers agents, or registers them anew. What is registered so already is left alone.
@@ -126,13 +155,15 @@ impl Broker {
         Ok(Reregistered { agents: vec![(who.clone(), Some(act))], ended })
     }
 
-    /// Says that somebody looked at an agent and found it right; with a manifest, that this is what it may run.
+    /// Says that somebody looked at an agent and found it right; with a manifest, that this is what it may run. It must be
+    /// one of those that are theirs to review, by the registry that the review is compared with (RULES R-1).
     ///
     /// # Errors
-    /// Where it is not registered, or the reviewer is the agent itself.
+    /// Where it is not registered or not theirs, the reviewer is the agent itself, or it acts in its owner's own session.
     pub async fn review_agent(
         &self,
         order: Order,
+        whose: &Whose,
         who: &Who,
         manifest: Option<Digest>,
     ) -> Result<Reregistered, Refused> {
@@ -141,6 +172,14 @@ impl Broker {
         }
         let registry = self.fresh_registry().await?;
         let view = registered(&registry, who)?;
+        if !whose.holds(&view.terms.owner) {
+            return Err(Refused::not_registered(who));
+        }
+        // It runs in the account of its person, whose session it could use (RULES R-15).
+        if *whose != Whose::Everybody && matches!(who, Who::One(CallerId::PersonalAgent(_))) {
+            return Err(stands(who, "it acts in the session of its owner, who therefore cannot review it")
+                .next("an admin reviews it"));
+        }
         let known = registry.book().entry(who).cloned().unwrap_or_else(|| Entry::of(who.clone()));
         let before = known.review.clone().filter(|_| manifest.is_none());
         let over = before.as_ref().map_or(view.terms.manifest, |review| review.over);
@@ -166,7 +205,7 @@ impl Broker {
         let registry = self.fresh_registry().await?;
         let catalog = registry.catalog();
         let known = match owner {
-            Owner::Person(name) => catalog.people.contains(name),
+            Owner::Person(name) => catalog.people.contains_key(name),
             Owner::Group(name) => catalog.groups.contains_key(name),
             Owner::Broker => false,
         };

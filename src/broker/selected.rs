@@ -7,6 +7,7 @@ use leasehold_law::catalog::Owner;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::Selector;
+use leasehold_law::task::{Task, TaskState};
 
 use super::Inner;
 use super::aside::lease_of;
@@ -70,6 +71,7 @@ impl Inner {
                 let agents = registry.named_agents_of(&owner).into_iter();
                 return Walk { filters: agents.map(of).collect(), kept: None };
             }
+            Selector::Person(person) => LeaseFilter { person: Some(person), ..live },
             Selector::Target(target) => LeaseFilter { target: Some(target), ..live },
             Selector::Intent(intent) => LeaseFilter { intent: Some(intent), ..live },
             Selector::Ref { key, value } => LeaseFilter { reference: Some((key, value)), ..live },
@@ -106,6 +108,7 @@ impl Inner {
             Selector::Task(_)
             | Selector::Agent(_)
             | Selector::Owner(_)
+            | Selector::Person(_)
             | Selector::Intent(_)
             | Selector::Ref { .. }
                 if row.kind == AsideKind::Orphan =>
@@ -113,13 +116,26 @@ impl Inner {
                 false
             }
             Selector::Intent(_) => true,
-            Selector::Task(_) | Selector::Agent(_) | Selector::Owner(_) | Selector::Ref { .. } => {
+            Selector::Task(_)
+            | Selector::Agent(_)
+            | Selector::Owner(_)
+            | Selector::Person(_)
+            | Selector::Ref { .. } => {
                 let Ok(id) = row.task.parse() else { return true };
                 let Ok(Some(task)) = self.ledger.store().task(id).await else { return true };
                 let registry = self.registry.load_full();
                 selector.covers(&registry.reach(&task.terms.agent, Some(&task), None))
             }
         }
+    }
+
+    /// The open tasks that a selector ends by themselves, whether they hold a lease or none: those of a person.
+    pub(super) async fn tasks_of(&self, selector: &Selector) -> Result<Vec<Task>, StoreError> {
+        let Selector::Person(person) = selector else { return Ok(Vec::new()) };
+        let filter = TaskFilter { person: Some(person.clone()), live: true, ..TaskFilter::default() };
+        let mut tasks = self.ledger.store().tasks(&filter, usize::MAX).await?;
+        tasks.retain(|task| task.state == TaskState::Open);
+        Ok(tasks)
     }
 
     /// Every live lease of a task: as many as its own agent asked for.
@@ -137,7 +153,7 @@ impl Inner {
             Selector::Lease(id) => is_there(store.lease(*id).await)?,
             Selector::Task(id) => is_there(store.task(*id).await)?,
             // Nobody need be registered, and no task be open, to be frozen: the barrier may come first.
-            Selector::Agent(_) | Selector::Ref { .. } | Selector::All => true,
+            Selector::Agent(_) | Selector::Person(_) | Selector::Ref { .. } | Selector::All => true,
             Selector::Owner(_) | Selector::Target(_) | Selector::Intent(_) => {
                 registry.names(selector) || !self.walk(selector).next(store).await?.is_empty()
             }
@@ -182,7 +198,7 @@ impl Registry {
         use leasehold_law::catalog::Owner;
         let catalog = self.catalog();
         match selector {
-            Selector::Owner(Owner::Person(name)) => catalog.people.contains(name),
+            Selector::Owner(Owner::Person(name)) => catalog.people.contains_key(name),
             Selector::Owner(Owner::Group(name)) => catalog.groups.contains_key(name),
             Selector::Owner(Owner::Broker) => !catalog.drills.is_empty(),
             Selector::Target(name) => catalog.targets.contains_key(name),
@@ -190,6 +206,7 @@ impl Registry {
             Selector::Lease(_)
             | Selector::Task(_)
             | Selector::Agent(_)
+            | Selector::Person(_)
             | Selector::Ref { .. }
             | Selector::All => false,
         }

@@ -118,6 +118,21 @@ impl Inner {
         }
         let unread = self.unread(&revocation.selector).await?;
         list(revocation, &mut listed, unread);
+        self.end_tasks_of(revocation).await
+    }
+
+    /// Ends the tasks that a revoked person stands behind, as the end of their session does. What was opened after a
+    /// revocation that leaves no barrier is not meant.
+    async fn end_tasks_of(self: &Arc<Self>, revocation: &mut Revocation) -> Result<(), StoreError> {
+        for task in self.tasks_of(&revocation.selector).await? {
+            if revocation.is_freezing() || task.terms.opened_at <= revocation.at + RECORDED_WITHIN {
+                let (task, _) = self
+                    .end_task(task, Cause::PersonEnded)
+                    .await
+                    .map_err(|refused| StoreError::Unusable(refused.what))?;
+                revocation.tasks.push(task.terms.id);
+            }
+        }
         Ok(())
     }
 
@@ -275,6 +290,7 @@ impl Inner {
         }
         let unread = self.unread(&revocation.selector).await?;
         list(&mut revocation, &mut listed, unread);
+        self.end_tasks_of(&mut revocation).await?;
         let complete = self.finish(revocation).await.complete;
         tracing::warn!(revocation = %id, complete, "a revocation was cut short: all of it is listed now");
         Ok(complete)
@@ -295,6 +311,8 @@ fn united(stored: Revocation, taken: &Revocation) -> Revocation {
     let mut both = Revocation { complete: stored.complete || taken.complete, ..stored };
     let mut listed: BTreeSet<_> = both.leases.iter().copied().collect();
     list(&mut both, &mut listed, taken.leases.iter().copied());
+    let ended = taken.tasks.iter().filter(|task| !both.tasks.contains(task)).copied().collect::<Vec<_>>();
+    both.tasks.extend(ended);
     both
 }
 

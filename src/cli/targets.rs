@@ -279,7 +279,7 @@ mod tests {
             v1::Target { name: "orders-db".into(), claimed_by: "9fk2m1".into(), ..v1::Target::default() };
         let check =
             v1::CheckTargetResponse { target: Some(claimed.clone()), ..v1::CheckTargetResponse::default() };
-        assert!(!table(&[free.clone()]).contains("CLAIMED"), "a column for nobody");
+        assert!(!table(std::slice::from_ref(&free)).contains("CLAIMED"), "a column for nobody");
         insta::assert_snapshot!(table(&[free, claimed]) + &checked(&check).text);
     }
 

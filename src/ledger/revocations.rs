@@ -80,6 +80,7 @@ fn task_of(selector: &Selector) -> Option<TaskId> {
         Selector::Lease(_)
         | Selector::Agent(_)
         | Selector::Owner(_)
+        | Selector::Person(_)
         | Selector::Target(_)
         | Selector::Intent(_)
         | Selector::Ref { .. }

@@ -4,7 +4,7 @@ use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_proto::v1;
 
-use super::{moment, outcome};
+use super::{moment, outcome, person_text};
 use crate::broker::Settled;
 
 fn selector(selector: &Selector) -> v1::Selector {
@@ -14,6 +14,7 @@ fn selector(selector: &Selector) -> v1::Selector {
         Selector::Task(id) => Kind::Task(id.to_string()),
         Selector::Agent(id) => Kind::Agent(id.to_string()),
         Selector::Owner(owner) => Kind::Owner(owner.to_string()),
+        Selector::Person(person) => Kind::Person(person_text(person)),
         Selector::Target(name) => Kind::Target(name.clone()),
         Selector::Intent(name) => Kind::Intent(name.clone()),
         Selector::Ref { key, value } => Kind::Ref(v1::Ref { key: key.clone(), value: value.clone() }),
@@ -24,7 +25,9 @@ fn selector(selector: &Selector) -> v1::Selector {
 
 pub(in crate::api) fn revocation(revocation: &Revocation, settled: &Settled) -> v1::Revocation {
     let outcomes: Vec<_> = settled.leases.iter().map(outcome).collect();
-    let mut tasks: Vec<_> = settled.leases.iter().map(|lease| lease.terms.task.to_string()).collect();
+    let of_leases = settled.leases.iter().map(|lease| lease.terms.task);
+    let mut tasks: Vec<_> =
+        of_leases.chain(revocation.tasks.iter().copied()).map(|task| task.to_string()).collect();
     tasks.sort();
     tasks.dedup();
     v1::Revocation {

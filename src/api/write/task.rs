@@ -1,5 +1,6 @@
 //! Tasks.
 
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::request::Liveness;
 use leasehold_law::task::{Outcome, Task, TaskState};
 use leasehold_proto::v1;
@@ -29,7 +30,14 @@ pub(in crate::api) fn task(task: &Task, silent: bool, drift: bool) -> v1::Task {
         version: task.version,
         manifest: task.terms.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
         drift,
+        on_behalf_of: task.person().map(person_text).unwrap_or_default(),
+        session_until: task.session_until.map(moment),
     }
+}
+
+/// A person, as an operator may name them again.
+pub(in crate::api) fn person_text(person: &Vouched) -> String {
+    CallerId::Person(person.clone()).to_string()
 }
 
 pub(in crate::api) fn task_state(state: &TaskState) -> v1::TaskState {
