@@ -122,18 +122,19 @@ impl Inner {
     }
 
     /// Ends the tasks that a revoked person stands behind, as the end of their session does. What was opened after a
-    /// revocation that leaves no barrier is not meant.
+    /// revocation that leaves no barrier is not meant. One that cannot be ended stops no other (law 9).
     async fn end_tasks_of(self: &Arc<Self>, revocation: &mut Revocation) -> Result<(), StoreError> {
+        let mut outcome = Ok(());
         for task in self.tasks_of(&revocation.selector).await? {
-            if revocation.is_freezing() || task.terms.opened_at <= revocation.at + RECORDED_WITHIN {
-                let (task, _) = self
-                    .end_task(task, Cause::PersonEnded)
-                    .await
-                    .map_err(|refused| StoreError::Unusable(refused.what))?;
-                revocation.tasks.push(task.terms.id);
+            if !revocation.is_freezing() && task.terms.opened_at > revocation.at + RECORDED_WITHIN {
+                continue;
+            }
+            match self.end_task(task, Cause::PersonEnded).await {
+                Ok((task, _)) => revocation.tasks.push(task.terms.id),
+                Err(refused) => outcome = Err(StoreError::Unusable(refused.what)),
             }
         }
-        Ok(())
+        outcome
     }
 
     /// A page that cannot be read is tried again: nothing of it is passed over meanwhile.

@@ -4,7 +4,7 @@ use leasehold_law::lease::{Lease, LeaseState};
 use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_proto::v1;
 
-use super::{moment, outcome, person_text};
+use super::{moment, outcome, person};
 use crate::broker::Settled;
 
 fn selector(selector: &Selector) -> v1::Selector {
@@ -14,7 +14,7 @@ fn selector(selector: &Selector) -> v1::Selector {
         Selector::Task(id) => Kind::Task(id.to_string()),
         Selector::Agent(id) => Kind::Agent(id.to_string()),
         Selector::Owner(owner) => Kind::Owner(owner.to_string()),
-        Selector::Person(person) => Kind::Person(person_text(person)),
+        Selector::Person(one) => Kind::Person(person(one)),
         Selector::Target(name) => Kind::Target(name.clone()),
         Selector::Intent(name) => Kind::Intent(name.clone()),
         Selector::Ref { key, value } => Kind::Ref(v1::Ref { key: key.clone(), value: value.clone() }),

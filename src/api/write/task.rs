@@ -30,13 +30,13 @@ pub(in crate::api) fn task(task: &Task, silent: bool, drift: bool) -> v1::Task {
         version: task.version,
         manifest: task.terms.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
         drift,
-        on_behalf_of: task.person().map(person_text).unwrap_or_default(),
+        on_behalf_of: task.person().map(person).unwrap_or_default(),
         session_until: task.session_until.map(moment),
     }
 }
 
 /// A person, as an operator may name them again.
-pub(in crate::api) fn person_text(person: &Vouched) -> String {
+pub(in crate::api) fn person(person: &Vouched) -> String {
     CallerId::Person(person.clone()).to_string()
 }
 
