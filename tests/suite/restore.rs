@@ -165,7 +165,7 @@ async fn a_store_is_never_overwritten_and_the_replaced_one_is_kept() {
     let copied = back_up(&world, "copy.db").await.unwrap();
     assert!(matches!(back_up(&world, "copy.db").await, Err(StartError::Store(StoreError::Unusable(_)))));
     let running = put_back(&world, "copy.db", true).await.unwrap_err();
-    assert!(matches!(running, StartError::Store(StoreError::Held(_))), "{running}");
+    assert!(matches!(running, StartError::Serving(_)), "{running}");
     world.stop().await;
     let refused = put_back(&world, "copy.db", false).await.unwrap_err();
     assert!(refused.to_string().contains("--replace"), "{refused}");
