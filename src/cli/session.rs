@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use leasehold_client::{Client, ClientError, Options, Platform};
+use leasehold_client::{ChannelError, Client, ClientError, Options, Platform};
 
 use super::{console::Console, login, problem::Problem, view::length};
 
@@ -56,10 +56,24 @@ impl Session {
     /// The admin door.
     pub(crate) async fn admin(&self) -> Result<Client, Problem> {
         if !self.options.admin_addr.starts_with("https://") {
-            return Ok(talking(Client::connect_admin(self.options.clone()).await?));
+            let client = Client::connect_admin(self.options.clone()).await;
+            return Ok(talking(client.map_err(|error| self.admin_door(error))?));
         }
         let tokens = login::person()?;
         Ok(talking(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?))
+    }
+
+    /// What stood in the way at the operators' door, which is the broker's own.
+    fn admin_door(&self, error: ClientError) -> Problem {
+        let is_away = matches!(&error, ClientError::Connect(ChannelError::NoSocket { .. }));
+        let problem = Problem::from(error);
+        if !is_away || !self.options.admin_addr.starts_with("unix:") {
+            return problem;
+        }
+        problem.next(
+            "is `leasehold serve` running on this host? `listen.admin` in its config names the socket: export \
+             LEASEHOLD_ADMIN_ADDR=unix:/path; of `leasehold dev`: eval \"$(leasehold dev env operator)\"",
+        )
     }
 
     /// The door for tokens, as an agent in this person's session.
@@ -89,6 +103,16 @@ fn proves_an_agent(options: &Options, on_a_platform: bool) -> bool {
     let has_token = options.token_file.is_some() || on_a_platform;
     let takes_people = options.admin_addr.starts_with("https://");
     options.workload_api.is_some() || (options.takes_tokens() && (has_token || !takes_people))
+}
+
+/// What an operator is told who came to the agents' door, with a command that both doors serve.
+pub(crate) fn for_operators(problem: impl Into<Problem>) -> Problem {
+    let problem = problem.into();
+    match problem.reason.as_deref() {
+        Some("UNKNOWN_AGENT") => problem
+            .next("an operator asks with --admin; an agent is registered first: leasehold agents apply FILE"),
+        Some(_) | None => problem,
+    }
 }
 
 /// A pause that is no longer than this is not worth a word.
