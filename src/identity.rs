@@ -28,6 +28,7 @@ mod standing;
 pub mod unix;
 mod vouched;
 pub mod web;
+mod welcome;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use share::{Each, Share};
 pub use standing::{Standing, Trouble};
 
 use vouched::Vouched;
+use welcome::Welcome;
 
 /// The clock that this room asks; the broker hands in its own (RULES R-23), tests a fixed one.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -129,15 +131,25 @@ impl ConnectInfo {
             Connected::Open(_) => None,
         }
     }
+
+    /// Of a connection that proved nobody by being made: whether it may stay.
+    fn welcome(&self) -> Option<Welcome> {
+        match &self.0 {
+            Connected::As(..) => None,
+            Connected::Open(open) => Some(open.welcome.clone()),
+        }
+    }
 }
 
 /// A connection whose requests come with tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Open {
     /// Through which door it came.
     pub door: Door,
     /// Its other end.
     pub peer: SocketAddr,
+    /// Whether it may stay.
+    welcome: Welcome,
 }
 
 /// Why an identity that was once proven does not count for this request.
@@ -189,7 +201,7 @@ impl Presented {
     pub fn of(extensions: &Extensions, now: Timestamp) -> Self {
         match extensions.get() {
             None => Self::NotPresented,
-            Some(ConnectInfo(Connected::Open(open))) => Self::Open(*open),
+            Some(ConnectInfo(Connected::Open(open))) => Self::Open(open.clone()),
             Some(ConnectInfo(Connected::As(_, _, Some(vouched)))) if !vouched.holds() => {
                 Self::Rejected(Rejection::BundleWithdrawn)
             }

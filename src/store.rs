@@ -76,10 +76,21 @@ pub struct TokenUse {
     pub token: String,
     /// The thumbprint of the key (RFC 7638).
     pub key: String,
-    /// The end of the token: nothing is remembered for longer.
+    /// The end of the token.
     pub until: Timestamp,
-    /// The time.
+    /// The time: what was over [`TokenUse::KEPT`] ago is forgotten.
     pub now: Timestamp,
+}
+
+impl TokenUse {
+    /// How long a first key is remembered after the end of its token. Another broker's clock may be behind, and one that
+    /// was ahead be set right: the token lives again there, and must not belong to whoever comes next.
+    pub const KEPT: Span = Span::from_mins(60);
+
+    /// What was over by then is forgotten.
+    fn forgotten(&self) -> Timestamp {
+        self.now - Self::KEPT
+    }
 }
 
 /// A journal entry before it has its place: its bytes, made once, and the columns that must equal what they say.

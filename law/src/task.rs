@@ -84,6 +84,12 @@ impl Task {
         session.map_or(self.terms.deadline, |session| session.min(self.terms.deadline))
     }
 
+    /// Whether that moment has come, though nobody may have ended it yet.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        now >= self.ends_at()
+    }
+
     /// Why it ends then.
     #[must_use]
     pub fn ends_by(&self) -> Cause {
@@ -142,6 +148,7 @@ mod tests {
     fn a_task_ends_a_minute_after_its_person_s_session_and_never_after_its_deadline() {
         let check = |task: &Task, ends: Span, by: Cause| {
             assert_eq!((task.ends_at(), task.ends_by()), (T + ends, by));
+            assert!(task.is_due(T + ends) && !task.is_due((T + ends).shifted(-1)));
         };
         let deadline = Span::from_mins(30);
         check(&task(None), deadline, Cause::TaskExpired);

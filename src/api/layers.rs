@@ -132,7 +132,7 @@ impl DoorLayer {
             Presented::NotPresented => Err(nobody()),
             Presented::Open(open) => {
                 let bearers = self.bearers.as_ref().ok_or_else(nobody)?;
-                bearers.prove(request, open.door, open.peer).await.map_err(no_bearer)
+                bearers.prove(request, &open).await.map_err(no_bearer)
             }
             Presented::Rejected(rejection) => {
                 Err(Refused::new(Reason::NoIdentity, rejection.to_string()).next(rejection.next()))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use leasehold_law::cause::Cause;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::subject::Subject;
+use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::{Span, Timestamp};
 
 use super::refused::Refused;
@@ -42,14 +43,25 @@ impl Broker {
 }
 
 impl Inner {
-    async fn hear_open_tasks(&self) -> Result<(), Refused> {
+    async fn hear_open_tasks(self: &Arc<Self>) -> Result<(), Refused> {
         let mut filter = TaskFilter { live: true, ..TaskFilter::default() };
         loop {
             let page = self.ledger.store().tasks(&filter, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             filter.before = Some(last.terms.id);
-            self.hear_all(&page);
+            let (over, open): (Vec<_>, Vec<_>) = page.into_iter().partition(|task| self.is_unproven(task));
+            self.hear_all(&open);
+            for task in over {
+                self.end_task(task, Cause::PersonEnded).await?;
+            }
         }
+    }
+
+    /// Whether a person's token from before a restore holds a task: it counts no more (RULES R-12), and whether that person
+    /// was revoked since the backup is forgotten.
+    fn is_unproven(&self, task: &Task) -> bool {
+        let restored = self.keep.restored().is_some_and(|restored| task.terms.opened_at <= restored.at);
+        restored && task.session_until.is_some() && task.state == TaskState::Open
     }
 
     /// A renewal whose answer never came: the target is read back, and what it says stands.

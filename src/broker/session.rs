@@ -15,7 +15,7 @@ const TOKEN: &str = "on_behalf_of.token";
 
 impl Broker {
     /// A newer token of the person that a caller's own task acts for: the task goes on for as long as that lasts. One
-    /// that is not newer changes nothing.
+    /// that is not newer changes nothing, and one that comes when the task's time is up ends it.
     ///
     /// # Errors
     /// Where the task is not the caller's, is over, or acts for somebody else; where it cannot be written.
@@ -26,7 +26,12 @@ impl Broker {
         newer: &OnBehalfOf,
     ) -> Result<Task, Refused> {
         for _ in 0..TRIES {
-            let task = self.own_task(asker, id).await?;
+            let mut task = self.own_task(asker, id).await?;
+            if task.state == TaskState::Open && task.is_due(self.now()) {
+                // Before the sweep came to it, as after a stop: what is over is not begun again.
+                let cause = task.ends_by();
+                (task, _) = self.inner.end_task(task, cause).await?;
+            }
             if task.state != TaskState::Open {
                 return Err(Refused::task_ended(&task));
             }

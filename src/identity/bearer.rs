@@ -24,7 +24,7 @@ use ring::digest;
 use tokio::sync::Semaphore;
 
 use super::share::{Each, Share, Shares};
-use super::{Caller, Door, Known, Now, RefusalReason, Refusals, refusal};
+use super::{Caller, Door, Known, Now, Open, RefusalReason, Refusals, refusal};
 use seen::Seen;
 
 /// Tokens that are verified for the first time at one time: strangers can make us do that, and wait for an issuer.
@@ -223,21 +223,20 @@ impl Bearers {
         }
     }
 
-    /// Who makes this request, and what it may hold of the door.
+    /// Who makes this request, and what it may hold of the door. A connection over which somebody comes who is known may
+    /// stay.
     ///
     /// # Errors
     /// Why nobody is proven. It is counted.
-    pub async fn prove(
-        &self,
-        request: &Parts,
-        door: Door,
-        peer: SocketAddr,
-    ) -> Result<(Caller, Arc<Share>), BearerRefused> {
-        let now = (self.settings.now)();
+    pub async fn prove(&self, request: &Parts, open: &Open) -> Result<(Caller, Arc<Share>), BearerRefused> {
+        let (door, peer, now) = (open.door, open.peer, (self.settings.now)());
         let vouch = self.judge(request, door, now).await.inspect_err(|why| self.count(why, peer, now))?;
         let in_a_group = vouch.session.as_ref().is_some_and(|session| !session.groups.is_empty());
         let is_known = in_a_group || (self.settings.known)(&vouch.id);
         let share = self.shares.of(&vouch.id, if is_known { self.settings.each } else { Each::OF_A_VISITOR });
+        if is_known {
+            open.welcome.give(&share);
+        }
         let (proof, not_after) = (vouch.proven_by, Some(vouch.expires_at));
         let groups = vouch.session.map(|session| session.groups).unwrap_or_default();
         Ok((

@@ -94,6 +94,7 @@ impl TokenKind for CiTokens {
 }
 
 /// What a job that fits no rule is told.
+const FITS_NONE: &str = "no rule in [ci_jobs] fits this job";
 const NEXT: &str = "run the job where its rule says, or ask whoever runs this broker for a rule in [ci_jobs]";
 
 impl Source {
@@ -122,7 +123,8 @@ impl Source {
     fn nearest(&self, claims: &Claims) -> String {
         let misfits = self.rules.iter().filter_map(|rule| rule.misfit(|name| claims.claim(name)));
         match misfits.max_by(|one, two| one.fitting.cmp(&two.fitting).then(two.rule.cmp(one.rule))) {
-            Some(misfit) => format!("no rule in [ci_jobs] fits this job: {misfit}"),
+            Some(misfit) if misfit.fitting == 0 => format!("{FITS_NONE}: {}", misfit.claimed()),
+            Some(misfit) => format!("{FITS_NONE}: {misfit}"),
             None => format!("no rule in [ci_jobs] is for the issuer `{}`", self.settings.name),
         }
     }

@@ -25,6 +25,7 @@ use tonic::transport::server::Connected;
 use super::{
     ConnectInfo,
     vouched::{Lost, Vouched},
+    welcome::Welcome,
 };
 
 /// How long before its end a peer is asked to leave, where the connection lasts long enough: a quarter of it at most.
@@ -71,7 +72,7 @@ pub(super) struct Slots {
 impl Connection {
     pub(super) fn new(io: Io, info: ConnectInfo, lasts: Lasts, slots: Slots) -> Self {
         let now = Instant::now();
-        let end = Box::pin(ended(now + lasts.whole, info.vouched()));
+        let end = Box::pin(ended(now + lasts.whole, info.vouched(), info.welcome()));
         let leave = now + lasts.stay;
         let gone = CancellationToken::new().drop_guard();
         Self { io, info, end, leave, gone, _slots: slots }
@@ -92,13 +93,21 @@ impl Connection {
     }
 }
 
-async fn ended(at: Instant, vouched: Option<Vouched>) {
+async fn ended(at: Instant, vouched: Option<Vouched>, welcome: Option<Welcome>) {
     tokio::select! {
         () = sleep_until(at) => {}
+        () = outstayed(welcome) => {}
         lost = lost(vouched.as_ref()) => match lost {
             Lost::TrustDomain => {}
             Lost::Authority => sleep(LAST_CALLS).await,
         },
+    }
+}
+
+async fn outstayed(welcome: Option<Welcome>) {
+    match welcome {
+        Some(welcome) => welcome.outstayed().await,
+        None => pending().await,
     }
 }
 

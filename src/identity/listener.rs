@@ -33,6 +33,7 @@ use super::{
     unix::{self, Access},
     vouched::Vouched,
     web::{self, WebTls},
+    welcome::Welcome,
 };
 
 /// Connections that wait for the server to pick them up.
@@ -61,6 +62,9 @@ pub struct Limits {
     pub visitors: usize,
     /// The hard end of such a connection: time to be told why, and no more.
     pub visitor_life: Duration,
+    /// The hard end of a connection whose requests come with tokens, as long as none was of a caller who is known: time
+    /// for an issuer to be asked for its keys.
+    pub stranger_life: Duration,
 }
 
 impl Default for Limits {
@@ -75,6 +79,7 @@ impl Default for Limits {
             each: Each::default(),
             visitors: 64,
             visitor_life: Duration::from_secs(10),
+            stranger_life: Duration::from_secs(20),
         }
     }
 }
@@ -354,12 +359,13 @@ impl Entrance {
         }
     }
 
-    /// Whose a token is shows with each request; the connection itself is nobody's, and as bounded as those of all
-    /// others together. Behind a hop that ends TLS all come from one address.
+    /// Whose a token is shows with each request: until the first of a known caller the connection is a stranger's, and does
+    /// not last. Behind a hop that ends TLS all come from one address, which therefore bounds nobody.
     fn admit_open(&self, stream: Box<TlsStream<TcpStream>>, peer: SocketAddr) -> Result<Connection, Refused> {
         let place = self.open_slots.clone().try_acquire_owned().map_err(|_| too_many("of this door"))?;
         let lasts = Lasts::of(self.limits.connection_life, self.limits.stay);
-        let info = ConnectInfo(Connected::Open(Open { door: self.door, peer }));
+        let welcome = Welcome::within(self.limits.stranger_life);
+        let info = ConnectInfo(Connected::Open(Open { door: self.door, peer, welcome }));
         Ok(Connection::new(Io::Tls(stream), info, lasts, Slots { _door: place, _own: None }))
     }
 

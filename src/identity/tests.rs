@@ -222,6 +222,21 @@ async fn visitors_are_told_why_and_take_nobody_s_place() {
     timeout(PATIENCE, stream.read_to_end(&mut vec![])).await.expect("a visitor outstayed its time").ok();
 }
 
+/// A door for tokens asks nobody for a certificate: whoever can connect could take all its places for an hour.
+#[tokio::test]
+async fn a_stranger_holds_no_connection_of_a_door_for_tokens() {
+    let limits = Limits { connections: 1, stranger_life: Duration::from_millis(300), ..Limits::default() };
+    let world = World::with(limits).await;
+    let mut held = raw_tls(world.open, None, &TLS13).await.unwrap();
+    timeout(PATIENCE, held.read_to_end(&mut vec![])).await.expect("a stranger outstayed its time").ok();
+    for _ in 0..1000 {
+        if !is_refused(world.open, None).await {
+            return;
+        }
+    }
+    panic!("the place of a stranger was never free again");
+}
+
 #[tokio::test]
 async fn rotation_drops_no_request() {
     let world = World::new().await;

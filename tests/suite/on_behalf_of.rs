@@ -12,6 +12,7 @@ use leasehold_proto::v1::selector::Kind;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
+use crate::restore::{back_up, put_back};
 use crate::stopping::{lift, revoke, run};
 use crate::world::{Client, Setup, World, detail, open_request, reason, refused};
 
@@ -251,6 +252,23 @@ async fn a_task_ends_a_minute_after_its_person_s_session_unless_a_heartbeat_rene
     assert!(detail(&late, "why").contains("the session of the person"), "{late:?}");
 }
 
+/// Whoever comes first when it is over, the sweep or a newer token: it is over.
+#[tokio::test]
+async fn a_session_that_is_over_is_not_begun_again() {
+    let rig = Rig::new().await;
+    let mut agent = rig.world.agent("triage").await;
+    for late in [60, 3000] {
+        let task = rig.open(&mut agent, rig.token("ana", 120, &json!({}))).await.unwrap();
+        agent.lease(&task, READ).await.unwrap();
+        rig.world.pass(120 + late);
+        let refused = beat(&mut agent, &task, rig.token("ana", 300, &json!({}))).await.unwrap_err();
+        assert_eq!(reason(&refused), "TASK_ENDED", "{late} s after its end: {refused:?}");
+        let ended = agent.until_task(&task, v1::TaskState::Ended).await;
+        assert_eq!(ended.cause(), v1::Cause::PersonEnded);
+    }
+    assert_eq!(World::principals(&rig.world.orders), 0);
+}
+
 #[tokio::test]
 async fn revoking_a_person_ends_what_is_done_for_them_and_nothing_else() {
     let rig = Rig::new().await;
@@ -293,6 +311,26 @@ async fn revoking_a_person_ends_what_is_done_for_them_and_nothing_else() {
     run(&mut revoker, soft).await.unwrap();
     assert_eq!(agent.task(&open).await.cause(), v1::Cause::PersonEnded);
     rig.open(&mut agent, rig.token("ana", 300, &json!({}))).await.unwrap();
+}
+
+/// A backup does not know that its person was revoked since.
+#[tokio::test]
+async fn a_restore_revives_no_session_of_a_person() {
+    let mut rig = Rig::new().await;
+    let mut agent = rig.world.agent("triage").await;
+    let task = rig.open(&mut agent, rig.token("ana", 3000, &json!({}))).await.unwrap();
+    let own = agent.open(&[READ]).await.unwrap();
+    back_up(&rig.world, "copy.db").await.unwrap();
+    run(&mut rig.world.operator("revoker").await, revoke(Kind::Person("ana".into()))).await.unwrap();
+    rig.world.stop().await;
+    rig.world.pass(5);
+    put_back(&rig.world, "copy.db", true).await.unwrap();
+    rig.world.start(&rig.setup).await.unwrap();
+    let mut agent = rig.world.agent("triage").await;
+    assert_eq!(agent.task(&task).await.cause(), v1::Cause::PersonEnded);
+    let refused = beat(&mut agent, &task, rig.token("ana", 3000, &json!({}))).await.unwrap_err();
+    assert_eq!(reason(&refused), "TASK_ENDED");
+    assert_eq!(agent.task(&own).await.state(), v1::TaskState::Open, "nobody's session holds that one");
 }
 
 #[tokio::test]

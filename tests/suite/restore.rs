@@ -13,11 +13,11 @@ use crate::world::{Client, Setup, World, eventually, login, millis, reason};
 const READ: &str = "orders.read@orders";
 const STOCK: &str = "stock.read@stock";
 
-async fn back_up(world: &World, name: &str) -> Result<Copied, StartError> {
+pub(crate) async fn back_up(world: &World, name: &str) -> Result<Copied, StartError> {
     backup(world.path("leasehold.toml"), Trust::Dev, world.path(name), world.time.clone()).await
 }
 
-async fn put_back(world: &World, name: &str, replace: bool) -> Result<PutBack, StartError> {
+pub(crate) async fn put_back(world: &World, name: &str, replace: bool) -> Result<PutBack, StartError> {
     let how = Restore { from: world.path(name), replace, incarnation: None };
     restore(world.path("leasehold.toml"), Trust::Dev, how, world.time.clone()).await
 }

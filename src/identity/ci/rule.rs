@@ -152,8 +152,10 @@ impl fmt::Display for Wanted {
     }
 }
 
-impl fmt::Display for Misfit<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Misfit<'_> {
+    /// What the job claims, without what the rule wants: all that somebody is told of whose claims nothing fits. Anybody may
+    /// have an account at a public platform, and is not to read the rules off the refusals.
+    pub(super) fn claimed(&self) -> String {
         let found = match &self.found {
             None | Some(Value::Null) => "missing".to_owned(),
             Some(Value::String(id)) if matches!(self.want.wanted, Wanted::Id(_)) && is_id(id) => id.clone(),
@@ -163,7 +165,13 @@ impl fmt::Display for Misfit<'_> {
             Some(Value::Array(_)) => "a list".to_owned(),
             Some(Value::Object(_)) => "an object".to_owned(),
         };
-        write!(f, "{} is {found}, rule `{}` wants {}", self.want.claim, self.rule, self.want.wanted)
+        format!("{} is {found}", self.want.claim)
+    }
+}
+
+impl fmt::Display for Misfit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, rule `{}` wants {}", self.claimed(), self.rule, self.want.wanted)
     }
 }
 

@@ -87,6 +87,8 @@ pub(super) struct World {
     pub(super) broker: DevIdentity,
     pub(super) identity: SpiffeIdentity,
     pub(super) addr: SocketAddr,
+    /// Where callers come with tokens.
+    pub(super) open: SocketAddr,
     pub(super) socket: PathBuf,
     pub(super) refusals: Arc<Refusals>,
     skew: Arc<AtomicI64>,
@@ -113,12 +115,15 @@ impl World {
         let addr = listener.local_addr().unwrap();
         let socket = domain.inner.dir().join("door.sock");
         entrance.accept_tls(listener, identity.server_tls().unwrap());
+        let tokens = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let open = tokens.local_addr().unwrap();
+        entrance.accept_open(tokens, identity.open_tls().unwrap());
         entrance.accept_unix(bind_unix(&socket, Access::Owner).await.unwrap());
         let seen = Arc::new(Mutex::new(vec![]));
         let (_, health) = tonic_health::server::health_reporter();
         let guarded = InterceptedService::new(health, guard(now, seen.clone()));
         tokio::spawn(Server::builder().add_service(guarded).serve_with_incoming(incoming));
-        Self { domain, broker, identity, addr, socket, refusals, skew, seen }
+        Self { domain, broker, identity, addr, open, socket, refusals, skew, seen }
     }
 
     /// Moves the broker's clock.

@@ -380,11 +380,11 @@ impl<'a> Flush<'a> {
     }
 
     async fn put_tokens(&self, link: &Link) -> Result<(), Fault> {
-        let Some(now) = self.tokens.values().map(|token| token.now.0).max() else { return Ok(()) };
+        let Some(before) = self.tokens.values().map(|token| token.forgotten().0).max() else { return Ok(()) };
         let tokens: Vec<_> = self.tokens.keys().copied().collect();
         let keys: Vec<_> = self.tokens.values().map(|token| token.key.as_str()).collect();
         let until: Vec<_> = self.tokens.values().map(|token| token.until.0).collect();
-        let (over, used): ([Param<'_>; 1], [Param<'_>; 3]) = ([&now], [&tokens, &keys, &until]);
+        let (over, used): ([Param<'_>; 1], [Param<'_>; 3]) = ([&before], [&tokens, &keys, &until]);
         let (forgotten, kept) = futures::join!(link.rows(OLD_TOKENS, &over), link.rows(TOKENS, &used));
         forgotten.and(kept).map(drop)
     }

@@ -106,7 +106,7 @@ fn write(conn: &Connection, head: &mut ChainHead, write: &Write) -> Result<(), F
 fn remember_token(conn: &Connection, token: &TokenUse) -> Result<(), Failure> {
     const PUT: &str =
         "INSERT INTO tokens (token, key, until) VALUES (?, ?, ?) ON CONFLICT (token) DO NOTHING";
-    conn.prepare_cached("DELETE FROM tokens WHERE until < ?")?.execute([token.now.0])?;
+    conn.prepare_cached("DELETE FROM tokens WHERE until < ?")?.execute([token.forgotten().0])?;
     conn.prepare_cached(PUT)?.execute(params![token.token, token.key, token.until.0])?;
     Ok(())
 }
