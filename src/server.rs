@@ -275,7 +275,7 @@ async fn serve(
     let gate = |known| Gate { now: now_of(&broker), refusals: gates.refusals.clone(), known };
     let (agents_door, agents_incoming) = Entrance::new(Door::Agents, limits, gate(known_agents(&broker)));
     agents_door.accept_tls(listeners.agents, identity.server_tls()?);
-    let certificate = bearers::certificate(config)?;
+    let certificate = gates.judges.certificate.clone();
     let people = bearers::people_s(config, certificate.as_ref())?;
     let bearer = listeners.bearer.as_ref().map(local).transpose()?;
     if let Some(listener) = listeners.bearer {

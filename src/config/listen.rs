@@ -1,5 +1,6 @@
 //! `[listen]`: the doors.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub struct Listen {
     pub bearer: Option<SocketAddr>,
     /// What such a door shows of itself; without it the broker's SVID.
     pub certificate: Option<WebFiles>,
+    /// What callers with tokens call the broker beside the names of that certificate: the name of a hop that ends TLS.
+    pub hosts: BTreeSet<String>,
     /// Where monitoring reads; it asks for no identity.
     pub metrics: Option<SocketAddr>,
 }
@@ -70,6 +73,7 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
         let metrics = table.get("metrics").and_then(|value| metrics(&value, trust));
         let bearer = table.get("bearer").and_then(|value| tcp(&value, trust));
         let certificate = web_files(table);
+        let hosts = table.texts("hosts").iter().map(|(host, _)| host.to_ascii_lowercase()).collect();
         let (agents, admin) = (agents?, admin?);
         let listen = Listen {
             agents,
@@ -79,6 +83,7 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Listen> {
             handshakes_per_address,
             bearer,
             certificate,
+            hosts,
             metrics,
         };
         if listen.admin.contains(&AdminAddr::Tcp(listen.agents)) && listen.agents.port() != 0 {

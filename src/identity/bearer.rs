@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, header};
 use leasehold_jose::{Demand, Peek, Proof, TokenError, proof, token};
 use leasehold_law::behalf::PERSONAL_SESSION;
@@ -147,6 +148,8 @@ pub struct BearerSettings {
     pub kinds: Vec<Arc<dyn TokenKind>>,
     /// Who remembers first keys.
     pub bindings: Arc<dyn Bindings>,
+    /// Whether the broker is called by this name of a host: a proof for another server is good for that one alone.
+    pub is_ours: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// Tokens that were issued before this are refused: who first came with them was forgotten (RULES R-12).
     pub issued_since: Option<Timestamp>,
     /// What one caller may hold of the door.
@@ -257,7 +260,7 @@ impl Bearers {
     async fn judge(&self, request: &Parts, door: Door, now: Timestamp) -> Result<Vouch, BearerRefused> {
         let token = token_of(&request.headers)?;
         let proof = one(&request.headers, "dpop").ok_or(BearerRefused::Missing(NO_PROOF))?;
-        let url = url_of(request).ok_or(BearerRefused::Missing("the request has no authority"))?;
+        let url = self.url_of(request)?;
         let demand = Demand { method: request.method.as_str(), url: &url, token, now };
         let proof = proof::check(proof, &demand).map_err(refused_proof)?;
         let vouch = self.vouch(token, &bound_to(&proof), now).await?;
@@ -270,6 +273,20 @@ impl Bearers {
             return Err(refused_proof("the proof is refused: it came before").into());
         }
         Ok(vouch)
+    }
+
+    /// What the proof must name: the URL as the client wrote it, without the query (RFC 9449 section 4.3). A request for
+    /// another server, whoever passes it on, was not made for this one.
+    fn url_of(&self, request: &Parts) -> Result<String, BearerRefused> {
+        let authority =
+            authority_of(request).ok_or(BearerRefused::Missing("the request has no authority"))?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if !(self.settings.is_ours)(host) {
+            let what = format!("the request is for `{host}`, and this broker is not called so");
+            let next = "call it by a name of its certificate, or have an operator write yours into `hosts` of [listen]";
+            return Err(TokenRefused::new(what, next).into());
+        }
+        Ok(format!("https://{authority}{}", request.uri.path()))
     }
 
     /// Whose a token is, if it is this key's.
@@ -346,11 +363,10 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     if values.next().is_none() { value.to_str().ok() } else { None }
 }
 
-/// What the proof must name: the URL as the client wrote it, without the query (RFC 9449 section 4.3).
-fn url_of(request: &Parts) -> Option<String> {
-    let authority = request.uri.authority().map(|authority| authority.as_str());
-    let authority = authority.or_else(|| one(&request.headers, header::HOST.as_str()))?;
-    Some(format!("https://{authority}{}", request.uri.path()))
+/// Whom a request asks, as the client wrote it.
+fn authority_of(request: &Parts) -> Option<Authority> {
+    let named = || one(&request.headers, header::HOST.as_str())?.parse().ok();
+    request.uri.authority().cloned().or_else(named)
 }
 
 /// What a token is bound to: the key, and the agent that it acts as. A person's token is never an agent's, nor the other

@@ -76,6 +76,17 @@ pub enum IssuerError {
     },
 }
 
+impl IssuerError {
+    /// What a stranger may read.
+    fn outward(&self) -> String {
+        match self {
+            Self::Setup { issuer, .. } => format!("the issuer `{issuer}` cannot be asked"),
+            Self::Away { issuer, .. } => format!("the issuer `{issuer}` did not give its keys"),
+            Self::Paused { .. } => self.to_string(),
+        }
+    }
+}
+
 /// An issuer. Asked for the first time when its first token comes.
 #[derive(Clone)]
 pub struct Issuer(Arc<Shared>);
@@ -258,6 +269,8 @@ impl From<IssuerError> for TokenRefused {
             }
             IssuerError::Paused { .. } => "call again in half a minute, with a fresh token",
         };
-        Self::later(error.to_string(), next)
+        // Why is for the log: it names paths and addresses of the broker's own side, and this goes to strangers.
+        tracing::warn!(%error, "keys of an issuer cannot be had");
+        Self::later(error.outward(), next)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub struct WebCertificate {
 /// What was read last.
 struct Current {
     key: Arc<CertifiedKey>,
-    /// The hosts that the certificate is for, in lower case; patterns are none.
+    /// The hosts that the certificate is for, in lower case: names, patterns as `*.example`, and addresses.
     hosts: BTreeSet<String>,
 }
 
@@ -65,6 +66,16 @@ impl WebCertificate {
     pub fn reload(&self) -> Result<(), WebCertificateError> {
         self.current.store(Arc::new(read(&self.chain, &self.key)?));
         Ok(())
+    }
+}
+
+impl WebCertificate {
+    /// Whether it is for this host. A pattern stands for one label (RFC 9525 section 6.3).
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let (host, current) = (host.to_ascii_lowercase(), self.current.load());
+        let pattern = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        current.hosts.contains(&host) || pattern.is_some_and(|pattern| current.hosts.contains(&pattern))
     }
 }
 
@@ -138,10 +149,18 @@ fn hosts(leaf: &CertificateDer<'_>) -> BTreeSet<String> {
     let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else { return BTreeSet::new() };
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return BTreeSet::new() };
     let host = |name: &GeneralName<'_>| {
+        if let GeneralName::IPAddress(bytes) = name {
+            return address(bytes).map(|address| address.to_string());
+        }
         let GeneralName::DNSName(host) = name else { return None };
         Some(host.to_ascii_lowercase())
     };
     names.value.general_names.iter().filter_map(host).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// TLS 1.3 without a client certificate.

@@ -51,7 +51,7 @@ impl Welcome {
     /// Waits until a stranger has had its time; for ever, on a known caller's connection.
     pub(super) async fn outstayed(self) {
         if timeout_at(self.0.until, self.0.said.cancelled()).await.is_ok() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Judges {
     pub(super) bearers: Option<Arc<Bearers>>,
     /// Those of people that agents act for.
     pub(super) subjects: Arc<SubjectTokens>,
+    /// The certificate that the config names, if any.
+    pub(super) certificate: Option<Arc<WebCertificate>>,
 }
 
 /// Judges of every kind of token that the config names.
@@ -44,19 +46,34 @@ pub(super) async fn judges(
     let restored = broker.ledger().store().number(RESTORED).await?.map(Timestamp);
     let people = people(config, &now_of(broker))?;
     let subjects = Arc::new(SubjectTokens::new(people.clone(), restored, now_of(broker)));
+    let certificate = certificate(config)?;
     if config.listen.bearer.is_none() && config.identity.people.is_empty() {
-        return Ok(Judges { bearers: None, subjects });
+        return Ok(Judges { bearers: None, subjects, certificate });
     }
     let bearers = Some(Arc::new(Bearers::new(BearerSettings {
         kinds: kinds(config, trust, people, &now_of(broker)).await?,
         bindings: Arc::new(StoreBindings(broker.clone())),
+        is_ours: hosts(config, certificate.clone()),
         issued_since: restored,
         each: config.listen.per_caller,
         known: welcome(broker, config),
         now: now_of(broker),
         refusals: refusals.clone(),
     })));
-    Ok(Judges { bearers, subjects })
+    Ok(Judges { bearers, subjects, certificate })
+}
+
+/// What the broker is called: by its certificate and by the config. An SVID says no name of a host, so that a door that
+/// shows one is held to what the config says, if it says anything.
+fn hosts(
+    config: &Config,
+    certificate: Option<Arc<WebCertificate>>,
+) -> Arc<dyn Fn(&str) -> bool + Send + Sync> {
+    let named = config.listen.hosts.clone();
+    Arc::new(move |host| match &certificate {
+        Some(certificate) => certificate.is_for(host) || named.contains(&host.to_ascii_lowercase()),
+        None => named.is_empty() || named.contains(&host.to_ascii_lowercase()),
+    })
 }
 
 /// Registered agents, and operators by name: the others' bearers get far less of a door.
@@ -125,7 +142,7 @@ pub(super) fn operators(config: &Config) -> Operators {
 }
 
 /// The certificate that the config names, if any.
-pub(super) fn certificate(config: &Config) -> Result<Option<Arc<WebCertificate>>, StartError> {
+fn certificate(config: &Config) -> Result<Option<Arc<WebCertificate>>, StartError> {
     let Some(files) = &config.listen.certificate else { return Ok(None) };
     let certificate = WebCertificate::load(&files.certificate, &files.key);
     let certificate = Arc::new(certificate.map_err(|error| StartError::Host(error.to_string()))?);

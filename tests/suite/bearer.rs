@@ -47,6 +47,7 @@ pub(crate) async fn world_with(setup: &Setup) -> World {
 }
 
 /// A caller that makes its own proofs, good and bad.
+#[derive(Clone)]
 pub(crate) struct Bearer {
     pub(crate) channel: Channel,
     origin: String,
@@ -78,6 +79,17 @@ impl Bearer {
     /// A proof for a call, `/package.Service/Method`.
     pub(crate) fn proof_for(&self, path: &str, token: &str, at: Timestamp) -> String {
         self.key.prove_as(self.agent, "POST", &format!("{}{path}", self.origin), token, at).unwrap()
+    }
+
+    /// As one whose request was made for another server, which passes it on: token, proof and all.
+    async fn passed_on_from(&self, host: &str, token: &str, at: Timestamp) -> Result<String, Status> {
+        let made_for =
+            Self { origin: format!("https://{host}"), key: ProofKey::generate().unwrap(), ..self.clone() };
+        let request = made_for.request(WHOAMI, token, at, v1::WhoAmIRequest {});
+        let origin = made_for.origin.parse().unwrap();
+        let answer =
+            IdentityServiceClient::with_origin(self.channel.clone(), origin).who_am_i(request).await?;
+        Ok(answer.into_inner().id)
     }
 
     /// A request with a token and a proof for it.
@@ -324,4 +336,22 @@ async fn a_workload_that_nobody_registered_is_told_so() {
     let mut leases = v1::lease_service_client::LeaseServiceClient::new(bearer.channel.clone());
     let status = leases.list_grants(request).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "UNKNOWN_AGENT"));
+}
+
+/// RFC 9449 section 4.3: a proof is for one server. Whoever runs another that takes the same audience, and is trusted with a
+/// call, must not make it here.
+#[tokio::test]
+async fn a_call_that_was_made_for_another_server_counts_nowhere_else() {
+    let setup = with_a_door().replace("bearer = ", "hosts = [\"Broker.Example\"]\nbearer = ");
+    let world = world_with(&setup).await;
+    let bearer = Bearer::new(&world).await;
+    let comes = async |host: &str| bearer.passed_on_from(host, &token(&world, |_| {}), now(&world)).await;
+    for ours in ["broker.example", "broker.example:8445", "localhost", "127.0.0.1:1"] {
+        assert_eq!(comes(ours).await.unwrap(), TRIAGE, "{ours}");
+    }
+    for other in ["staging.example", "x.broker.example", "broker.example.evil.example", "[::1]:8445"] {
+        let refused = comes(other).await.unwrap_err();
+        assert_eq!(reason(&refused), "NO_IDENTITY", "{other}");
+        assert!(refused.message().contains("this broker is not called so"), "{other}: {}", refused.message());
+    }
 }
