@@ -101,7 +101,8 @@ async fn local_commands_need_no_broker() {
     let (console, out, _) = captured(Format::Json, "");
     let mut session = Session::new(console, Options::default());
     assert_eq!(dispatch(Ask::Version, &mut session).await.ok(), Some(Exit::DONE));
-    assert_eq!(out.text(), format!("{{\"version\":\"{}\"}}\n", env!("CARGO_PKG_VERSION")));
+    let told: serde_json::Value = serde_json::from_str(&out.text()).unwrap();
+    assert_eq!(told, serde_json::json!({"version": env!("CARGO_PKG_VERSION"), "commit": COMMIT}));
     let (console, out, _) = captured(Format::Text, "");
     let mut session = Session::new(console, Options::default());
     let bash = Ask::Completion { shell: clap_complete::Shell::Bash };
