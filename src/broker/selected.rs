@@ -179,7 +179,8 @@ impl Inner {
         if registry.knows(id) || *id == CallerId::Drill || is_there(found)? {
             return Ok(None);
         }
-        let named = registry.named_agents().into_iter().map(ToString::to_string);
+        let named = registry.named_agents().into_iter().filter(|known| **known != CallerId::Drill);
+        let named = named.map(ToString::to_string);
         Ok(Some(likest(&id.to_string(), named, LIKEST)))
     }
 }
