@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_law::caller::CallerId;
+use leasehold_law::catalog::Owner;
 use leasehold_law::reason::Reason;
 
-use crate::broker::{Asker, Refused};
+use crate::broker::{Asker, Refused, Whose};
 use crate::config::Role;
 use crate::identity::{Caller, Door};
 use crate::registry::Registry;
@@ -19,6 +20,8 @@ pub enum Need {
     Agent,
     /// An operator with this role.
     Operator(Role),
+    /// An operator with this role, for all; or a person who answers for agents, for those.
+    OperatorOrOwner(Role),
 }
 
 /// One call, and what each door asks for it; a door that asks nothing does not serve it.
@@ -44,6 +47,10 @@ const fn admin(call: &'static str, role: Role) -> Row {
 
 const fn act(call: &'static str, role: Role) -> Row {
     Row { acts: true, ..admin(call, role) }
+}
+
+const fn owners(call: &'static str, role: Role) -> Row {
+    Row { call, agents: None, admin: Some(Need::OperatorOrOwner(role)), acts: false }
 }
 
 const fn both(call: &'static str, role: Role) -> Row {
@@ -87,11 +94,11 @@ pub const TABLE: &[Row] = &[
     act("leasehold.v1.TargetService/SweepTarget", Role::Admin),
     // It mints, and whoever may only stop things must cause no mint.
     act("leasehold.v1.TargetService/DrillTarget", Role::Admin),
-    admin("leasehold.v1.AgentService/ListAgents", Role::Viewer),
-    admin("leasehold.v1.AgentService/GetAgent", Role::Viewer),
+    owners("leasehold.v1.AgentService/ListAgents", Role::Viewer),
+    owners("leasehold.v1.AgentService/GetAgent", Role::Viewer),
     act("leasehold.v1.AgentService/ApplyAgents", Role::Admin),
     act("leasehold.v1.AgentService/SetAgentStatus", Role::Admin),
-    act("leasehold.v1.AgentService/ReviewAgent", Role::Admin),
+    Row { acts: true, ..owners("leasehold.v1.AgentService/ReviewAgent", Role::Admin) },
     act("leasehold.v1.AgentService/OffboardOwner", Role::Admin),
     admin("leasehold.v1.AdminService/Status", Role::Viewer),
     act("leasehold.v1.AdminService/ConfirmClock", Role::Admin),
@@ -154,11 +161,12 @@ pub fn method(call: &str) -> Option<&'static str> {
     TABLE.iter().find(|row| row.call == call).map(|row| row.call)
 }
 
-/// Who operators are, and what they may.
+/// Who operators are, and what they may; and which people the config names, who may own things.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operators {
     named: BTreeMap<CallerId, BTreeSet<Role>>,
     groups: BTreeMap<(String, String), BTreeSet<Role>>,
+    people: BTreeMap<CallerId, String>,
 }
 
 impl Operators {
@@ -168,13 +176,25 @@ impl Operators {
         named: BTreeMap<CallerId, BTreeSet<Role>>,
         groups: BTreeMap<(String, String), BTreeSet<Role>>,
     ) -> Self {
-        Self { named, groups }
+        Self { named, groups, people: BTreeMap::new() }
+    }
+
+    /// The same, with the names that the config gives people.
+    #[must_use]
+    pub fn with_people(self, people: BTreeMap<CallerId, String>) -> Self {
+        Self { people, ..self }
     }
 
     /// Whether somebody is named.
     #[must_use]
     pub fn names(&self, id: &CallerId) -> bool {
-        self.named.contains_key(id)
+        self.named.contains_key(id) || self.people.contains_key(id)
+    }
+
+    /// As whom a caller answers for agents: as a person whom the config names, and with the groups that they are in.
+    fn owners(&self, caller: &Caller, registry: &Registry) -> BTreeSet<Owner> {
+        let name = self.people.get(caller.id()).filter(|_| matches!(caller.id(), CallerId::Person(_)));
+        name.map(|name| registry.owners_of_agents(name)).unwrap_or_default()
     }
 
     /// The roles that a caller holds. Groups count for a person alone, and those of one issuer for nobody of another.
@@ -199,6 +219,8 @@ pub enum Standing {
     Agent(Asker),
     /// An operator, for all.
     Operator(CallerId),
+    /// A person, for the agents that they answer for, as these owners.
+    Owner(Caller, BTreeSet<Owner>),
 }
 
 impl Standing {
@@ -206,7 +228,7 @@ impl Standing {
     #[must_use]
     pub fn own(&self) -> Option<Asker> {
         match self {
-            Self::Proven(caller) => Some(asker(caller)),
+            Self::Proven(caller) | Self::Owner(caller, _) => Some(asker(caller)),
             Self::Agent(asker) => Some(asker.clone()),
             Self::Operator(_) => None,
         }
@@ -216,9 +238,19 @@ impl Standing {
     #[must_use]
     pub fn id(&self) -> &CallerId {
         match self {
-            Self::Proven(caller) => caller.id(),
+            Self::Proven(caller) | Self::Owner(caller, _) => caller.id(),
             Self::Agent(asker) => &asker.id,
             Self::Operator(id) => id,
+        }
+    }
+
+    /// Whose agents the call may be about.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        match self {
+            Self::Operator(_) => Whose::Everybody,
+            Self::Owner(_, owners) => Whose::Of(owners.clone()),
+            Self::Proven(_) | Self::Agent(_) => Whose::Of(BTreeSet::new()),
         }
     }
 }
@@ -247,13 +279,36 @@ pub fn check(
         Some(Need::Proven) => Ok(Standing::Proven(caller.clone())),
         Some(Need::Agent) if registry.knows(caller.id()) => Ok(Standing::Agent(asker(caller))),
         Some(Need::Agent) => Err(Refused::unknown_agent(caller.id())),
-        Some(Need::Operator(role)) if !operators.roles(caller).contains(&role) => {
-            Err(role_missing(call, caller.id(), role))
+        Some(Need::Operator(role)) => operator(call, caller, role, operators, registry),
+        Some(Need::OperatorOrOwner(role)) => {
+            let answer = operator(call, caller, role, operators, registry);
+            answer.or_else(|refused| owner(caller, operators, registry).ok_or(refused))
         }
-        // Config refuses it too; whatever it says, one identity is never both.
-        Some(Need::Operator(_)) if registry.knows(caller.id()) => Err(both_at_once(call, caller.id())),
-        Some(Need::Operator(_)) => Ok(Standing::Operator(caller.id().clone())),
     }
+}
+
+fn operator(
+    call: &str,
+    caller: &Caller,
+    role: Role,
+    operators: &Operators,
+    registry: &Registry,
+) -> Result<Standing, Refused> {
+    if !operators.roles(caller).contains(&role) {
+        Err(role_missing(call, caller.id(), role))
+    } else if registry.knows(caller.id()) {
+        // Config refuses it too; whatever it says, one identity is never both.
+        Err(both_at_once(call, caller.id()))
+    } else {
+        Ok(Standing::Operator(caller.id().clone()))
+    }
+}
+
+/// No agent answers for agents, not even one in its person's session: it is no person.
+fn owner(caller: &Caller, operators: &Operators, registry: &Registry) -> Option<Standing> {
+    let owners = operators.owners(caller, registry);
+    let may = !owners.is_empty() && !registry.knows(caller.id());
+    may.then(|| Standing::Owner(caller.clone(), owners))
 }
 
 fn both_at_once(call: &str, id: &CallerId) -> Refused {

@@ -24,9 +24,11 @@ mod renew;
 mod repeats;
 mod request;
 mod restore;
+mod reviews;
 mod revocations;
 mod revoke;
 mod selected;
+mod session;
 mod status;
 mod sweep;
 mod taking;
@@ -49,7 +51,7 @@ use crate::ledger::Ledger;
 use crate::registry::Registry;
 use crate::vault_door::VaultDoor;
 
-pub use agents::{Order, Reregistered};
+pub use agents::{Order, Reregistered, Whose};
 pub use change_scope::ScopeChange;
 pub use decide::Asker;
 pub use drill::{DrillStatus, Drilling};
@@ -125,13 +127,14 @@ struct Inner {
     started_at: Timestamp,
     liveness: liveness::Liveness,
     attempts: request::Attempts,
-    meter: quota::Meter,
+    limiter: quota::RateLimiter,
     repeats: repeats::Repeats,
     revoker: revoke::Revoker,
     standing: barrier::Standing,
     taking: taking::Taking,
     held: sweep::Held,
     archive: archive::Archive,
+    reviews: reviews::Reviews,
     /// Held while registrations are read: whoever waits finds them read.
     reloading: tokio::sync::Mutex<()>,
     busy: aside::Busy,
@@ -153,13 +156,14 @@ impl Broker {
                 started_at: parts.clock.now(),
                 liveness: liveness::Liveness::default(),
                 attempts: request::Attempts::default(),
-                meter: quota::Meter::new(parts.quotas),
+                limiter: quota::RateLimiter::new(parts.quotas),
                 repeats: repeats::Repeats::default(),
                 revoker: revoke::Revoker::default(),
                 standing: barrier::Standing::default(),
                 taking: taking::Taking::default(),
                 held: sweep::Held::default(),
                 archive: archive::Archive::default(),
+                reviews: reviews::Reviews::default(),
                 reloading: tokio::sync::Mutex::default(),
                 busy: aside::Busy::default(),
                 keep: keep::Keep::new(parts.keeping, &targets),
@@ -249,7 +253,7 @@ impl Inner {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refused::draining());
         }
-        self.ledger.healthy().await.map_err(|error| Refused::journal(&error))
+        self.ledger.check_writable().await.map_err(|error| Refused::journal(&error))
     }
 
     /// A new id for a decision.

@@ -1,7 +1,7 @@
 //! Room 4, which agent: what operators defined, the engine over it, the agents that were applied since, and the
 //! versions of all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leasehold_law::caller::CallerId;
@@ -19,6 +19,7 @@ pub struct Registry {
     engine: Arc<Engine>,
     versions: Arc<BTreeMap<Subject, u64>>,
     domain: Option<Arc<str>>,
+    federated: Arc<BTreeSet<String>>,
     book: Arc<Book>,
     book_version: u64,
 }
@@ -28,13 +29,21 @@ impl Registry {
     #[must_use]
     pub fn new(catalog: Catalog, engine: Arc<Engine>, versions: BTreeMap<Subject, u64>) -> Self {
         let (catalog, versions) = (Arc::new(catalog), Arc::new(versions));
-        Self { catalog, engine, versions, domain: None, book: Arc::default(), book_version: 0 }
+        Self {
+            catalog,
+            engine,
+            versions,
+            domain: None,
+            federated: Arc::default(),
+            book: Arc::default(),
+            book_version: 0,
+        }
     }
 
-    /// The same, of a broker in this trust domain.
+    /// The same, of a broker in this trust domain that federates with those.
     #[must_use]
-    pub fn in_domain(self, domain: &str) -> Self {
-        Self { domain: Some(domain.into()), ..self }
+    pub fn in_domain(self, domain: &str, federated: BTreeSet<String>) -> Self {
+        Self { domain: Some(domain.into()), federated: Arc::new(federated), ..self }
     }
 
     /// The same, with what the store keeps of registrations as of this version of it.
@@ -65,6 +74,12 @@ impl Registry {
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
         self.domain.as_deref()
+    }
+
+    /// The other trust domains whose agents can prove who they are here.
+    #[must_use]
+    pub fn federated(&self) -> &BTreeSet<String> {
+        &self.federated
     }
 
     /// The engine.
@@ -106,14 +121,17 @@ impl Registry {
     /// The agents of an owner that are registered by name; those that only fit a pattern are nobody's to list.
     #[must_use]
     pub fn named_agents_of(&self, owner: &Owner) -> Vec<CallerId> {
-        let named =
-            self.catalog.agents.keys().chain(self.book.entries().filter_map(|entry| match &entry.who {
-                Who::One(id) => Some(id),
-                Who::Each(_) => None,
-            }));
-        let theirs: std::collections::BTreeSet<_> =
-            named.filter(|id| self.owner(id) == Some(owner)).collect();
-        theirs.into_iter().cloned().collect()
+        self.named_agents().into_iter().filter(|id| self.owner(id) == Some(owner)).cloned().collect()
+    }
+
+    /// The agents that are registered by name.
+    #[must_use]
+    pub fn named_agents(&self) -> BTreeSet<&CallerId> {
+        let applied = self.book.entries().filter_map(|entry| match &entry.who {
+            Who::One(id) => Some(id),
+            Who::Each(_) => None,
+        });
+        self.catalog.agents.keys().chain(applied).collect()
     }
 
     /// Whether an owner answers for agents that are registered by a pattern.
@@ -122,6 +140,15 @@ impl Registry {
         let applied = self.book.entries().filter(|entry| matches!(entry.who, Who::Each(_)));
         let applied = applied.filter_map(|entry| entry.terms.as_ref());
         self.catalog.patterns.values().chain(applied).any(|terms| terms.owner == *owner)
+    }
+
+    /// Of the owners that a person is, alone and with groups, those who answer for agents.
+    #[must_use]
+    pub fn owners_of_agents(&self, person: &str) -> BTreeSet<Owner> {
+        let with = self.catalog.groups.iter().filter(|(_, members)| members.contains(person));
+        let groups = with.map(|(name, _)| Owner::Group(name.clone()));
+        let all = groups.chain([Owner::Person(person.to_owned())]);
+        all.filter(|owner| self.owns_patterns(owner) || !self.named_agents_of(owner).is_empty()).collect()
     }
 
     /// What a pair names, if operators granted it.

@@ -10,6 +10,6 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(id) = text.parse::<SpiffeId>() {
         assert!(text.len() <= SpiffeId::MAX_BYTES && !id.trust_domain().is_empty());
-        assert!(!text.contains("..") || !text.split('/').any(|segment| segment == ".."), "{text:?}");
+        assert!(!text.split('/').any(|segment| matches!(segment, "." | "..")), "{text:?}");
     }
 });

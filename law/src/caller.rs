@@ -39,7 +39,8 @@ pub struct CallerIdError(String);
 
 /// An identity that somebody outside the trust domain vouches for, as `issuer|name`. It is never a path in the trust
 /// domain, so that no token can be taken for an SVID (RULES R-20).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Vouched {
     issuer: String,
     name: String,
@@ -93,17 +94,19 @@ impl fmt::Display for Vouched {
 
 impl FromStr for SpiffeId {
     type Err = CallerIdError;
-    /// Accepts the characters and segments that SPIFFE-ID, sections 2.1 and 2.2, allow, with a path.
+    /// Accepts the characters and segments that SPIFFE-ID, sections 2.1 and 2.2, allow, with a path. The trust domain may
+    /// have no empty label, which the letter of section 2.1 allows: no part of an ID reads as a path that climbs.
     fn from_str(text: &str) -> Result<Self, CallerIdError> {
         let wrong = || CallerIdError(text.chars().take(128).collect());
         let rest = text.strip_prefix(SCHEME).ok_or_else(wrong)?;
         let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
         let domain_ok =
             |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let label_ok = |label: &str| !label.is_empty() && label.bytes().all(domain_ok);
         let path_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         let segment_ok = |s: &str| !matches!(s, "" | "." | "..") && s.bytes().all(path_ok);
-        let fits = text.len() <= Self::MAX_BYTES && !domain.is_empty() && domain.len() <= 255;
-        if fits && domain.bytes().all(domain_ok) && path.split('/').all(segment_ok) {
+        let fits = text.len() <= Self::MAX_BYTES && domain.len() <= 255;
+        if fits && domain.split('.').all(label_ok) && path.split('/').all(segment_ok) {
             Ok(Self(text.to_owned()))
         } else {
             Err(wrong())
@@ -114,6 +117,19 @@ impl FromStr for SpiffeId {
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Vouched {
+    type Error = CallerIdError;
+    fn try_from(text: String) -> Result<Self, CallerIdError> {
+        text.parse()
+    }
+}
+
+impl From<Vouched> for String {
+    fn from(id: Vouched) -> Self {
+        id.to_string()
     }
 }
 
@@ -194,6 +210,14 @@ const VOUCHED: [(&str, Kind); 4] = [
 ];
 
 impl CallerId {
+    /// The person in whose session an agent on their machine acts; nobody, for everyone else.
+    #[must_use]
+    pub fn session_of(&self) -> Option<Vouched> {
+        let Self::PersonalAgent(agent) = self else { return None };
+        let (person, _) = agent.name().rsplit_once('/')?;
+        Vouched::new(agent.issuer(), person).ok()
+    }
+
     /// What it is called among its own kind: the text without the word that says which kind.
     #[must_use]
     pub fn name(&self) -> String {
@@ -282,6 +306,7 @@ mod tests {
             "spiffe://prod.example/a/../b",
             "spiffe://prod.example/a%2fb",
             "spiffe://Prod.example/a",
+            "spiffe://../a",
             "spiffe://prod.example:443/a",
             "https://prod.example/a",
             "uid:-1",

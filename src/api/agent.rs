@@ -1,8 +1,8 @@
 //! AgentService: the registry of agents, read and changed.
 
-use leasehold_law::reason::Reason;
 use leasehold_law::registry::{Act, Drift, Source, Standing, Status as Stands, View, Who};
 use leasehold_law::request::MAX_REASON_BYTES;
+use leasehold_law::words::count;
 use leasehold_proto::v1::{self, agent_service_server::AgentService};
 use tonic::{Request, Response, Status};
 
@@ -25,6 +25,7 @@ impl AgentService for Api {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let whose = standing(&request)?.whose();
         let wire = request.into_inner();
         let size = read::page_size(wire.page_size)?;
         let status = status_filter(wire.status)?;
@@ -32,8 +33,10 @@ impl AgentService for Api {
         let registry = self.broker.fresh_registry().await?;
         let mut views = registry.registrations();
         views.retain(|view| status.is_none_or(|status| view.standing.status == status));
+        views.retain(|view| whose.holds(&view.terms.owner));
         views.retain(|view| owner.as_ref().is_none_or(|owner| view.terms.owner == *owner));
         let key = |view: &View| (matches!(view.who, Who::Each(_)), view.who.to_string());
+        views.sort_by_cached_key(key);
         let after = match wire.page_token.as_str() {
             "" => None,
             token => Some((token.ends_with('*'), token.to_owned())),
@@ -48,13 +51,10 @@ impl AgentService for Api {
         &self,
         request: Request<v1::GetAgentRequest>,
     ) -> Result<Response<v1::RegisteredAgent>, Status> {
+        let whose = standing(&request)?.whose();
         let who: Who = read::parse("agent", &request.into_inner().agent)?;
-        let registry = self.broker.fresh_registry().await?;
-        let view = registry.registration(&who).ok_or_else(|| {
-            Refused::new(Reason::NotFound, format!("no agent `{who}` is registered"))
-                .next("see who is with: leasehold agents list")
-        })?;
-        Ok(Response::new(self.registered(&registry, view)))
+        let view = self.broker.registration(&whose, &who).await?;
+        Ok(Response::new(self.registered(&self.broker.registry(), view)))
     }
 
     async fn apply_agents(
@@ -70,8 +70,12 @@ impl AgentService for Api {
         }
         let reason = read::text("reason", wire.reason, MAX_REASON_BYTES)?;
         let registry = self.broker.fresh_registry().await?;
-        let ground =
-            Ground { catalog: registry.catalog(), book: registry.book(), trust_domain: registry.domain() };
+        let ground = Ground {
+            catalog: registry.catalog(),
+            book: registry.book(),
+            trust_domain: registry.domain(),
+            federated: registry.federated(),
+        };
         let agents = read_agents(&file, &wire.text, &ground).map_err(|problems| unfit(&problems))?;
         let order = Order { by, reason };
         let done = self.broker.apply_agents(&registry, order, agents, wire.dry_run).await?;
@@ -96,12 +100,13 @@ impl AgentService for Api {
         &self,
         request: Request<v1::ReviewAgentRequest>,
     ) -> Result<Response<v1::ChangeAgentsResponse>, Status> {
-        let by = standing(&request)?.id().clone();
+        let standing = standing(&request)?;
+        let (by, whose) = (standing.id().clone(), standing.whose());
         let wire = request.into_inner();
         let who: Who = read::parse("agent", &wire.agent)?;
         let manifest = read::parse_optional("manifest", &wire.manifest)?;
         let order = Order { by, reason: read::text("reason", wire.reason, MAX_REASON_BYTES)? };
-        let done = self.broker.review_agent(order, &who, manifest).await?;
+        let done = self.broker.review_agent(order, &whose, &who, manifest).await?;
         Ok(Response::new(changes(&done)))
     }
 
@@ -198,7 +203,11 @@ fn unfit(problems: &[Problem]) -> Refused {
     let what = problems.first().map(ToString::to_string).unwrap_or_default();
     let others = problems.len().saturating_sub(1);
     let refused = Refused { what, ..Refused::fields(faults) };
-    if others == 0 { refused } else { refused.why(format!("and {others} more problems in that file")) }
+    if others == 0 {
+        refused
+    } else {
+        refused.why(format!("and {} in that file", count(others, "more problem")))
+    }
 }
 
 fn changes(done: &Reregistered) -> v1::ChangeAgentsResponse {

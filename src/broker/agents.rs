@@ -1,6 +1,6 @@
 //! The registry of agents while the broker runs: applied, suspended, reviewed, and drifting from what was reviewed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leasehold_law::caller::CallerId;
@@ -28,6 +28,26 @@ pub struct Order {
     pub reason: String,
 }
 
+/// Whose agents somebody may see, and do something about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of all.
+    Everybody,
+    /// Those of these owners.
+    Of(BTreeSet<Owner>),
+}
+
+impl Whose {
+    /// Whether an agent of this owner is among them.
+    #[must_use]
+    pub fn holds(&self, owner: &Owner) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Of(owners) => owners.contains(owner),
+        }
+    }
+}
+
 /// What became of registrations.
 #[derive(Debug)]
 pub struct Reregistered {
@@ -45,6 +65,15 @@ impl Broker {
     pub async fn fresh_registry(&self) -> Result<Arc<Registry>, Refused> {
         self.inner.reload_agents(None).await?;
         Ok(self.registry())
+    }
+
+    /// A registration as the store has it now, of those that somebody may see.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn registration(&self, whose: &Whose, who: &Who) -> Result<View, Refused> {
+        let view = self.fresh_registry().await?.registration(who);
+        view.filter(|view| whose.holds(&view.terms.owner)).ok_or_else(|| Refused::not_registered(who))
     }
 
     /// Registers agents, or registers them anew. What is registered so already is left alone.
@@ -126,13 +155,15 @@ impl Broker {
         Ok(Reregistered { agents: vec![(who.clone(), Some(act))], ended })
     }
 
-    /// Says that somebody looked at an agent and found it right; with a manifest, that this is what it may run.
+    /// Says that somebody looked at an agent and found it right; with a manifest, that this is what it may run. It must be
+    /// one of those that are theirs to review, by the registry that the review is compared with (RULES R-1).
     ///
     /// # Errors
-    /// Where it is not registered, or the reviewer is the agent itself.
+    /// Where it is not registered or not theirs, the reviewer is the agent itself, or it acts in its owner's own session.
     pub async fn review_agent(
         &self,
         order: Order,
+        whose: &Whose,
         who: &Who,
         manifest: Option<Digest>,
     ) -> Result<Reregistered, Refused> {
@@ -141,6 +172,14 @@ impl Broker {
         }
         let registry = self.fresh_registry().await?;
         let view = registered(&registry, who)?;
+        if !whose.holds(&view.terms.owner) {
+            return Err(Refused::not_registered(who));
+        }
+        // It runs in the account of its person, whose session it could use (RULES R-15).
+        if *whose != Whose::Everybody && matches!(who, Who::One(CallerId::PersonalAgent(_))) {
+            return Err(stands(who, "it acts in the session of its owner, who therefore cannot review it")
+                .next("an admin reviews it"));
+        }
         let known = registry.book().entry(who).cloned().unwrap_or_else(|| Entry::of(who.clone()));
         let before = known.review.clone().filter(|_| manifest.is_none());
         let over = before.as_ref().map_or(view.terms.manifest, |review| review.over);
@@ -166,7 +205,7 @@ impl Broker {
         let registry = self.fresh_registry().await?;
         let catalog = registry.catalog();
         let known = match owner {
-            Owner::Person(name) => catalog.people.contains(name),
+            Owner::Person(name) => catalog.people.contains_key(name),
             Owner::Group(name) => catalog.groups.contains_key(name),
             Owner::Broker => false,
         };
@@ -216,13 +255,13 @@ impl Broker {
             return Ok(0);
         }
         let who: Vec<_> = changed.iter().map(|one| one.entry.who.clone()).collect();
-        self.inner.ledger.record_registrations(changed, registry.book_guard()).await?;
-        let inner = self.inner.clone();
-        let reassessed = self.inner.owned.spawn(async move {
+        let (inner, guard) = (self.inner.clone(), registry.book_guard());
+        let registered = self.inner.owned.spawn(async move {
+            inner.ledger.record_registrations(changed, guard).await?;
             inner.reload_agents(None).await?;
             inner.reassess_agents(&who).await
         });
-        reassessed.await.map_err(|error| Refused::internal(&error))?
+        registered.await.map_err(|error| Refused::internal(&error))?
     }
 }
 
@@ -239,10 +278,7 @@ impl Order {
 /// A registration that operators may do something to.
 fn registered(registry: &Registry, who: &Who) -> Result<View, Refused> {
     let view = registry.registration(who).filter(|view| view.terms.owner != Owner::Broker);
-    view.ok_or_else(|| {
-        Refused::new(Reason::NotFound, format!("no agent `{who}` is registered"))
-            .next("see who is with: leasehold agents list")
-    })
+    view.ok_or_else(|| Refused::not_registered(who))
 }
 
 fn stands(who: &Who, why: impl Into<String>) -> Refused {
@@ -308,8 +344,20 @@ impl Inner {
         Err(Refused::contended("the registry of agents keeps changing"))
     }
 
-    /// What an agent runs that nobody has reviewed goes on record: once for each manifest, not for each task.
+    /// What an agent runs that nobody has reviewed goes on record: once for each manifest, not for each task. In a task that
+    /// no caller can cancel: the live leases of that agent are decided again.
     pub(super) async fn note_drift(self: &Arc<Self>, task: &Task) {
+        if self.drift(task).is_none() {
+            return;
+        }
+        let (inner, task) = (self.clone(), task.clone());
+        let noted = self.owned.spawn(async move { inner.put_drift_on_record(&task).await });
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "that an agent drifts is not on record");
+        }
+    }
+
+    async fn put_drift_on_record(self: &Arc<Self>, task: &Task) {
         for _ in 0..TRIES {
             match self.try_note_drift(task).await {
                 Ok(()) => return,
@@ -369,13 +417,18 @@ impl Inner {
         known.iter().any(|drift| drift.claimed == claimed)
     }
 
-    /// The registrations that stop or lower an agent: what a broker that fell may not have seen through.
-    pub(super) fn ruled(&self) -> Vec<Who> {
-        let registry = self.registry.load();
-        let ruled = registry
-            .book()
-            .entries()
-            .filter(|entry| entry.ruling.as_ref().is_some_and(|ruling| ruling.status != Status::Active));
-        ruled.map(|entry| entry.who.clone()).collect()
+    /// Decides the live leases of every registration again of which the store keeps something: what a broker that fell may
+    /// not have seen through. Beside everything else, since that may be all of them; what is new is decided by what is kept.
+    pub(super) fn reassess_kept(self: &Arc<Self>) {
+        let kept: Vec<_> = self.registry.load().book().entries().map(|entry| entry.who.clone()).collect();
+        if kept.is_empty() {
+            return;
+        }
+        let inner = self.clone();
+        self.owned.spawn(async move {
+            if let Err(error) = inner.reassess_agents(&kept).await {
+                tracing::warn!(%error, "leases of registrations that changed could not all be decided again");
+            }
+        });
     }
 }

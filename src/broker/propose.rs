@@ -89,7 +89,7 @@ impl Broker {
     ) -> Result<Proposal, Refused> {
         let inner = &self.inner;
         inner.count_call(asker)?;
-        inner.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
+        inner.ledger.check_writable().await.map_err(|error| Refused::journal(&error))?;
         let registry = self.registry();
         registry.require_agent(asker)?;
         let granted = registry.require_grant(pair)?;
@@ -169,4 +169,5 @@ impl Broker {
 }
 
 /// A dry run outside a task is decided as in a new task that heartbeats hold.
-const PROPOSED: TaskFacts = TaskFacts { liveness: "heartbeat", age: Span::ZERO, claim: Claim::Unasked };
+const PROPOSED: TaskFacts<'_> =
+    TaskFacts { liveness: "heartbeat", age: Span::ZERO, claim: Claim::Unasked, person: None };

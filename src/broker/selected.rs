@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::Owner;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::Selector;
+use leasehold_law::task::{Task, TaskState};
 
 use super::Inner;
 use super::aside::lease_of;
 use super::refused::Refused;
+use crate::near::likest;
 use crate::registry::Registry;
-use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError};
+use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError, TaskFilter};
 
 /// How many leases are read at a time.
 const PAGE: usize = 512;
@@ -68,6 +71,7 @@ impl Inner {
                 let agents = registry.named_agents_of(&owner).into_iter();
                 return Walk { filters: agents.map(of).collect(), kept: None };
             }
+            Selector::Person(person) => LeaseFilter { person: Some(person), ..live },
             Selector::Target(target) => LeaseFilter { target: Some(target), ..live },
             Selector::Intent(intent) => LeaseFilter { intent: Some(intent), ..live },
             Selector::Ref { key, value } => LeaseFilter { reference: Some((key, value)), ..live },
@@ -104,6 +108,7 @@ impl Inner {
             Selector::Task(_)
             | Selector::Agent(_)
             | Selector::Owner(_)
+            | Selector::Person(_)
             | Selector::Intent(_)
             | Selector::Ref { .. }
                 if row.kind == AsideKind::Orphan =>
@@ -111,13 +116,26 @@ impl Inner {
                 false
             }
             Selector::Intent(_) => true,
-            Selector::Task(_) | Selector::Agent(_) | Selector::Owner(_) | Selector::Ref { .. } => {
+            Selector::Task(_)
+            | Selector::Agent(_)
+            | Selector::Owner(_)
+            | Selector::Person(_)
+            | Selector::Ref { .. } => {
                 let Ok(id) = row.task.parse() else { return true };
                 let Ok(Some(task)) = self.ledger.store().task(id).await else { return true };
                 let registry = self.registry.load_full();
                 selector.covers(&registry.reach(&task.terms.agent, Some(&task), None))
             }
         }
+    }
+
+    /// The open tasks that a selector ends by themselves, whether they hold a lease or none: those of a person.
+    pub(super) async fn tasks_of(&self, selector: &Selector) -> Result<Vec<Task>, StoreError> {
+        let Selector::Person(person) = selector else { return Ok(Vec::new()) };
+        let filter = TaskFilter { person: Some(person.clone()), live: true, ..TaskFilter::default() };
+        let mut tasks = self.ledger.store().tasks(&filter, usize::MAX).await?;
+        tasks.retain(|task| task.state == TaskState::Open);
+        Ok(tasks)
     }
 
     /// Every live lease of a task: as many as its own agent asked for.
@@ -135,7 +153,7 @@ impl Inner {
             Selector::Lease(id) => is_there(store.lease(*id).await)?,
             Selector::Task(id) => is_there(store.task(*id).await)?,
             // Nobody need be registered, and no task be open, to be frozen: the barrier may come first.
-            Selector::Agent(_) | Selector::Ref { .. } | Selector::All => true,
+            Selector::Agent(_) | Selector::Person(_) | Selector::Ref { .. } | Selector::All => true,
             Selector::Owner(_) | Selector::Target(_) | Selector::Intent(_) => {
                 registry.names(selector) || !self.walk(selector).next(store).await?.is_empty()
             }
@@ -144,6 +162,25 @@ impl Inner {
             return Ok(());
         }
         Err(Refused::not_found("match for", selector))
+    }
+}
+
+/// How many names are told in the place of one that nobody knows.
+const LIKEST: usize = 3;
+
+impl Inner {
+    /// Of an agent that is not registered, and of which no task is kept: the names of registered ones that are likest to
+    /// it. It may be frozen all the same, before it comes; a slip of the finger looks just like that.
+    pub(super) async fn unknown_agent(&self, selector: &Selector) -> Result<Option<Vec<String>>, Refused> {
+        let Selector::Agent(id) = selector else { return Ok(None) };
+        let registry = self.registry.load_full();
+        let its_tasks = TaskFilter { agent: Some(id.clone()), ..TaskFilter::default() };
+        let found = self.ledger.store().tasks(&its_tasks, 1).await.map(|tasks| tasks.into_iter().next());
+        if registry.knows(id) || *id == CallerId::Drill || is_there(found)? {
+            return Ok(None);
+        }
+        let named = registry.named_agents().into_iter().map(ToString::to_string);
+        Ok(Some(likest(&id.to_string(), named, LIKEST)))
     }
 }
 
@@ -161,7 +198,7 @@ impl Registry {
         use leasehold_law::catalog::Owner;
         let catalog = self.catalog();
         match selector {
-            Selector::Owner(Owner::Person(name)) => catalog.people.contains(name),
+            Selector::Owner(Owner::Person(name)) => catalog.people.contains_key(name),
             Selector::Owner(Owner::Group(name)) => catalog.groups.contains_key(name),
             Selector::Owner(Owner::Broker) => !catalog.drills.is_empty(),
             Selector::Target(name) => catalog.targets.contains_key(name),
@@ -169,6 +206,7 @@ impl Registry {
             Selector::Lease(_)
             | Selector::Task(_)
             | Selector::Agent(_)
+            | Selector::Person(_)
             | Selector::Ref { .. }
             | Selector::All => false,
         }

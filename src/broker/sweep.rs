@@ -61,6 +61,7 @@ impl Broker {
             inner.tend_targets();
             self.tend_drills();
             inner.tend_archive();
+            inner.tend_reviews();
             inner.tend_revocations();
         }
         if count.is_multiple_of(MARK_EVERY)
@@ -265,7 +266,8 @@ impl Inner {
             if task.state != leasehold_law::task::TaskState::Open {
                 self.finish_task(id).await;
             } else {
-                self.end_due(task, Cause::TaskExpired).await;
+                let cause = task.ends_by();
+                self.end_due(task, cause).await;
             }
         }
     }

@@ -54,6 +54,9 @@ struct Parts {
 pub(crate) fn read(path: &Path) -> Result<Manifest, Problem> {
     let text = fs::read_to_string(path).map_err(|error| unusable(path, &error.to_string()))?;
     let parts: Parts = toml::from_str(&text).map_err(|error| unusable(path, error.message()))?;
+    if parts.model.trim().is_empty() {
+        return Err(unusable(path, "`model` is empty"));
+    }
     let bytes = |named: &Path| {
         let named = path.parent().unwrap_or(Path::new("")).join(named);
         fs::read(&named).map_err(|error| unusable(&named, &error.to_string()))
@@ -94,7 +97,42 @@ mod tests {
         assert_eq!(args(file.to_str().unwrap()).digest().unwrap().as_deref(), Some(digest.as_str()));
         assert_eq!(args(&digest).digest().unwrap().as_deref(), Some(digest.as_str()));
         assert_eq!(ManifestArgs { manifest: None }.digest().unwrap(), None);
-        write("agent.toml", "model = \"m-1\"\nprompts = \"prompt.md\"\n");
-        assert!(read(&file).unwrap_err().why.unwrap().contains("prompts"));
+    }
+
+    /// Each file, and why it is no manifest. `prompt.md` is there, and nothing else is.
+    const REFUSED: &[(&str, &str)] = &[
+        ("", "missing field `model`"),
+        ("model = \"\"", "`model` is empty"),
+        ("model = \" \"", "`model` is empty"),
+        ("model = 7", "invalid type: integer `7`, expected a string"),
+        ("model = \"m\"\nmodel = \"n\"", "duplicate key"),
+        (
+            "model = \"m\"\nprompts = \"prompt.md\"",
+            "unknown field `prompts`, expected one of `model`, `prompt`, `tools`",
+        ),
+        ("model = \"m\"\nprompt = [\"prompt.md\"]", "invalid type: sequence, expected path string"),
+        ("model = \"m\"\nprompt = \"gone.md\"", "No such file or directory (os error 2)"),
+        ("model = \"m\"\nprompt = \"\"", "Is a directory (os error 21)"),
+        ("model = \"m\"\ntools = [\"search\"]", "invalid type: sequence, expected a map"),
+        ("model = \"m\"\n[tools]\nsearch = 1", "invalid type: integer `1`, expected path string"),
+        ("model = \"m\"\n[tools]\nsearch = \"gone.json\"", "No such file or directory (os error 2)"),
+        ("model = \"m\"\n[tools.search]\nfile = \"prompt.md\"", "invalid type: map, expected path string"),
+        ("model = \"m", "invalid basic string, expected `\"`"),
+        ("{\"model\": \"m\"}", "key with no value, expected `=`"),
+    ];
+
+    #[test]
+    fn what_is_no_manifest_is_refused_with_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agent.toml");
+        fs::write(folder.path().join("prompt.md"), "be kind").unwrap();
+        let why = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            read(&file).unwrap_err().why.unwrap()
+        };
+        for (text, reason) in REFUSED {
+            assert_eq!(&*why(text.as_bytes()), *reason, "{text}");
+        }
+        assert_eq!(&*why(b"model = \"\xff\""), "stream did not contain valid UTF-8");
     }
 }

@@ -1,11 +1,16 @@
 //! What every command has: a console, and the doors of the broker.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
-use leasehold_client::{Client, ClientError, Options};
+use leasehold_client::{ChannelError, Client, ClientError, Options, Platform};
 
-use super::{console::Console, login, problem::Problem};
+use super::{console::Console, login, problem::Problem, view::length};
 
 /// What a command works with.
 pub(crate) struct Session {
@@ -16,7 +21,8 @@ pub(crate) struct Session {
 /// Which door a command that both doors serve takes.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct DoorArgs {
-    /// Ask at the admin door. Taken by itself where there is no SPIFFE_ENDPOINT_SOCKET.
+    /// Ask at the admin door. Taken by itself where nothing here proves an agent: no SPIFFE_ENDPOINT_SOCKET, and where
+    /// LEASEHOLD_ADDR is a door for tokens, no LEASEHOLD_TOKEN_FILE and no job or pod.
     #[arg(long)]
     pub admin: bool,
 }
@@ -36,16 +42,38 @@ impl Session {
 
     /// The agents' door.
     pub(crate) async fn agents(&self) -> Result<Client, Problem> {
-        Ok(Client::connect(self.options.clone()).await?)
+        let connected = Client::connect(self.options.clone()).await;
+        connected.map(talking).map_err(|error| {
+            let signed_in = matches!(error, ClientError::Token(_)) && matches!(login::session(), Ok(Some(_)));
+            let problem = Problem::from(error);
+            match signed_in {
+                true => problem.next("as an agent in your session: leasehold exec --agent NAME -- COMMAND"),
+                false => problem,
+            }
+        })
     }
 
     /// The admin door.
     pub(crate) async fn admin(&self) -> Result<Client, Problem> {
         if !self.options.admin_addr.starts_with("https://") {
-            return Ok(Client::connect_admin(self.options.clone()).await?);
+            let client = Client::connect_admin(self.options.clone()).await;
+            return Ok(talking(client.map_err(|error| self.admin_door(error))?));
         }
         let tokens = login::person()?;
-        Ok(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?)
+        Ok(talking(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?))
+    }
+
+    /// What stood in the way at the operators' door, which is the broker's own.
+    fn admin_door(&self, error: ClientError) -> Problem {
+        let is_away = matches!(&error, ClientError::Connect(ChannelError::NoSocket { .. }));
+        let problem = Problem::from(error);
+        if !is_away || !self.options.admin_addr.starts_with("unix:") {
+            return problem;
+        }
+        problem.next(
+            "is `leasehold serve` running on this host? `listen.admin` in its config names the socket: export \
+             LEASEHOLD_ADMIN_ADDR=unix:/path; of `leasehold dev`: eval \"$(leasehold dev env operator)\"",
+        )
     }
 
     /// The door for tokens, as an agent in this person's session.
@@ -56,17 +84,46 @@ impl Session {
                 .next("export LEASEHOLD_ADDR=https://host:port, where the broker's `listen.bearer` is"));
         }
         let tokens = login::agent(agent)?;
-        Ok(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?)
+        Ok(talking(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?))
     }
 
-    /// The agents' door for those who have an identity, else the admin door.
+    /// The agents' door for those who have an agent's identity, else the admin door.
     pub(crate) async fn either(&self, door: DoorArgs) -> Result<Client, Problem> {
-        let anonymous = self.options.workload_api.is_none() && !self.options.takes_tokens();
-        match door.admin || anonymous {
+        let on_a_platform = Platform::detect().is_some();
+        match door.admin || !proves_an_agent(&self.options, on_a_platform) {
             true => self.admin().await,
             false => self.agents().await,
         }
     }
+}
+
+/// Whether something here proves an agent. At a door for tokens of which there is none here, whoever asks is taken for a
+/// person where the admin door takes people, and else is told what is missing.
+fn proves_an_agent(options: &Options, on_a_platform: bool) -> bool {
+    let has_token = options.token_file.is_some() || on_a_platform;
+    let takes_people = options.admin_addr.starts_with("https://");
+    options.workload_api.is_some() || (options.takes_tokens() && (has_token || !takes_people))
+}
+
+/// A pause that is no longer than this is not worth a word.
+const UNSAID: Duration = Duration::from_millis(900);
+
+/// A client that says what it waits for, so that nobody sits before a silent screen.
+fn talking(client: Client) -> Client {
+    client.on_wait(|error, pause| {
+        if pause > UNSAID {
+            let line = wait_line(error, pause);
+            drop(writeln!(io::stderr(), "leasehold: {line}"));
+        }
+    });
+    client
+}
+
+fn wait_line(error: &ClientError, pause: Duration) -> String {
+    let pause = length(Duration::from_secs(pause.as_secs().max(1)));
+    let Some(refusal) = error.refusal() else { return format!("waiting {pause} to ask again: {error}") };
+    let why = refusal.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("waiting {pause} to ask again: {} ({}){why}", refusal.message, refusal.reason)
 }
 
 /// Reads pages until there are `limit` things or no more; says whether more were left.
@@ -112,6 +169,28 @@ mod tests {
         let (found, more) = answer.await.unwrap();
         assert_eq!((found.len(), more), expect);
         assert!(found.iter().enumerate().all(|(place, number)| place == *number));
+    }
+
+    #[test]
+    fn whoever_has_nothing_of_an_agent_asks_at_the_admin_door() {
+        let check = |set: &[(&str, &str)], on_a_platform, expect| {
+            let lookup =
+                |key: &str| set.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+            let options = Options::from_lookup(lookup);
+            assert_eq!(proves_an_agent(&options, on_a_platform), expect, "{set:?} {on_a_platform}");
+        };
+        let spiffe = ("SPIFFE_ENDPOINT_SOCKET", "unix:/run/spire/agent.sock");
+        let tokens = ("LEASEHOLD_ADDR", "https://leasehold.example:8445");
+        let people = ("LEASEHOLD_ADMIN_ADDR", "https://leasehold.example:8444");
+        let file = ("LEASEHOLD_TOKEN_FILE", "/run/token");
+        check(&[], false, false);
+        check(&[people], false, false);
+        check(&[spiffe], false, true);
+        check(&[spiffe, tokens, people], false, true);
+        check(&[tokens, people], false, false);
+        check(&[tokens, people, file], false, true);
+        check(&[tokens, people], true, true);
+        check(&[tokens], false, true);
     }
 
     #[tokio::test]

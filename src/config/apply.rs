@@ -1,11 +1,12 @@
 //! A file for `agents apply`: the tables `[agents."..."]` of a config, for a broker that runs; in TOML, or the same in
 //! JSON.
 
+mod in_json;
+
 use std::collections::BTreeSet;
 
 use leasehold_law::catalog::Catalog;
 use leasehold_law::registry::{Book, Registration, Who};
-use serde_json::Value as Json;
 
 use super::agents::{self, Owners};
 use super::identity::TrustDomains;
@@ -13,6 +14,7 @@ use super::names::Names;
 use super::problem::{Problem, Report, did_you_mean};
 use super::source::Source;
 use super::table::{self, Context, Entry, Table, Value};
+use in_json::from_json;
 
 /// What an applied registration must fit.
 pub struct Ground<'a> {
@@ -22,6 +24,8 @@ pub struct Ground<'a> {
     pub book: &'a Book,
     /// The broker's trust domain.
     pub trust_domain: Option<&'a str>,
+    /// Those that the config federates with.
+    pub federated: &'a BTreeSet<String>,
 }
 
 /// Reads a file, under the name that its sender gave it.
@@ -46,11 +50,10 @@ fn read(root: &Table<'_>, ground: &Ground<'_>, report: &Report) -> Vec<Registrat
     let catalog = ground.catalog;
     let top = root.place();
     let owners = Owners {
-        people: &Names::known("person", &catalog.people, top),
+        people: &Names::known("person", catalog.people.keys(), top),
         groups: &Names::known("group", catalog.groups.keys(), top),
     };
-    // Agents of other trust domains stand in the config, beside the federation that lets them in.
-    let trusted = TrustDomains { own: ground.trust_domain, federated: &BTreeSet::new() };
+    let trusted = TrustDomains { own: ground.trust_domain, federated: ground.federated };
     let world = agents::World { owners: &owners, trusted, reserved: &catalog.reserved };
     let entries = root.need("agents").and_then(|value| value.table()).map(|table| table.entries());
     let mut read: Vec<Registration> = Vec::new();
@@ -96,37 +99,6 @@ fn check_groups(registration: &Registration, value: &Value<'_>, catalog: &Catalo
             value.problem(format!(
                 "the config knows no group of agents `{group}`{hint}; [registry] groups names those for applied agents"
             ));
-        }
-    }
-}
-
-/// The same as TOML: tables in one line, so that nothing but the shape is left to check.
-fn from_json(file: &str, text: &str) -> Result<String, Vec<Problem>> {
-    let json: Json = serde_json::from_str(text).map_err(|error| {
-        let what = format!("this is no JSON: {error}");
-        vec![Problem { file: file.into(), line: error.line(), column: None, what }]
-    })?;
-    let Json::Object(root) = json else { return Ok(String::new()) };
-    Ok(root
-        .iter()
-        .map(|(key, value)| format!("{} = {}\n", Json::from(key.as_str()), as_toml(value)))
-        .collect())
-}
-
-/// JSON's texts, numbers, words and lists are TOML's too. `null` is none, and is told as an empty table.
-fn as_toml(value: &Json) -> String {
-    match value {
-        Json::Null => "{}".to_owned(),
-        Json::Bool(_) | Json::Number(_) | Json::String(_) => value.to_string(),
-        Json::Array(items) => {
-            let items: Vec<_> = items.iter().map(as_toml).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Json::Object(map) => {
-            let pair =
-                |(key, value): (&String, &Json)| format!("{} = {}", Json::from(key.as_str()), as_toml(value));
-            let pairs: Vec<_> = map.iter().map(pair).collect();
-            format!("{{ {} }}", pairs.join(", "))
         }
     }
 }

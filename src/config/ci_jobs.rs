@@ -2,6 +2,7 @@
 
 mod claims;
 mod lint;
+mod words;
 
 use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::Agent;
@@ -14,6 +15,7 @@ use super::table::{Table, Value};
 use crate::identity::ci::{CiIssuer, Platform, Rule, Want, Wanted};
 
 pub(super) use lint::{Reach, lint};
+use words::{ENVIRONMENT, GITHUB, GITLAB, Words};
 
 /// A rule for jobs, and the agent that such a job is.
 pub(super) struct Job {
@@ -21,35 +23,6 @@ pub(super) struct Job {
     pub(super) agent: Agent,
     platform: Platform,
 }
-
-/// What a rule names of one platform's jobs, and what that platform calls it.
-struct Words {
-    /// Who owns the repository, and which it is: ids, which nobody else ever gets.
-    ids: [&'static str; 2],
-    refs: &'static str,
-    workflow: &'static str,
-    event: &'static str,
-    /// What could be given to somebody else.
-    names: [&'static str; 3],
-}
-
-const ENVIRONMENT: &str = "environment";
-
-const GITHUB: Words = Words {
-    ids: ["repository_owner_id", "repository_id"],
-    refs: "ref",
-    workflow: "job_workflow_ref",
-    event: "event_name",
-    names: ["repository", "repository_owner", "sub"],
-};
-
-const GITLAB: Words = Words {
-    ids: ["namespace_id", "project_id"],
-    refs: "ref_path",
-    workflow: "ci_config_ref_uri",
-    event: "pipeline_source",
-    names: ["project_path", "namespace_path", "sub"],
-};
 
 const fn words(platform: Platform) -> Option<&'static Words> {
     match platform {

@@ -30,7 +30,7 @@ use seen::Seen;
 const AT_ONCE: usize = 256;
 /// Verified tokens that are remembered.
 const VERIFIED: usize = 16 * 1024;
-/// For how long: a key or a trust domain that its issuer withdrew counts for no longer.
+/// For how long: a key that its issuer withdrew counts for no longer. A trust domain that is gone counts no more at once.
 const VERIFIED_FOR: Span = Span::from_secs(60);
 
 /// An agent on a person's machine acts in a session no longer than that.
@@ -62,6 +62,12 @@ pub trait TokenKind: Send + Sync {
 
     /// Verifies a token, and says whose it is.
     async fn verify(&self, token: &str, peek: &Peek, now: Timestamp) -> Result<Vouch, TokenRefused>;
+
+    /// Whether whoever vouched for this caller counts still: asked each time that a token comes which was verified lately.
+    /// It waits for nobody.
+    fn holds(&self, _id: &CallerId) -> bool {
+        true
+    }
 }
 
 /// Whose a verified token is.
@@ -173,6 +179,7 @@ impl fmt::Debug for Bearers {
 #[derive(Clone)]
 struct Verified {
     vouch: Vouch,
+    by: Arc<dyn TokenKind>,
     key: String,
     until: Timestamp,
 }
@@ -271,12 +278,12 @@ impl Bearers {
     async fn vouch(&self, token: &str, key: &str, now: Timestamp) -> Result<Vouch, BearerRefused> {
         let digest = digest_of(token);
         let verified = self.verified().get(&digest).filter(|known| known.until > now).cloned();
-        if let Some(known) = verified {
+        if let Some(known) = verified.filter(|known| known.by.holds(&known.vouch.id)) {
             return if known.key == key { Ok(known.vouch) } else { Err(another_s().into()) };
         }
         // Only here may somebody else be waited for: those who are known never meet this bound.
         let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
-        let vouch = self.verify(token, now).await?;
+        let (vouch, by) = self.verify(token, now).await?;
         let first = self.settings.bindings.first_key(&digest, key, vouch.expires_at, now).await;
         let first = first.map_err(|error| {
             tracing::error!(error, "the key of a token could not be made sure of");
@@ -286,11 +293,11 @@ impl Bearers {
             return Err(another_s().into());
         }
         let until = vouch.expires_at.min(now + VERIFIED_FOR);
-        self.learn(digest, Verified { vouch: vouch.clone(), key: key.to_owned(), until }, now);
+        self.learn(digest, Verified { vouch: vouch.clone(), by, key: key.to_owned(), until }, now);
         Ok(vouch)
     }
 
-    async fn verify(&self, token: &str, now: Timestamp) -> Result<Vouch, TokenRefused> {
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<(Vouch, Arc<dyn TokenKind>), TokenRefused> {
         let peek = token::peek(token)?;
         let kind = self.settings.kinds.iter().find(|kind| kind.is_mine(&peek)).ok_or_else(nobody_s)?;
         let vouch = kind.verify(token, &peek, now).await?;
@@ -298,7 +305,7 @@ impl Bearers {
             let what = "the token was issued before this broker was restored from a backup";
             return Err(TokenRefused::new(what, "get a fresh token and call again"));
         }
-        Ok(vouch)
+        Ok((vouch, kind.clone()))
     }
 
     fn learn(&self, digest: String, token: Verified, now: Timestamp) {

@@ -106,7 +106,7 @@ impl Source {
 
     /// Whose job this is: the one rule that all of it fits.
     fn whose(&self, claims: &Claims) -> Result<&CallerId, TokenRefused> {
-        let mut fitting = self.rules.iter().filter(|rule| rule.misfit(claims).is_none());
+        let mut fitting = self.rules.iter().filter(|rule| rule.misfit(|name| claims.claim(name)).is_none());
         match (fitting.next(), fitting.next()) {
             (Some(rule), None) => Ok(&rule.id),
             (Some(one), Some(two)) => Err(TokenRefused::new(
@@ -119,7 +119,7 @@ impl Source {
 
     /// Why no rule fits, by the one that comes nearest: of which the most claims fit before the first that does not.
     fn nearest(&self, claims: &Claims) -> String {
-        let misfits = self.rules.iter().filter_map(|rule| rule.misfit(claims));
+        let misfits = self.rules.iter().filter_map(|rule| rule.misfit(|name| claims.claim(name)));
         match misfits.max_by(|one, two| one.fitting.cmp(&two.fitting).then(two.rule.cmp(one.rule))) {
             Some(misfit) => format!("no rule in [ci_jobs] fits this job: {misfit}"),
             None => format!("no rule in [ci_jobs] is for the issuer `{}`", self.settings.name),

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +12,18 @@ use arc_swap::ArcSwapOption;
 use leasehold_jose::{Claims, Keys, Peek, Rules, token};
 use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
-use url::{Host, Url};
 
 use super::Now;
 use super::bearer::TokenRefused;
 
+mod address;
+mod discovery;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use source::Endpoints;
+pub use address::{IssuerUrl, IssuerUrlError};
+pub use discovery::Endpoints;
 use source::Source;
 
 /// How soon an issuer is asked again, whether it answered or not.
@@ -35,64 +36,6 @@ pub const KEEP: Span = Span::from_mins(24 * 60);
 const WAITING: usize = 16;
 /// How long it may take to answer one question.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What an issuer calls itself: an `https` URL, which its tokens must hold to the letter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct IssuerUrl {
-    text: String,
-    url: Url,
-}
-
-/// Why a text is no issuer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an issuer: write it like `https://idp.example`, as it stands in its tokens")]
-pub struct IssuerUrlError(String);
-
-impl FromStr for IssuerUrl {
-    type Err = IssuerUrlError;
-    /// OpenID Connect Core 1.0 section 2: `https`, and neither query nor fragment. Nobody's password is in it.
-    fn from_str(text: &str) -> Result<Self, IssuerUrlError> {
-        let wrong = || IssuerUrlError(text.chars().take(256).collect());
-        let url = Url::parse(text).map_err(|_| wrong())?;
-        let plain = url.username().is_empty() && url.password().is_none();
-        let bare = url.query().is_none() && url.fragment().is_none();
-        let spelt = url.as_str().trim_end_matches('/') == text.trim_end_matches('/');
-        if url.scheme() == "https" && plain && bare && spelt && text.len() <= 256 {
-            Ok(Self { text: text.to_owned(), url })
-        } else {
-            Err(wrong())
-        }
-    }
-}
-
-impl IssuerUrl {
-    /// As it was written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// Where it says what it publishes (OpenID Connect Discovery 1.0 section 4).
-    fn discovery(&self) -> String {
-        format!("{}/.well-known/openid-configuration", self.text.trim_end_matches('/'))
-    }
-
-    /// Whether it is on this host, where no proxy leads.
-    fn is_loopback(&self) -> bool {
-        match self.url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        }
-    }
-}
-
-impl fmt::Display for IssuerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
 
 /// Where an issuer's keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +106,7 @@ struct Turn {
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Issuer").field(&self.0.url.text).finish()
+        f.debug_tuple("Issuer").field(&self.0.url.as_str()).finish()
     }
 }
 
@@ -183,7 +126,7 @@ impl Issuer {
         patience: Duration,
     ) -> Result<Self, IssuerError> {
         let source = Source::open(&url, keys, patience)
-            .map_err(|why| IssuerError::Setup { issuer: url.text.clone(), why })?;
+            .map_err(|why| IssuerError::Setup { issuer: url.to_string(), why })?;
         let (known, turn, waiting) = (ArcSwapOption::empty(), Arc::default(), Semaphore::new(WAITING));
         Ok(Self(Arc::new(Shared { url, source, now, known, turn, waiting })))
     }
@@ -206,7 +149,7 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<Claims, TokenRefused> {
         let keys = self.keys(&peek.key_id).await?;
-        let rules = Rules { issuer: Some(&self.0.url.text), audience, max_life, now };
+        let rules = Rules { issuer: Some(self.0.url.as_str()), audience, max_life, now };
         Ok(token::read(token, &keys, &rules)?)
     }
 
@@ -242,7 +185,7 @@ impl Issuer {
             self.refresh(&known);
             return Ok(known);
         }
-        let issuer = self.0.url.text.clone();
+        let issuer = self.0.url.to_string();
         let Ok(_place) = self.0.waiting.try_acquire() else { return Err(IssuerError::Paused { issuer }) };
         let turn = self.0.turn.clone().lock_owned().await;
         // Whoever had the turn before may have brought it.
@@ -306,7 +249,7 @@ impl Shared {
                 Ok(known)
             }
             Err(why) => {
-                tracing::warn!(issuer = self.url.text, why, "the keys of an issuer could not be read");
+                tracing::warn!(issuer = self.url.as_str(), why, "the keys of an issuer could not be read");
                 Err(why)
             }
         }

@@ -98,6 +98,11 @@ impl TokenKind for JwtSvids {
             session: None,
         })
     }
+
+    /// As an open connection ends whose trust domain is withdrawn (REQUIREMENTS ID-2).
+    fn holds(&self, id: &CallerId) -> bool {
+        matches!(id, CallerId::Agent(id) if self.bundle(id).is_ok())
+    }
 }
 
 /// The keys of a trust domain, each read by itself: one that cannot be used takes none of the others away.

@@ -41,7 +41,7 @@ pub(super) async fn broker(config: &Config, start: &Start) -> Result<Assembled, 
     let settled = ledger.settle_config(&config.digests).await;
     let settled = settled.map_err(|error| StartError::Recover(error.to_string()))?;
     let registry = Registry::new(config.catalog.as_ref().clone(), config.engine.clone(), settled.versions)
-        .in_domain(&config.broker.trust_domain);
+        .in_domain(&config.broker.trust_domain, config.identity.spiffe.federates_with.clone());
     let keeping = keeping(config, &key, store.as_ref()).await?;
     let door = VaultDoor::new(targets, clock.clone());
     let tasks = TaskLimits {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_backend::{Entropy, GrantView};
+use leasehold_law::words::count;
 
 use super::assemble::{abandoned, grants_of, look};
 use super::{Start, clock, lines, spiffe_settings};
 use crate::config::{Config, Loaded, Problem, Trust};
 use crate::entropy::SystemEntropy;
 use crate::identity::Now;
-use crate::identity::issuer::Issuer;
+use crate::identity::issuer::{Endpoints, Issuer, IssuerError, IssuerUrl, KeySource};
 use crate::identity::spiffe::SpiffeIdentity;
 
 /// How long the Workload API, the store and each target may take to answer.
@@ -40,12 +41,13 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
     };
     let mut checked = Checked { warnings: texts(&warnings), config_is_good: true, ..Checked::default() };
     checked.good.push(format!(
-        "{}: {} targets, {} grants, {} agents",
+        "{}: {}, {}, {}",
         path.display(),
-        config.targets.len(),
-        config.catalog.grants.len(),
-        config.catalog.agents.len()
+        count(config.targets.len(), "target"),
+        count(config.catalog.grants.len(), "grant"),
+        count(config.catalog.agents.len(), "agent")
     ));
+    checked.warnings.extend(config.unreadable_files());
     if online {
         check_identity(&config, trust, &mut checked).await;
         check_issuers(&config, &start, &mut checked).await;
@@ -70,21 +72,55 @@ async fn check_identity(config: &Config, trust: Trust, checked: &mut Checked) {
     }
 }
 
-/// Whoever vouches for jobs and service accounts is asked for its keys.
+/// Whoever vouches for jobs, service accounts and people is asked for its keys.
 async fn check_issuers(config: &Config, start: &Start, checked: &mut Checked) {
-    let ci = config.identity.ci.iter().map(|issuer| (&issuer.name, &issuer.url, &issuer.keys));
-    let clusters = config.identity.kubernetes.iter();
-    let clusters = clusters.map(|cluster| (&cluster.name, &cluster.url, &cluster.keys));
     let clock = clock(start.time.clone(), None);
     let now: Now = Arc::new(move || clock.now());
-    for (name, url, keys) in ci.chain(clusters) {
-        let count = match Issuer::new(url.clone(), keys, now.clone()) {
-            Ok(issuer) => issuer.count().await,
-            Err(error) => Err(error),
-        };
-        match count {
-            Ok(count) => checked.good.push(format!("{name}: `{url}` has {count} keys")),
-            Err(error) => checked.problems.push(format!("{name}: {error}")),
+    let identity = &config.identity;
+    for issuer in &identity.ci {
+        check_issuer(&issuer.name, &issuer.url, &issuer.keys, &now, checked).await;
+    }
+    for cluster in &identity.kubernetes {
+        check_issuer(&cluster.name, &cluster.url, &cluster.keys, &now, checked).await;
+    }
+    for people in &identity.people {
+        let keys = KeySource::Discovery { ca_file: people.ca_file.clone() };
+        let found = check_issuer("people", &people.issuer, &keys, &now, checked).await;
+        if found.is_some_and(|endpoints| !endpoints.lets_people_in()) {
+            checked.warnings.push(format!(
+                "people: `{}` names no place to sign in: `leasehold login` needs its `token_endpoint`, and beside it \
+                 `device_authorization_endpoint` or `authorization_endpoint`",
+                people.issuer
+            ));
+        }
+    }
+}
+
+/// What an issuer publishes, where it publishes anything.
+async fn check_issuer(
+    name: &str,
+    url: &IssuerUrl,
+    keys: &KeySource,
+    now: &Now,
+    checked: &mut Checked,
+) -> Option<Arc<Endpoints>> {
+    let asked = async {
+        let issuer = Issuer::new(url.clone(), keys, now.clone())?;
+        Ok::<_, IssuerError>((issuer.count().await?, issuer.endpoints().await?))
+    };
+    match asked.await {
+        Ok((0, endpoints)) => {
+            checked.problems.push(format!("{name}: `{url}` has no key that could have signed a token"));
+            endpoints
+        }
+        Ok((count, endpoints)) => {
+            let plural = if count == 1 { "" } else { "s" };
+            checked.good.push(format!("{name}: `{url}` has {count} key{plural}"));
+            endpoints
+        }
+        Err(error) => {
+            checked.problems.push(format!("{name}: {error}"));
+            None
         }
     }
 }

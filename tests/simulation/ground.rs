@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::{
     Agent, Autonomy, Catalog, Class, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
@@ -50,6 +50,11 @@ pub(crate) fn ground(version: usize) -> &'static Ground {
 
 pub(crate) fn agents() -> Vec<CallerId> {
     AGENTS.iter().map(|name| format!("spiffe://sim.leasehold.test/agent/{name}").parse().unwrap()).collect()
+}
+
+/// Whom agents act for: somebody of the config, and somebody else.
+pub(crate) fn people() -> Vec<Vouched> {
+    ["ana", "00u7"].iter().map(|name| Vouched::new("https://idp.example", name).unwrap()).collect()
 }
 
 /// Who answers for an agent: a group for one of them.
@@ -114,7 +119,7 @@ fn catalog(build_writes: bool) -> Catalog {
         |(name, class): (&str, Class)| Intent { name: name.to_owned(), class, params: BTreeMap::new() };
     let intents = [("read", Class::ReadOnly), ("write", Class::Reversible), ("purge", Class::Irreversible)];
     Catalog {
-        people: set(&["ana"]),
+        people: BTreeMap::from([("ana".to_owned(), "https://idp.example|ana".parse().unwrap())]),
         groups: BTreeMap::from([("data".to_owned(), set(&["ana"]))]),
         agents: agents().into_iter().map(agent).map(|agent| (agent.id.clone(), agent)).collect(),
         targets: TARGETS.iter().map(target).map(|target| (target.name.clone(), target)).collect(),

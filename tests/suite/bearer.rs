@@ -51,6 +51,7 @@ pub(crate) struct Bearer {
     pub(crate) channel: Channel,
     origin: String,
     key: ProofKey,
+    agent: Option<&'static str>,
 }
 
 impl Bearer {
@@ -62,7 +63,12 @@ impl Bearer {
     pub(crate) async fn at(world: &World, address: &str) -> Self {
         let origin = format!("https://{address}");
         let channel = connect_web(&origin, Some(&world.path("web-ca.pem")), PATIENCE).await.unwrap();
-        Self { channel, origin, key: ProofKey::generate().unwrap() }
+        Self { channel, origin, key: ProofKey::generate().unwrap(), agent: None }
+    }
+
+    /// As an agent of the person whose token it is.
+    pub(crate) fn acting_as(self, agent: &'static str) -> Self {
+        Self { agent: Some(agent), ..self }
     }
 
     fn proof(&self, token: &str, at: Timestamp) -> String {
@@ -71,7 +77,16 @@ impl Bearer {
 
     /// A proof for a call, `/package.Service/Method`.
     pub(crate) fn proof_for(&self, path: &str, token: &str, at: Timestamp) -> String {
-        self.key.prove("POST", &format!("{}{path}", self.origin), token, at).unwrap()
+        self.key.prove_as(self.agent, "POST", &format!("{}{path}", self.origin), token, at).unwrap()
+    }
+
+    /// A request with a token and a proof for it.
+    pub(crate) fn request<T>(&self, path: &str, token: &str, at: Timestamp, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let proof = self.proof_for(path, token, at);
+        request.metadata_mut().insert("authorization", format!("DPoP {token}").parse().unwrap());
+        request.metadata_mut().insert("dpop", proof.parse().unwrap());
+        request
     }
 
     async fn ask(&self, authorization: Option<&str>, proof: Option<&str>) -> Result<String, Status> {

@@ -1,59 +1,19 @@
 //! Every call by every kind of caller, over the wire: the committed picture of who may do what (law 13).
 
+mod callers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use http::uri::PathAndQuery;
 use leasehold::authority::{Lane, TABLE};
 use leasehold::dev::ca::Shape;
 use leasehold_proto::v1;
 use prost::Message;
-use prost::bytes::{Buf, BufMut};
-use serde_json::json;
-use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::Channel;
-use tonic::{Request, Status};
-use tonic_types::StatusExt;
 
-use crate::bearer::{Bearer, now, token, world_with};
-use crate::ci::Github;
+use callers::{Everybody, answer};
+
 use crate::raw;
-use crate::world::{Client, World, lease_request, open_request, scope, seconds};
-
-/// Messages as bytes, so that every call is made by the same code.
-#[derive(Clone, Copy, Default)]
-struct Bytes;
-
-impl Codec for Bytes {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
-    }
-}
+use crate::world::{Client, World, by_heartbeat, lease_request, open_request, scope, seconds};
 
 /// What the calls are about: things of the agent `triage`.
 struct Things {
@@ -94,14 +54,20 @@ impl Things {
     fn request_of_agent(&self, service: &str, method: &str) -> Vec<u8> {
         let (task, lease, wait) = (self.task.id.clone(), self.lease.clone(), None);
         match (service, method) {
-            ("TaskService", "OpenTask") => open_request(&["orders.read@orders"]).encode_to_vec(),
+            ("TaskService", "OpenTask") => {
+                // What an agent in a person's session may hold too.
+                let liveness = by_heartbeat(600);
+                v1::OpenTaskRequest { liveness, ..open_request(&["orders.read@orders"]) }.encode_to_vec()
+            }
             ("TaskService", "GetTask") => v1::GetTaskRequest { task }.encode_to_vec(),
             ("TaskService", "ListTasks") => Vec::new(),
             ("TaskService", "ChangeScope") => {
                 v1::ChangeScopeRequest { task, scope: scope(&["orders.read@orders"]), wait }.encode_to_vec()
             }
             ("TaskService", "WatchTask") => v1::WatchTaskRequest { task }.encode_to_vec(),
-            ("TaskService", "Heartbeat") => v1::HeartbeatRequest { task }.encode_to_vec(),
+            ("TaskService", "Heartbeat") => {
+                v1::HeartbeatRequest { task, ..Default::default() }.encode_to_vec()
+            }
             ("TaskService", "CompleteTask") => {
                 v1::CompleteTaskRequest { task: self.ended.clone(), wait }.encode_to_vec()
             }
@@ -197,119 +163,20 @@ fn revoke(task: &str, dry_run: bool) -> v1::RevokeRequest {
     v1::RevokeRequest { selector, dry_run, reason: "a test".into(), ..v1::RevokeRequest::default() }
 }
 
-/// How a caller is proven.
-enum How {
-    /// By its connection, or not at all.
-    Channel(Channel),
-    /// By a token, with a proof for each call.
-    Token(Bearer, String),
-    /// By a token, with one proof for all calls of a kind: a hop that plays them again.
-    Replay(Bearer, String),
-}
-
-impl How {
-    fn channel(&self) -> &Channel {
-        match self {
-            Self::Channel(channel) => channel,
-            Self::Token(bearer, _) | Self::Replay(bearer, _) => &bearer.channel,
-        }
-    }
-
-    /// What a caller gets for a call, in a word.
-    async fn ask(&self, world: &World, call: &str, request: &[u8]) -> String {
-        let mut made = Request::new(request.to_vec());
-        if let Self::Token(bearer, token) | Self::Replay(bearer, token) = self {
-            let proof = bearer.proof_for(&format!("/{call}"), token, now(world));
-            made.metadata_mut().insert("authorization", format!("DPoP {token}").parse().unwrap());
-            made.metadata_mut().insert("dpop", proof.parse().unwrap());
-        }
-        if let Self::Replay(..) = self {
-            let mut first = Request::new(request.to_vec());
-            *first.metadata_mut() = made.metadata().clone();
-            ask(self.channel(), call, first).await;
-        }
-        ask(self.channel(), call, made).await
-    }
-}
-
-/// What a caller gets for a call that comes with nothing but its connection.
-async fn answer(channel: &Channel, call: &str, request: Vec<u8>) -> String {
-    ask(channel, call, Request::new(request)).await
-}
-
-async fn ask(channel: &Channel, call: &str, request: Request<Vec<u8>>) -> String {
-    let mut grpc = Grpc::new(channel.clone());
-    let path: PathAndQuery = format!("/{call}").parse().unwrap();
-    let answer = match grpc.ready().await {
-        Ok(()) => grpc.server_streaming(request, path, Bytes).await.map(drop),
-        Err(_) => return "no handshake".into(),
-    };
-    match answer {
-        Ok(()) => "ok".into(),
-        Err(status) => match status.get_details_error_info() {
-            Some(info) => info.reason,
-            None if std::error::Error::source(&status).is_some() => "no handshake".into(),
-            None => format!("{:?}", status.code()),
-        },
-    }
-}
-
-/// Every kind of caller, by door.
-async fn callers(world: &World, github: &Github) -> Vec<(&'static str, &'static str, How)> {
-    let channel = |client: Client| How::Channel(client.channel);
-    let mut callers = Vec::new();
-    for name in ["triage", "other", "nobody", "viewer", "revoker", "auditor", "admin"] {
-        callers.push(("agents", name, channel(world.agent(name).await)));
-        callers.push(("admin", name, channel(world.operator(name).await)));
-    }
-    callers.push(("agents", "stranger", How::Channel(raw::stranger(world.running().agents))));
-    callers.push(("admin", "stranger", How::Channel(raw::stranger(world.running().admin_tcp[0]))));
-    callers.extend(bearers(world, github).await);
-    callers.push(("admin", "uid", channel(world.admin().await)));
-    callers
-}
-
-/// Those who come with tokens.
-async fn bearers(world: &World, github: &Github) -> Vec<(&'static str, &'static str, How)> {
-    let id = |name: &str| json!(format!("spiffe://suite.leasehold.test/{name}"));
-    let of = |name: &'static str| token(world, move |claims| claims["sub"] = id(name));
-    let good = |name| async move { How::Token(Bearer::new(world).await, of(name)) };
-    let stolen = of("agent/triage");
-    let (owner, thief) = (Bearer::new(world).await, Bearer::new(world).await);
-    let first = How::Token(owner, stolen.clone());
-    first.ask(world, "leasehold.v1.IdentityService/WhoAmI", &[]).await;
-    let old = token(world, |claims| claims["exp"] = claims["iat"].clone());
-    let job = github.token("leasehold-ci");
-    github.change("repository_id", json!("456"));
-    let strange_job = github.token("leasehold-ci");
-    vec![
-        ("bearer", "job", How::Token(Bearer::new(world).await, job)),
-        ("bearer", "strange-job", How::Token(Bearer::new(world).await, strange_job)),
-        ("bearer", "nothing", How::Channel(Bearer::new(world).await.channel)),
-        ("bearer", "triage", good("agent/triage").await),
-        ("bearer", "other", good("agent/other").await),
-        ("bearer", "nobody", good("agent/nobody").await),
-        ("bearer", "operator", good("operator/admin").await),
-        ("bearer", "thief", How::Token(thief, stolen)),
-        ("bearer", "expired", How::Token(Bearer::new(world).await, old)),
-        ("bearer", "replay", How::Replay(Bearer::new(world).await, of("agent/triage"))),
-    ]
-}
-
 #[tokio::test]
 async fn who_may_do_what() {
-    let github = Github::start().await;
-    let world = world_with(&github.setup()).await;
-    let things = Things::of(&world).await;
-    let callers = callers(&world, &github).await;
+    let everybody = Everybody::new().await;
+    let world = &everybody.world;
+    let things = Things::of(world).await;
+    let callers = everybody.callers().await;
     let mut picture = String::new();
     for row in TABLE {
         writeln!(picture, "{}", row.call).unwrap();
         for door in ["agents", "bearer", "admin"] {
             let mut answers = BTreeMap::<String, BTreeSet<&str>>::new();
-            for (_, name, how) in callers.iter().filter(|(at, _, _)| *at == door) {
-                let word = how.ask(&world, row.call, &things.request(row.call)).await;
-                answers.entry(word).or_default().insert(name);
+            for caller in callers.iter().filter(|caller| caller.door == door) {
+                let word = caller.how.ask(world, row.call, &things.request(row.call)).await;
+                answers.entry(word).or_default().insert(caller.name);
             }
             for (word, names) in answers {
                 let names: Vec<_> = names.into_iter().collect();

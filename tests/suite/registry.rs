@@ -159,6 +159,26 @@ async fn an_agent_that_nobody_reviews_only_observes() {
 }
 
 #[tokio::test]
+async fn what_an_agent_holds_beyond_observe_ends_when_its_review_falls_due() {
+    let setup =
+        Setup::default().policy(WRITES).replace("[people]", "[registry]\nreview_every = \"1d\"\n[people]");
+    let world = World::with(setup).await;
+    let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
+    review(&mut admin, TRIAGE, "").await.unwrap();
+    world.pass(24 * 3600 - 120);
+    let task = agent.open(&[READ, WRITE]).await.unwrap();
+    let read = agent.lease(&task, READ).await.unwrap().lease.unwrap().id;
+    let write = agent.lease(&task, WRITE).await.unwrap().lease.unwrap().id;
+    assert_eq!(agent.look(&write).await.state(), v1::LeaseState::Active);
+    world.pass(121);
+    let ended = agent.until_lease(&write, v1::LeaseState::Revoked).await;
+    assert_eq!(ended.cause(), v1::Cause::AgentChanged);
+    assert_eq!(agent.look(&read).await.state(), v1::LeaseState::Active, "it may observe");
+    review(&mut admin, TRIAGE, "").await.unwrap();
+    agent.lease(&task, WRITE).await.unwrap();
+}
+
+#[tokio::test]
 async fn levels_of_autonomy_bound_what_policy_permits() {
     let level = |level: &str| {
         let agent = "[agents.\"spiffe://suite.leasehold.test/agent/triage\"]\nowner = \"person:ana\"\n\

@@ -22,7 +22,7 @@ fn terms() -> Terms {
 fn ground() -> (Catalog, Book) {
     let triage: CallerId = "spiffe://prod.example/agent/triage".parse().unwrap();
     let catalog = Catalog {
-        people: BTreeSet::from(["ana".to_owned()]),
+        people: BTreeMap::from([("ana".to_owned(), "https://idp.example|00u1ana".parse().unwrap())]),
         groups: BTreeMap::from([("oncall".to_owned(), BTreeSet::from(["ana".to_owned()]))]),
         agents: BTreeMap::from([(triage.clone(), terms().agent(triage))]),
         patterns: BTreeMap::from([("spiffe://prod.example/ci/*".parse().unwrap(), terms())]),
@@ -37,7 +37,9 @@ fn ground() -> (Catalog, Book) {
 
 fn apply(text: &str) -> Result<Vec<Registration>, Vec<String>> {
     let (catalog, book) = ground();
-    let ground = Ground { catalog: &catalog, book: &book, trust_domain: Some("prod.example") };
+    let federated = BTreeSet::from(["partner.example".to_owned()]);
+    let ground =
+        Ground { catalog: &catalog, book: &book, trust_domain: Some("prod.example"), federated: &federated };
     let read = read_agents("agents.toml", text, &ground);
     read.map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
@@ -174,6 +176,13 @@ fn what_may_not_be_applied_is_named_with_its_line() {
         let problems = apply(&text).unwrap_err();
         assert!(problems[0].starts_with(said) && problems.len() == 1, "{id} {line}: {problems:#?}");
     }
+}
+
+#[test]
+fn agents_of_a_federated_trust_domain_are_taken() {
+    let one = |id: &str| format!("[agents.\"{id}\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n");
+    let text = one("spiffe://partner.example/agent/a") + &one("spiffe://partner.example/ci/*");
+    assert_eq!(apply(&text).unwrap().len(), 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use leasehold_law::caller::Vouched;
 
-use super::{ENVIRONMENT, Words};
+use super::words::{ENVIRONMENT, Words};
 use crate::config::table::{Entry, Table, Value, to_i64};
 use crate::identity::ci::{Scalar, Want, Wanted};
 use glob::Pattern;

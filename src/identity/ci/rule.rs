@@ -3,7 +3,6 @@
 use std::fmt;
 
 use glob::{MatchOptions, Pattern};
-use leasehold_jose::Claims;
 use leasehold_law::caller::CallerId;
 use serde_json::Value;
 
@@ -85,12 +84,11 @@ pub(super) struct Misfit<'a> {
 }
 
 impl Rule {
-    /// What of a job does not fit; none where it is this rule's.
-    pub(super) fn misfit<'a>(&'a self, claims: &Claims) -> Option<Misfit<'a>> {
-        let misfit = |want: &&Want| !want.wanted.fits(claims.claim(&want.claim));
-        let fitting = self.wants.iter().position(|want| misfit(&want))?;
+    /// What of a job does not fit, by what it claims under each name; none where it is this rule's.
+    pub(super) fn misfit<'a, 'c>(&'a self, claim: impl Fn(&str) -> Option<&'c Value>) -> Option<Misfit<'a>> {
+        let fitting = self.wants.iter().position(|want| !want.wanted.fits(claim(&want.claim)))?;
         let want = self.wants.get(fitting)?;
-        Some(Misfit { rule: &self.name, fitting, want, found: claims.claim(&want.claim).cloned() })
+        Some(Misfit { rule: &self.name, fitting, want, found: claim(&want.claim).cloned() })
     }
 
     /// Whether a job could fit both: no claim must be two values.

@@ -5,28 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leasehold_jose::Keys;
+use leasehold_law::words::with_causes;
 use reqwest::{Certificate, Client, StatusCode, redirect};
-use serde_json::{Map, Value};
-use url::Url;
 
-use super::{IssuerUrl, KeySource};
-use crate::identity::spiffe::full;
+use super::{Endpoints, IssuerUrl, KeySource};
 
 /// How long a connection to an issuer may take.
 const CONNECT: Duration = Duration::from_secs(3);
-
-/// What discovery names beside the keys (OpenID Connect Discovery 1.0 section 3, RFC 8628 section 4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoints {
-    /// Its JWK set.
-    pub keys: Url,
-    /// Where people sign in.
-    pub authorization: Option<Url>,
-    /// Where codes become tokens.
-    pub token: Option<Url>,
-    /// Where a device without a browser begins.
-    pub device_authorization: Option<Url>,
-}
 
 /// Where to read.
 pub(super) enum Source {
@@ -65,38 +50,6 @@ impl Source {
     }
 }
 
-impl Endpoints {
-    /// Reads a discovery document, which must be this issuer's own to the letter (section 4.3).
-    fn read(document: &[u8], url: &IssuerUrl) -> Result<Self, String> {
-        let document: Map<String, Value> =
-            serde_json::from_slice(document).map_err(|_| "its discovery document is not a JSON object")?;
-        let said = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
-        if said != url.as_str() {
-            let said: String = said.escape_debug().take(256).collect();
-            return Err(format!(
-                "its discovery document calls it `{said}`; that must be the same to the letter"
-            ));
-        }
-        let keys = endpoint(&document, "jwks_uri")?;
-        Ok(Self {
-            keys: keys.ok_or("its discovery document has no `jwks_uri`")?,
-            authorization: endpoint(&document, "authorization_endpoint")?,
-            token: endpoint(&document, "token_endpoint")?,
-            device_authorization: endpoint(&document, "device_authorization_endpoint")?,
-        })
-    }
-}
-
-/// An endpoint, which may be on another host and is always `https`.
-fn endpoint(document: &Map<String, Value>, name: &str) -> Result<Option<Url>, String> {
-    let Some(value) = document.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
-    let url = value.as_str().and_then(|text| Url::parse(text).ok());
-    match url.filter(|url| url.scheme() == "https") {
-        Some(url) => Ok(Some(url)),
-        None => Err(format!("its discovery document names a `{name}` that is not an https URL")),
-    }
-}
-
 /// Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`): they see whom we ask, and nothing more.
 fn client(url: &IssuerUrl, ca_file: Option<&Path>, patience: Duration) -> Result<Client, String> {
     provide();
@@ -114,7 +67,7 @@ fn client(url: &IssuerUrl, ca_file: Option<&Path>, patience: Duration) -> Result
         let roots = roots(path).map_err(|why| format!("`{}`: {why}", path.display()))?;
         client = client.tls_certs_only(roots);
     }
-    client.build().map_err(|error| full(&error.without_url()))
+    client.build().map_err(|error| with_causes(&error.without_url()))
 }
 
 /// The one provider of cryptography; reqwest takes the one that is installed.
@@ -156,7 +109,7 @@ async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Stri
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, String> {
     let told = |error: reqwest::Error| match error.is_timeout() {
         true => format!("`{url}` did not answer in time"),
-        false => format!("`{url}`: {}", full(&error.without_url())),
+        false => format!("`{url}`: {}", with_causes(&error.without_url())),
     };
     let mut answer = client.get(url).send().await.map_err(told)?;
     match answer.status() {

@@ -117,7 +117,7 @@ fn compare(conn: &Connection, check: &Check) -> Result<(), Failure> {
     if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Failure::Stale(check.subject.clone())) }
 }
 
-/// Terms never change, so that only the first version writes their columns.
+/// Conditions never change, so that only the first version writes their columns.
 fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Failure> {
     let written = if row.lease.version == 1 { insert_lease(conn, row)? } else { update_lease(conn, row)? };
     if written == 1 { Ok(()) } else { Err(Failure::Stale(Subject::Lease(row.lease.terms.id))) }
@@ -174,8 +174,8 @@ fn task(conn: &Connection, row: &TaskRow) -> Result<(), Failure> {
 }
 
 fn insert_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
-    const SQL: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    const SQL: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body,
+        person) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     const REF: &str = "INSERT INTO task_refs (name, value, task) VALUES (?, ?, ?)";
     let terms = &row.task.terms;
     let id = terms.id.to_string();
@@ -188,6 +188,7 @@ fn insert_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
         signed(row.task.version),
         terms.opened_at.0,
         row.body,
+        row.task.person().map(ToString::to_string),
     ])?;
     for (name, value) in terms.refs.iter().filter(|_| written == 1) {
         conn.prepare_cached(REF)?.execute(params![name, value, id])?;

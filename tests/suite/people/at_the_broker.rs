@@ -62,7 +62,7 @@ async fn a_person_may_what_their_name_and_their_groups_bring() {
     let Some(provider) = Provider::start(HOUR).await else { return };
     let mut world = world(&provider).await;
     let ana = terminal(&provider, &world, "ana").await;
-    let told = ana.start(&["whoami", "--admin", "--output", "json"]).succeeds().await;
+    let told = ana.start(&["whoami", "--output", "json"]).succeeds().await;
     let me: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(me["id"], format!("oidc:{}|ana", provider.url));
     assert_eq!((&me["kind"], &me["roles"]), (&"person".into(), &serde_json::json!(["viewer", "revoker"])));
@@ -111,6 +111,9 @@ async fn an_agent_acts_in_its_person_s_session() {
     assert_eq!(lease.agent, format!("personal:{}|ana/coding", provider.url));
     assert_eq!(lease.task, task.trim());
     assert_eq!(lease.state(), v1::LeaseState::Revoked, "it ended with the command");
+    let request = v1::GetTaskRequest { task: lease.task.clone() };
+    let task = admin.tasks.get_task(request).await.unwrap().into_inner();
+    assert_eq!((task.on_behalf_of, task.session_until), (format!("oidc:{}|ana", provider.url), None));
     assert_eq!(World::principals(&world.orders), 0);
     // Its token was fetched for it alone; the person's is as good as before.
     assert_ne!(field(&ana.session(), "refresh_token"), before);

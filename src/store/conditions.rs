@@ -37,15 +37,15 @@ impl From<i64> for Value {
     }
 }
 
-/// Terms that all hold.
+/// Conditions that all hold.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct Conditions {
     mark: Mark,
     sql: String,
     values: Vec<Value>,
 }
 
-impl Terms {
+impl Conditions {
     /// None yet: everything is meant.
     pub(super) const fn new(mark: Mark) -> Self {
         Self { mark, sql: String::new(), values: Vec::new() }
@@ -55,12 +55,14 @@ impl Terms {
     pub(super) fn of_leases(mark: Mark, filter: &LeaseFilter) -> Self {
         // One term in two halves, since each takes one value.
         let (name, value) = filter.reference.clone().unzip();
+        let person = filter.person.as_ref().map(ToString::to_string);
         Self::new(mark)
             .with("id =", filter.id.map(|id| id.to_string()))
             .with("agent =", filter.agent.as_ref().map(ToString::to_string))
             .with("task =", filter.task.map(|id| id.to_string()))
             .with("target =", filter.target.clone())
             .with("intent =", filter.intent.clone())
+            .with_closing("task IN (SELECT id FROM tasks WHERE person =", person, ")")
             .with("task IN (SELECT task FROM task_refs WHERE name =", name)
             .with_closing("value =", value, ")")
             .when(filter.live, "due IS NOT NULL")
@@ -132,7 +134,7 @@ impl Terms {
 }
 
 /// As a clause, with a space before it; nothing where there is no term.
-impl fmt::Display for Terms {
+impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sql)
     }
@@ -156,7 +158,7 @@ mod tests {
             live: true,
             ..LeaseFilter::default()
         };
-        let terms = Terms::of_leases(Mark::Dollar, &filter);
+        let terms = Conditions::of_leases(Mark::Dollar, &filter);
         assert_eq!(
             terms.to_string(),
             " WHERE target = $1 AND task IN (SELECT task FROM task_refs WHERE name = $2 AND value = $3) \
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(terms.next_place(), "$4");
         let values = ["orders-db", "run", "8812"].map(|text| Value::Text(text.to_owned()));
         assert_eq!(terms.values(), values);
-        let terms = Terms::of_asides(
+        let terms = Conditions::of_asides(
             Mark::Question,
             &AsideFilter { due: Some(Timestamp(7)), ..AsideFilter::default() },
         );
@@ -173,6 +175,6 @@ mod tests {
             (terms.to_string().as_str(), terms.values()),
             (" WHERE due <= ?1", &[Value::Number(7)][..])
         );
-        assert_eq!(Terms::of_asides(Mark::Question, &AsideFilter::default()).to_string(), "");
+        assert_eq!(Conditions::of_asides(Mark::Question, &AsideFilter::default()).to_string(), "");
     }
 }
