@@ -16,6 +16,8 @@ const HOW: &str = "LEASEHOLD_TOOLS";
 const BOUND: Duration = Duration::from_secs(600);
 /// How often something is fetched before its registry is said to be out of reach.
 const TRIES: usize = 3;
+/// Python looks for packages where it is told to, and not among the machine's own, which may be older.
+const ALONE: &str = "-S";
 /// What the plug-ins of protoc are built from.
 const PLUGINS: [&str; 2] =
     ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"];
@@ -45,7 +47,7 @@ pub(super) async fn python() -> Result<Prepared, String> {
     must(protoc.args(protos())).await;
     Ok(Prepared {
         program: "python3".into(),
-        args: vec![source("python/agent.py")],
+        args: vec![ALONE.into(), source("python/agent.py")],
         env: vec![("PYTHONPATH", std::env::join_paths([stubs, packages]).unwrap())],
         // gRPC's C core makes the path its `:authority`, percent-encoded, which no Rust server takes: without a
         // slash there is nothing to encode (docs/interop.md).
@@ -118,7 +120,7 @@ fn protoc(packages: &Path) -> Command {
     let mut command = Command::new("python3");
     command
         .env("PYTHONPATH", packages)
-        .args(["-m", "grpc_tools.protoc"])
+        .args([ALONE, "-m", "grpc_tools.protoc"])
         .arg(option("--proto_path=", &root().join("proto")));
     command
 }
