@@ -86,7 +86,7 @@ async fn plugins(agent: &Path, bin: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Without cgo no C compiler is needed, and without what debuggers read a build takes half as long.
+/// Without cgo, so that no C compiler is needed, and without what only debuggers read.
 fn build(dir: &Path, out: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(dir).env("CGO_ENABLED", "0").args(["build", "-ldflags=-s -w", "-o"]).arg(out);
