@@ -100,23 +100,23 @@ mod tests {
         }))
     }
 
-    fn check(error: ClientError, again: bool) {
+    fn check(error: &ClientError, again: bool) {
         let text = format!("{error:?}");
-        assert_eq!(Patience::new(Duration::from_secs(30)).next(&error).is_some(), again, "{text}");
+        assert_eq!(Patience::new(Duration::from_secs(30)).next(error).is_some(), again, "{text}");
     }
 
     #[test]
     fn only_what_is_safe_is_asked_again() {
         let second = Some(Duration::from_secs(1));
-        check(refused(Code::Unavailable, second), true);
-        check(refused(Code::Aborted, second), true);
-        check(refused(Code::ResourceExhausted, second), true);
-        check(refused(Code::Unavailable, None), false);
-        check(refused(Code::ResourceExhausted, None), false);
-        check(refused(Code::PermissionDenied, second), false);
-        check(refused(Code::Unavailable, Some(Duration::from_secs(60))), false);
-        check(ClientError::Broken("reset".into()), true);
-        check(ClientError::Invalid("x".into()), false);
+        check(&refused(Code::Unavailable, second), true);
+        check(&refused(Code::Aborted, second), true);
+        check(&refused(Code::ResourceExhausted, second), true);
+        check(&refused(Code::Unavailable, None), false);
+        check(&refused(Code::ResourceExhausted, None), false);
+        check(&refused(Code::PermissionDenied, second), false);
+        check(&refused(Code::Unavailable, Some(Duration::from_secs(60))), false);
+        check(&ClientError::Broken("reset".into()), true);
+        check(&ClientError::Invalid("x".into()), false);
     }
 
     #[test]
