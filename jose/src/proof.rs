@@ -71,8 +71,8 @@ pub enum ProofError {
     },
 }
 
-/// A client's own key: made by it and never sent. A workload's is never written down; a person's lies where the person's
-/// session does.
+/// A client's own key: made by it and never sent. A workload's is written down only where its processes share one; a
+/// person's lies where the person's session does.
 #[derive(Debug)]
 pub struct ProofKey {
     key: SigningKey,

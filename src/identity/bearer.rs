@@ -424,7 +424,8 @@ fn refused_proof(why: impl fmt::Display) -> TokenRefused {
 }
 
 fn another_s() -> TokenRefused {
-    let next = "get a token of your own: this one belongs to whoever came with it first";
+    let next = "get a token of your own: this one belongs to whoever came with it first. Where that was another process of \
+                yours, let both name one key: LEASEHOLD_KEY_FILE";
     TokenRefused::new("the token is bound to another key", next)
 }
 

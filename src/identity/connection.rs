@@ -7,7 +7,7 @@ use std::{
     future::pending,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -33,6 +33,10 @@ const NOTICE: Duration = Duration::from_secs(60);
 /// What is left to a peer of which one authority was withdrawn: it may be honest, and has a newer SVID then.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
+/// How long what a peer still sends is read and thrown away once nothing more is said to it. A connection that is closed
+/// with something unread is reset, which may reach the peer before our last words, GOAWAY among them.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// The transport under a connection.
 pub(super) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
@@ -46,6 +50,7 @@ pub struct Connection {
     end: BoxFuture<'static, ()>,
     leave: Instant,
     gone: DropGuard,
+    lingers: Option<BoxFuture<'static, ()>>,
     _slots: Slots,
 }
 
@@ -75,7 +80,7 @@ impl Connection {
         let end = Box::pin(ended(now + lasts.whole, info.vouched(), info.welcome()));
         let leave = now + lasts.stay;
         let gone = CancellationToken::new().drop_guard();
-        Self { io, info, end, leave, gone, _slots: slots }
+        Self { io, info, end, leave, gone, lingers: None, _slots: slots }
     }
 
     /// When its peer should be asked to leave; to be asked for before the connection is served.
@@ -89,6 +94,27 @@ impl Connection {
         match self.end.as_mut().poll(cx) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the connection reached its end")),
+        }
+    }
+
+    /// Reads until the peer has closed as well, or [`LINGER`] is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unread = [0; 1024];
+        loop {
+            let mut unread = ReadBuf::new(&mut unread);
+            let read = match &mut self.io {
+                Io::Tls(io) => Pin::new(io).poll_read(cx, &mut unread),
+                Io::Unix(io) => Pin::new(io).poll_read(cx, &mut unread),
+            };
+            let lingers = self.lingers.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+            match read {
+                Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return lingers.as_mut().poll(cx),
+            }
+            if lingers.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
         }
     }
 }
@@ -196,10 +222,13 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_end(cx)?;
-        match &mut self.io {
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
+        if self.lingers.is_none() {
+            ready!(match &mut self.io {
+                Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+                Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
+            })?;
         }
+        self.poll_linger(cx).map(Ok)
     }
 }
 

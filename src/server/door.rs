@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use tokio::{sync::watch, task::JoinSet};
-use tokio_stream::{once, pending};
+use futures::{StreamExt as _, stream::once};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
+use tokio_stream::pending;
 use tonic::{service::Routes, transport::Server};
 use tower::layer::util::{Identity, Stack};
 
@@ -69,9 +72,17 @@ async fn converse(
     stopped: watch::Receiver<bool>,
 ) {
     let departure = connection.departure();
+    let (taken, is_taken) = oneshot::channel();
+    let alone = once(async move {
+        // Nobody listens where the broker is gone.
+        let _ = taken.send(());
+        Ok::<_, std::io::Error>(connection)
+    });
     // The end of the stream of connections would count as the signal.
-    let alone = once(Ok::<_, std::io::Error>(connection)).chain(pending());
+    let alone = Box::pin(alone.chain(pending()));
     let leave = async {
+        // A signal that came first would drop the connection without a word.
+        let _ = is_taken.await;
         tokio::select! {
             () = departure.due() => {}
             () = stop(stopped) => {}

@@ -47,7 +47,6 @@ pub(crate) async fn world_with(setup: &Setup) -> World {
 }
 
 /// A caller that makes its own proofs, good and bad.
-#[derive(Clone)]
 pub(crate) struct Bearer {
     pub(crate) channel: Channel,
     origin: String,
@@ -83,8 +82,8 @@ impl Bearer {
 
     /// As one whose request was made for another server, which passes it on: token, proof and all.
     async fn passed_on_from(&self, host: &str, token: &str, at: Timestamp) -> Result<String, Status> {
-        let made_for =
-            Self { origin: format!("https://{host}"), key: ProofKey::generate().unwrap(), ..self.clone() };
+        let (origin, key) = (format!("https://{host}"), ProofKey::generate().unwrap());
+        let made_for = Self { channel: self.channel.clone(), origin, key, agent: None };
         let request = made_for.request(WHOAMI, token, at, v1::WhoAmIRequest {});
         let origin = made_for.origin.parse().unwrap();
         let answer =

@@ -6,6 +6,7 @@ pub(crate) mod tools;
 
 use std::time::Duration;
 
+use leasehold::identity::listener::Limits;
 use leasehold_proto::v1;
 use tokio::time::timeout;
 
@@ -15,6 +16,8 @@ use tools::{Prepared, go, python, skip};
 
 /// Short, so that a program outlives its first SVID, and long enough for a busy machine to connect in.
 const SVID_LIFE: Duration = Duration::from_secs(12);
+/// After this each connection is asked to leave: often, while a program works.
+const STAY: Duration = Duration::from_millis(300);
 /// The identity that the programs run under.
 const AGENT: &str = "triage";
 const ID: &str = "spiffe://suite.leasehold.test/agent/triage";
@@ -39,7 +42,8 @@ async fn a_python_agent_works_through_a_rotation() {
 
 /// It connects, opens, leases, renews until its first SVID is long gone, and completes; no call of it fails.
 async fn works_through_a_rotation(tool: &Prepared) {
-    let setup = Setup { svid_life: SVID_LIFE, ..Setup::default() };
+    let limits = Limits { stay: STAY, ..Setup::default().limits };
+    let setup = Setup { svid_life: SVID_LIFE, limits, ..Setup::default() };
     let mut world = World::with(setup).await;
     let mut program = Program::start(tool, &world, AGENT);
     let mut admin = world.admin().await;

@@ -70,6 +70,18 @@ async fn an_agent_that_never_pauses_loses_no_call_to_rotations() {
     world.stop().await;
 }
 
+/// Each is made once, as a call that changes something is. What the broker did not look at comes over the next connection.
+#[tokio::test]
+async fn calls_that_nobody_repeats_survive_being_asked_to_leave() {
+    let mut world = World::with(short_stay()).await;
+    let agent = agent(&world).await;
+    let until = Instant::now() + 10 * short_stay().limits.stay;
+    while Instant::now() < until {
+        agent.call(agent.identity().who_am_i(v1::WhoAmIRequest {})).await.unwrap();
+    }
+    world.stop().await;
+}
+
 /// It gets GOAWAY (RFC 9113 section 6.8) while its connection has most of an hour left.
 #[tokio::test]
 async fn a_peer_is_asked_to_leave_before_its_connection_ends() {

@@ -15,6 +15,7 @@ use crate::{
     bearer::{Bearer, FileTokens, WorkloadTokens, connect_web},
     connect_spiffe, connect_unix,
     io::Io,
+    key_file::WithKey,
     line::Line,
     platform,
     retry::Patience,
@@ -51,7 +52,10 @@ impl Client {
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         let addr = options.addr.clone();
         if options.takes_tokens() {
-            let source = token_source(&options)?;
+            let mut source = token_source(&options)?;
+            if let Some(file) = options.key_file.clone() {
+                source = Arc::new(WithKey { tokens: source, file });
+            }
             return Self::connect_with(options, source).await;
         }
         Self::by_svid(options, addr).await

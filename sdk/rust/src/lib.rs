@@ -22,6 +22,7 @@ mod client;
 mod credential;
 mod error;
 mod io;
+mod key_file;
 mod lease;
 mod line;
 mod manifest;

@@ -17,6 +17,11 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// A file with the token to come with (`LEASEHOLD_TOKEN_FILE`), read anew whenever one is needed.
     pub token_file: Option<PathBuf>,
+    /// A file with the key that proves the calls with a token (`LEASEHOLD_KEY_FILE`), made with mode 0600 where there is
+    /// none. A token counts with the first key that it came with, so processes that come with the same one need one key:
+    /// SPIRE's agent gives all processes of a workload the same JWT-SVID for minutes, and so does whatever keeps a
+    /// `token_file`. Without it each client has a key of its own. A person's session has its own key, whatever this says.
+    pub key_file: Option<PathBuf>,
     /// The audience of the token to come with (`LEASEHOLD_AUDIENCE`); `None` for the usual one: `leasehold-ci` for a job of
     /// a CI platform, `leasehold` for everybody else.
     pub audience: Option<String>,
@@ -40,6 +45,7 @@ impl Default for Options {
             addr: "127.0.0.1:8443".to_owned(),
             ca_file: None,
             token_file: None,
+            key_file: None,
             audience: None,
             server_id: None,
             admin_addr: "unix:/run/leasehold/admin.sock".to_owned(),
@@ -72,6 +78,7 @@ impl Options {
             addr: given("LEASEHOLD_ADDR").unwrap_or(defaults.addr),
             ca_file: given("LEASEHOLD_CA_FILE").map(PathBuf::from),
             token_file: given("LEASEHOLD_TOKEN_FILE").map(PathBuf::from),
+            key_file: given("LEASEHOLD_KEY_FILE").map(PathBuf::from),
             audience: given("LEASEHOLD_AUDIENCE"),
             server_id: given("LEASEHOLD_SERVER_ID"),
             admin_addr: given("LEASEHOLD_ADMIN_ADDR").unwrap_or(defaults.admin_addr),
@@ -98,6 +105,7 @@ mod tests {
         assert_eq!(read.admin_addr, "leasehold_admin_addr");
         assert_eq!(read.ca_file, Some("leasehold_ca_file".into()));
         assert_eq!(read.token_file, Some("leasehold_token_file".into()));
+        assert_eq!(read.key_file, Some("leasehold_key_file".into()));
         assert_eq!(read.audience.as_deref(), Some("leasehold_audience"));
     }
 }

@@ -65,7 +65,7 @@ async fn renew_until_answered(leases: &mut Leases, shared: &Shared, name: &str) 
             Err(error) => error,
         };
         let Some(pause) = pause_after(&error) else { return stop_after(leases, shared, &error).await };
-        if error.is_away() {
+        if is_passing(&error) {
             let since = *away_since.get_or_insert_with(SystemTime::now);
             shared.set(LeaseStage::BrokerAway { since, error: error.to_string() });
         }
@@ -96,8 +96,14 @@ fn gained(shared: &Shared, old: &v1::Lease, new: &v1::Lease) -> bool {
     gain >= LEAST_GAIN
 }
 
+/// Whether the broker was not asked, or no answer came. A handshake that is refused is among these: identities have bad
+/// moments on either side, and a lease that still lives loses nothing by another try.
+fn is_passing(error: &ClientError) -> bool {
+    error.is_away() || matches!(error, ClientError::Connect(_) | ClientError::Token(_))
+}
+
 fn pause_after(error: &ClientError) -> Option<Duration> {
-    if error.is_away() {
+    if is_passing(error) {
         return Some(AWAY_PAUSE);
     }
     error.refusal().and_then(|refusal| refusal.retry_after).map(|delay| delay.max(Duration::from_millis(100)))
@@ -134,6 +140,14 @@ mod tests {
             life_ends_at: stamp(life),
             ..v1::Lease::default()
         }
+    }
+
+    #[test]
+    fn a_refused_handshake_is_tried_again() {
+        let alert = "received fatal alert: DecodeError".to_owned();
+        let refused = crate::ChannelError::Refused { addr: "broker".to_owned(), alert };
+        assert_eq!(pause_after(&ClientError::Connect(refused)), Some(AWAY_PAUSE));
+        assert_eq!(pause_after(&ClientError::BadAnswer("empty")), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Go and Python with their packages, and the programs built with them. All of it lies below target/, pinned by
-//! go.sum and by the hashes in requirements.txt.
+//! Go and Python with their packages, and the programs built with them. What is made lies below target/, what is
+//! fetched in the caches of their own tools; all of it is pinned, by go.sum and by the hashes in requirements.txt.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,9 +11,13 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 /// Set to `required`, a missing tool is a failure.
-const HOW: &str = "LEASEHOLD_INTEROP";
-/// What one step of installing or building may take, on an empty cache and a slow line.
+const HOW: &str = "LEASEHOLD_TOOLS";
+/// What one step of fetching or building may take, on an empty cache and a slow line.
 const BOUND: Duration = Duration::from_secs(600);
+/// How often something is fetched before its registry is said to be out of reach.
+const TRIES: usize = 3;
+/// Python looks for packages where it is told to, and not among the machine's own, which may be older.
+const ALONE: &str = "-S";
 /// What the plug-ins of protoc are built from.
 const PLUGINS: [&str; 2] =
     ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"];
@@ -21,46 +26,46 @@ const PLUGINS: [&str; 2] =
 pub(super) struct Prepared {
     pub(super) program: PathBuf,
     pub(super) args: Vec<PathBuf>,
-    pub(super) env: Vec<(&'static str, PathBuf)>,
+    pub(super) env: Vec<(&'static str, OsString)>,
     /// The Workload API's address, as its library takes it; the program runs in the folder of the socket.
     pub(super) endpoint: fn(&Path, &str) -> String,
 }
 
 /// Says aloud, past the capture of a test's output, that nothing was proven.
-pub(crate) fn skip(language: &str, missing: &str) {
-    assert!(std::env::var(HOW).as_deref() != Ok("required"), "{HOW}=required, and for {language}: {missing}");
-    let line = format!("\nSKIPPED: what needs {language}, since {missing}\n");
+pub(crate) fn skip(what: &str, missing: &str) {
+    assert!(std::env::var(HOW).as_deref() != Ok("required"), "{HOW}=required, and for {what}: {missing}");
+    let line = format!("\nSKIPPED: what needs {what}, since {missing}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// The Python program, with stubs made from proto/; or what is missing for it.
 pub(super) async fn python() -> Result<Prepared, String> {
-    let python = venv().await?;
+    let packages = packages().await?;
     let stubs = empty(&cache().join("python/stubs"));
-    let mut protoc = protoc(&python);
+    let mut protoc = protoc(&packages);
     protoc.arg(option("--python_out=", &stubs)).arg(option("--grpc_python_out=", &stubs));
     must(protoc.args(protos())).await;
     Ok(Prepared {
-        program: python,
-        args: vec![source("python/agent.py")],
-        env: vec![("PYTHONPATH", stubs)],
+        program: "python3".into(),
+        args: vec![ALONE.into(), source("python/agent.py")],
+        env: vec![("PYTHONPATH", std::env::join_paths([stubs, packages]).unwrap())],
         // gRPC's C core makes the path its `:authority`, percent-encoded, which no Rust server takes: without a
         // slash there is nothing to encode (docs/interop.md).
         endpoint: |_, socket| format!("unix:{socket}"),
     })
 }
 
-/// The Go program, built with stubs made from proto/; or what is missing for it.
+/// The Go program, with stubs made from proto/; or what is missing for it.
 pub(super) async fn go() -> Result<Prepared, String> {
-    run(Command::new("go").arg("version")).await?;
-    let python = venv().await.map_err(|missing| format!("protoc comes with grpcio-tools, and {missing}"))?;
     let (agent, bin) = (empty(&cache().join("go/agent")), cache().join("go/bin"));
     for file in ["agent.go", "go.mod", "go.sum"] {
         std::fs::copy(source("go").join(file), agent.join(file)).unwrap();
     }
-    run(go_in(&agent).args(["mod", "download"])).await?;
-    must(go_in(&agent).args(["build", "-o"]).arg(format!("{}/", bin.display())).args(PLUGINS)).await;
-    let mut protoc = protoc(&python);
+    // The compiler of stubs comes with grpcio-tools: one language is fetched while the other builds.
+    let (plugins, packages) = tokio::join!(plugins(&agent, &bin), packages());
+    plugins?;
+    let packages = packages.map_err(|missing| format!("protoc comes with grpcio-tools, and {missing}"))?;
+    let mut protoc = protoc(&packages);
     for plugin in ["go", "go-grpc"] {
         let path = bin.join(format!("protoc-gen-{plugin}"));
         protoc.arg(option("--plugin=", &path)).arg(format!("--{plugin}_opt=module=leasehold.dev"));
@@ -68,43 +73,55 @@ pub(super) async fn go() -> Result<Prepared, String> {
     }
     must(protoc.args(protos())).await;
     let program = bin.join("agent");
-    must(go_in(&agent).args(["build", "-o"]).arg(&program).arg(".")).await;
+    must(build(&agent, &program).arg(".")).await;
     let endpoint = |dir: &Path, socket: &str| format!("unix://{}", dir.join(socket).display());
     Ok(Prepared { program, args: vec![], env: vec![], endpoint })
 }
 
-/// Python in a place of its own, with the packages of requirements.txt; both programs need it.
-async fn venv() -> Result<PathBuf, String> {
-    static VENV: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
-    VENV.get_or_init(make_venv).await.clone()
+/// Fetches what go.mod names, and builds the plug-ins of protoc.
+async fn plugins(agent: &Path, bin: &Path) -> Result<(), String> {
+    run(Command::new("go").current_dir(agent).arg("version")).await?;
+    fetch(Command::new("go").current_dir(agent).args(["mod", "download"])).await?;
+    must(build(agent, &bin.join("")).args(PLUGINS)).await;
+    Ok(())
 }
 
-async fn make_venv() -> Result<PathBuf, String> {
-    let (venv, wanted) = (cache().join("python/venv"), source("python/requirements.txt"));
-    let (python, stamp) = (venv.join("bin/python"), venv.join("installed.txt"));
-    let text = std::fs::read_to_string(&wanted).unwrap();
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == text) {
-        return Ok(python);
-    }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv)).await?;
-    let pip = ["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--require-hashes", "--requirement"];
-    run(Command::new(&python).args(pip).arg(&wanted)).await?;
-    std::fs::write(&stamp, text).unwrap();
-    Ok(python)
-}
-
-/// Go with its caches below target/, writable so that they can be deleted like the rest of it.
-fn go_in(dir: &Path) -> Command {
-    let (mut command, home) = (Command::new("go"), cache().join("go"));
-    command.current_dir(dir).env("GOFLAGS", "-modcacherw").env("GOPATH", home.join("path"));
-    command.env("GOMODCACHE", home.join("mod")).env("GOCACHE", home.join("cache"));
+/// Without cgo, so that no C compiler is needed, and without what only debuggers read.
+fn build(dir: &Path, out: &Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(dir).env("CGO_ENABLED", "0").args(["build", "-ldflags=-s -w", "-o"]).arg(out);
     command
 }
 
+/// The packages of requirements.txt, in a folder of their own; both programs need it.
+async fn packages() -> Result<PathBuf, String> {
+    static PACKAGES: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
+    PACKAGES.get_or_init(install).await.clone()
+}
+
+async fn install() -> Result<PathBuf, String> {
+    let (folder, wanted) = (cache().join("python/packages"), source("python/requirements.txt"));
+    let (stamp, text) = (folder.join("installed.txt"), std::fs::read_to_string(&wanted).unwrap());
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == text) {
+        return Ok(folder);
+    }
+    run(Command::new("python3").args(["-m", "pip", "--version"])).await?;
+    empty(&folder);
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:", "--require-hashes"]);
+    pip.args(["--upgrade", "--target"]).arg(&folder).arg("--requirement").arg(&wanted);
+    fetch(&mut pip).await?;
+    std::fs::write(&stamp, text).unwrap();
+    Ok(folder)
+}
+
 /// The compiler that comes with grpcio-tools.
-fn protoc(python: &Path) -> Command {
-    let mut command = Command::new(python);
-    command.args(["-m", "grpc_tools.protoc"]).arg(option("--proto_path=", &root().join("proto")));
+fn protoc(packages: &Path) -> Command {
+    let mut command = Command::new("python3");
+    command
+        .env("PYTHONPATH", packages)
+        .args([ALONE, "-m", "grpc_tools.protoc"])
+        .arg(option("--proto_path=", &root().join("proto")));
     command
 }
 
@@ -141,6 +158,18 @@ fn empty(folder: &Path) -> PathBuf {
 /// What can only fail if something here is wrong.
 async fn must(command: &mut Command) {
     run(command).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Runs what asks a registry: again where that fails, since lines and registries have bad moments.
+pub(crate) async fn fetch(command: &mut Command) -> Result<(), String> {
+    let mut told = String::new();
+    for _ in 0..TRIES {
+        match run(command).await {
+            Ok(()) => return Ok(()),
+            Err(error) => told = error,
+        }
+    }
+    Err(format!("nothing could be fetched, {TRIES} times over: {told}"))
 }
 
 /// Runs a command to its end, and gives what it complained of.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
-use crate::interop::tools::{cache, root, run, skip};
+use crate::interop::tools::{cache, fetch, root, run, skip};
 use crate::web::write_certificate;
 
 /// What starting may take on a machine that does much else.
@@ -100,7 +100,7 @@ async fn install() -> Result<PathBuf, String> {
     }
     let mut npm = Command::new("npm");
     npm.current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-    run(&mut npm).await?;
+    fetch(&mut npm).await?;
     std::fs::write(stamp, lock).unwrap();
     Ok(folder)
 }
