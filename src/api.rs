@@ -26,6 +26,7 @@ use tonic_health::server::health_reporter;
 
 use crate::authority::{Operators, Standing};
 use crate::broker::{Asker, Broker, Refused};
+use crate::identity::on_behalf_of::SubjectTokens;
 use crate::identity::spiffe::SpiffeIdentity;
 use layers::Identified;
 
@@ -40,13 +41,19 @@ pub struct Api {
     broker: Broker,
     operators: Arc<Operators>,
     identity: SpiffeIdentity,
+    subjects: Arc<SubjectTokens>,
 }
 
 impl Api {
     /// An API over a broker, which tells how the identity stands that it is served under.
     #[must_use]
-    pub fn new(broker: Broker, operators: Arc<Operators>, identity: SpiffeIdentity) -> Self {
-        Self { broker, operators, identity }
+    pub fn new(
+        broker: Broker,
+        operators: Arc<Operators>,
+        identity: SpiffeIdentity,
+        subjects: Arc<SubjectTokens>,
+    ) -> Self {
+        Self { broker, operators, identity, subjects }
     }
 
     /// Every service. Both doors serve the same; the authority table says what each door lets through.

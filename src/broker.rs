@@ -28,6 +28,7 @@ mod reviews;
 mod revocations;
 mod revoke;
 mod selected;
+mod session;
 mod status;
 mod sweep;
 mod taking;

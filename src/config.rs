@@ -46,7 +46,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_backend::BackendKind;
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::{Agent, Catalog, Floors, Intent};
 use leasehold_law::policy::{Engine, PolicySource};
 use leasehold_law::quota::Quotas;
@@ -63,7 +63,6 @@ pub use json::Lines;
 pub use key::{KeyError, KeyKind, read_installation_key, write_installation_key};
 pub use listen::{AdminAddr, Listen};
 pub use operators::Operators;
-pub use people::Person;
 pub use people_issuers::PeopleIssuer;
 pub use problem::Problem;
 pub use roles::Role;
@@ -110,7 +109,7 @@ pub struct Config {
     /// `[quotas]`.
     pub quotas: Quotas,
     /// `[people]`, with what the catalog does not hold.
-    pub people: BTreeMap<String, Person>,
+    pub people: BTreeMap<String, Vouched>,
     /// `[ci_jobs]`: which jobs are whom.
     pub ci_jobs: Vec<ci::Rule>,
     /// `[kube_accounts]`: which service accounts are whom.
@@ -267,6 +266,8 @@ fn bearers_have_a_door(
              `jwt = {}` in [identity.spiffe], an [identity.ci.NAME], an [identity.kubernetes.NAME] or [identity.people]",
         ),
         (None, true) if identity.takes_only_people() && listen.has_people_s_door() => {}
+        // Their tokens come in the requests of agents.
+        (None, true) if identity.takes_only_people() && identity.agents_act_for_people() => {}
         (None, true) => {
             report
                 .problem(root.place(), "tokens are accepted, and no door takes them: write `listen.bearer`");
@@ -284,7 +285,7 @@ fn reserved(root: &Table<'_>, identity: Option<&Identity>, domain: Option<&str>)
 
 /// What every file may define, in the order in which one refers to another.
 struct Defined {
-    people: Names<Person>,
+    people: Names<Vouched>,
     groups: Names<BTreeSet<String>>,
     agents: Names<Registration>,
     personal: Names<Personal>,
@@ -367,7 +368,7 @@ impl Defined {
             }
         }
         let catalog = Catalog {
-            people: self.people.values.keys().cloned().collect(),
+            people: self.people.values.clone(),
             groups: self.groups.values.clone(),
             agents: agents
                 .into_iter()

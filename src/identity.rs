@@ -18,6 +18,7 @@ pub mod issuer;
 pub mod jwt_svid;
 pub mod kube;
 pub mod listener;
+pub mod on_behalf_of;
 mod origin;
 pub mod people;
 mod refusal;

@@ -478,6 +478,7 @@ fn task_of(selector: &Selector) -> Option<leasehold_law::id::TaskId> {
         Selector::Lease(_)
         | Selector::Agent(_)
         | Selector::Owner(_)
+        | Selector::Person(_)
         | Selector::Target(_)
         | Selector::Intent(_)
         | Selector::Ref { .. }

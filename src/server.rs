@@ -29,7 +29,6 @@ use crate::authority::Operators;
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemTime, TimeSource};
 use crate::config::{AdminAddr, Config, Loaded, Problem, Trust};
-use crate::identity::bearer::Bearers;
 use crate::identity::listener::{Entrance, Gate, Limits, ListenError, bind_tcp, bind_unix};
 use crate::identity::spiffe::{SpiffeIdentity, SpiffeSettings};
 use crate::identity::unix::Access;
@@ -169,8 +168,8 @@ pub async fn start(config: &Path, start: Start) -> Result<Running, StartError> {
         tokio::spawn(follow(broker.clone())),
         tokio::spawn(refusals::write_down(broker.clone(), refusals.clone())),
     ];
-    let bearers = bearers::bearers(&config, start.trust, &broker, &refusals).await?;
-    let gates = Gates { refusals, bearers };
+    let judges = bearers::judges(&config, start.trust, &broker, &refusals).await?;
+    let gates = Gates { refusals, judges };
     serve(broker, &config, start.limits, identity, listeners, gates, background).await
 }
 
@@ -234,7 +233,7 @@ async fn bind_if(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Lis
 /// What is asked at every door.
 struct Gates {
     refusals: Arc<Refusals>,
-    bearers: Option<Arc<Bearers>>,
+    judges: bearers::Judges,
 }
 
 fn access(config: &Config) -> Result<Access, StartError> {
@@ -261,7 +260,8 @@ async fn serve(
     let agents = local(&listeners.agents)?;
     let admin_tcp = listeners.admin_tcp.iter().map(local).collect::<Result<Vec<_>, _>>()?;
     let operators = Arc::new(bearers::operators(config));
-    let routes = Api::new(broker.clone(), operators.clone(), identity.clone()).routes().await;
+    let subjects = gates.judges.subjects.clone();
+    let routes = Api::new(broker.clone(), operators.clone(), identity.clone(), subjects).routes().await;
     let routes = routes.map_err(|error| StartError::Host(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
     let handshakes_each = config.listen.handshakes_per_address.unwrap_or(limits.handshakes_each);
@@ -284,7 +284,7 @@ async fn serve(
     }
     listeners.admin_unix.into_iter().for_each(|listener| admin_door.accept_unix(listener));
     let door = |incoming| {
-        let layer = DoorLayer::new(broker.clone(), operators.clone(), gates.bearers.clone());
+        let layer = DoorLayer::new(broker.clone(), operators.clone(), gates.judges.bearers.clone());
         tokio::spawn(door::serve(layer, routes.clone(), incoming, stopped.clone()))
     };
     let doors = vec![door(agents_incoming), door(admin_incoming)];

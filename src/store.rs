@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 pub use aside::{Aside, AsideFilter, AsideKind, BadRow};
 use async_trait::async_trait;
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, Entry};
@@ -223,6 +223,8 @@ pub struct LeaseFilter {
     pub target: Option<String>,
     /// Only for this intent.
     pub intent: Option<String>,
+    /// Only those of tasks that act for this person.
+    pub person: Option<Vouched>,
     /// Only those of tasks with this reference.
     pub reference: Option<(String, String)>,
     /// Only those that may still exist in their target.
@@ -242,6 +244,8 @@ pub struct LeaseFilter {
 pub struct TaskFilter {
     /// Only this caller's.
     pub agent: Option<CallerId>,
+    /// Only those that act for this person.
+    pub person: Option<Vouched>,
     /// Only with this reference.
     pub reference: Option<(String, String)>,
     /// Only open ones and those that are ending.
@@ -365,7 +369,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Task>, StoreError>;
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
-    /// Open tasks whose deadline has passed at `now`, and tasks that are ending; claims as for leases.
+    /// Open tasks whose deadline, or whose person's session, is over at `now`, and tasks that are ending; claims as for leases.
     async fn due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError>;
 
     /// One revocation.

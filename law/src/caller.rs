@@ -39,7 +39,8 @@ pub struct CallerIdError(String);
 
 /// An identity that somebody outside the trust domain vouches for, as `issuer|name`. It is never a path in the trust
 /// domain, so that no token can be taken for an SVID (RULES R-20).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Vouched {
     issuer: String,
     name: String,
@@ -116,6 +117,19 @@ impl FromStr for SpiffeId {
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Vouched {
+    type Error = CallerIdError;
+    fn try_from(text: String) -> Result<Self, CallerIdError> {
+        text.parse()
+    }
+}
+
+impl From<Vouched> for String {
+    fn from(id: Vouched) -> Self {
+        id.to_string()
     }
 }
 
@@ -196,6 +210,14 @@ const VOUCHED: [(&str, Kind); 4] = [
 ];
 
 impl CallerId {
+    /// The person in whose session an agent on their machine acts; nobody, for everyone else.
+    #[must_use]
+    pub fn session_of(&self) -> Option<Vouched> {
+        let Self::PersonalAgent(agent) = self else { return None };
+        let (person, _) = agent.name().rsplit_once('/')?;
+        Vouched::new(agent.issuer(), person).ok()
+    }
+
     /// What it is called among its own kind: the text without the word that says which kind.
     #[must_use]
     pub fn name(&self) -> String {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::CallerId;
+use crate::caller::{CallerId, Vouched};
 use crate::drill::Plan;
 use crate::param::ParamSpec;
 use crate::registry::{Pattern, Rules, Standing, Terms};
@@ -273,8 +273,8 @@ pub struct Grant {
 /// Everything that policy is checked against and decides from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
-    /// People by name.
-    pub people: BTreeSet<String>,
+    /// People by name, and what their issuer calls them.
+    pub people: BTreeMap<String, Vouched>,
     /// Groups of people.
     pub groups: BTreeMap<String, BTreeSet<String>>,
     /// Registered agents.
@@ -307,6 +307,13 @@ impl Catalog {
         let agents = self.agents.values().map(|agent| &agent.groups);
         let patterns = self.patterns.values().map(|terms| &terms.groups);
         agents.chain(patterns).chain([&self.rules.groups]).flatten().map(String::as_str)
+    }
+
+    /// What a person is called in the config.
+    #[must_use]
+    pub fn name_of(&self, person: &Vouched) -> Option<&str> {
+        let mut named = self.people.iter().filter(|(_, known)| *known == person);
+        named.next().map(|(name, _)| name.as_str())
     }
 
     /// The same with these drills, and with the agent that does them, if there are any.

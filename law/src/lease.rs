@@ -5,7 +5,7 @@ pub mod state;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::{CallerId, ProvenBy};
+use crate::caller::{CallerId, ProvenBy, Vouched};
 use crate::catalog::Recipe;
 use crate::id::{DecisionId, LeaseId, TaskId};
 use crate::param::Params;
@@ -58,6 +58,9 @@ pub struct LeaseTerms {
     /// How that was proven when it was asked for.
     #[serde(default, skip_serializing_if = "ProvenBy::is_usual")]
     pub proven_by: ProvenBy,
+    /// Whom its task acts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Vouched>,
     /// What on what.
     pub pair: Pair,
     /// Parameters.

@@ -3,6 +3,7 @@
 //! No runtime, no wire, no SQL, no file, no clock and no randomness: keys, `now` and random bits come in
 //! as arguments, so that every answer can be replayed.
 
+pub mod behalf;
 pub mod caller;
 pub mod catalog;
 pub mod cause;

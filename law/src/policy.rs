@@ -16,6 +16,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
+use crate::caller::Vouched;
 use crate::catalog::{Agent, Autonomy, Floor, Owner};
 use crate::id::DecisionId;
 use crate::param::Params;
@@ -49,6 +50,8 @@ pub struct Question<'a> {
     pub task_age: Span,
     /// How the caller proved who it is, e.g. `x509-svid`.
     pub proof: &'a str,
+    /// Whom the task acts for.
+    pub on_behalf_of: Option<&'a Vouched>,
     /// How many hands the task went through.
     pub depth: u32,
     /// Whether a live lease is to be renewed.
@@ -171,6 +174,9 @@ pub struct DecisionRecord {
     pub task_age: Span,
     /// How the caller proved who it is.
     pub proof: String,
+    /// Whom the task acted for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Vouched>,
     /// Whether it was a renewal.
     pub renewal: bool,
     /// Whether nobody was to hold anything by it.

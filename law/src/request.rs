@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use crate::behalf::OnBehalfOf;
 use crate::id::TaskId;
 use crate::manifest::Digest;
 use crate::param::Params;
@@ -165,6 +166,9 @@ pub struct OpenRequest {
     /// What the caller says that it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
+    /// Whom the caller acts for, as that person's token proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OnBehalfOf>,
 }
 
 /// A request for a lease, within bounds.
@@ -193,10 +197,12 @@ impl LeaseRequest {
 }
 
 impl OpenRequest {
-    /// The digest of what is asked.
+    /// The digest of what is asked. Whoever asks again may come with a newer token of the same person.
     #[must_use]
     pub fn digest(&self) -> RequestDigest {
-        RequestDigest::derive(self)
+        let Some(behalf) = &self.on_behalf_of else { return RequestDigest::derive(self) };
+        let on_behalf_of = Some(OnBehalfOf { until: None, ..behalf.clone() });
+        RequestDigest::derive(&Self { on_behalf_of, ..self.clone() })
     }
 }
 
@@ -213,6 +219,29 @@ mod tests {
         for bad in ["", "a b", "é", "a/b", long.as_str()] {
             check(bad, false);
         }
+    }
+
+    #[test]
+    fn a_newer_token_of_the_same_person_asks_for_the_same_task() {
+        let request = |person: &str, until: i64| OpenRequest {
+            request_id: "one".parse().unwrap(),
+            purpose: String::new(),
+            scope: Scope::new(vec![crate::scope::ScopeEntry::of("a.read@b".parse().unwrap())]).unwrap(),
+            liveness: Liveness::Deadline,
+            deadline: None,
+            refs: Refs::new(),
+            manifest: None,
+            on_behalf_of: Some(OnBehalfOf {
+                person: format!("https://idp.example|{person}").parse().unwrap(),
+                until: Some(crate::time::Timestamp(until)),
+            }),
+        };
+        assert_eq!(request("ana", 1).digest(), request("ana", 2).digest());
+        assert_ne!(request("ana", 1).digest(), request("ben", 1).digest());
+        assert_ne!(
+            request("ana", 1).digest(),
+            OpenRequest { on_behalf_of: None, ..request("ana", 1) }.digest()
+        );
     }
 
     #[test]

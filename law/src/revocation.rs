@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::CallerId;
+use crate::caller::{CallerId, Vouched};
 use crate::catalog::Owner;
 use crate::id::{LeaseId, RevocationId, TaskId};
 use crate::request::Refs;
@@ -23,6 +23,8 @@ pub enum Selector {
     Agent(CallerId),
     /// Every lease of the agents that answer to a person or a group.
     Owner(Owner),
+    /// Every task that acts for a person, with its leases.
+    Person(Vouched),
     /// Every lease on a target.
     Target(String),
     /// Every lease for an intent, on whatever target.
@@ -45,6 +47,8 @@ pub struct Reach<'a> {
     pub agent: &'a CallerId,
     /// Who answers for it.
     pub owner: Option<&'a Owner>,
+    /// For which person.
+    pub person: Option<&'a Vouched>,
     /// Under which task.
     pub task: Option<TaskId>,
     /// What that task refers to.
@@ -61,6 +65,7 @@ impl Selector {
             Self::Lease(_) | Self::Task(_) => false,
             Self::Agent(_)
             | Self::Owner(_)
+            | Self::Person(_)
             | Self::Target(_)
             | Self::Intent(_)
             | Self::Ref { .. }
@@ -76,6 +81,7 @@ impl Selector {
             Self::Task(id) => reach.task == Some(*id),
             Self::Agent(id) => reach.agent == id,
             Self::Owner(owner) => reach.owner == Some(owner),
+            Self::Person(person) => reach.person == Some(person),
             Self::Target(name) => reach.pair.is_some_and(|pair| pair.target == *name),
             Self::Intent(name) => reach.pair.is_some_and(|pair| pair.intent == *name),
             Self::Ref { key, value } => reach.refs.and_then(|refs| refs.get(key)) == Some(value),
@@ -92,6 +98,7 @@ impl fmt::Display for Selector {
             Self::Task(id) => write!(f, "task:{id}"),
             Self::Agent(id) => write!(f, "agent:{id}"),
             Self::Owner(owner) => write!(f, "owner:{owner}"),
+            Self::Person(person) => write!(f, "person:oidc:{person}"),
             Self::Target(name) => write!(f, "target:{name}"),
             Self::Intent(name) => write!(f, "intent:{name}"),
             Self::Ref { key, value } => write!(f, "ref:{key}={value}"),
@@ -152,16 +159,18 @@ mod tests {
         let agent: CallerId = "spiffe://prod.example/agent/a".parse().unwrap();
         let other: CallerId = "spiffe://prod.example/agent/b".parse().unwrap();
         let (ana, data): (Owner, Owner) = ("person:ana".parse().unwrap(), "group:data".parse().unwrap());
+        let eve: Vouched = "https://idp.example|00u7".parse().unwrap();
         let (task, pair) = (TaskId::derive(Timestamp(1), 1), "orders.read@orders".parse().unwrap());
         let refs = Refs::from([("ticket".to_owned(), "T-1".to_owned())]);
         let full = Reach {
             agent: &agent,
             owner: Some(&ana),
+            person: Some(&eve),
             task: Some(task),
             refs: Some(&refs),
             pair: Some(&pair),
         };
-        let bare = Reach { agent: &agent, owner: None, task: None, refs: None, pair: None };
+        let bare = Reach { agent: &agent, owner: None, person: None, task: None, refs: None, pair: None };
         let check = |selector: Selector, in_full: bool, in_bare: bool| {
             assert_eq!((selector.covers(&full), selector.covers(&bare)), (in_full, in_bare), "{selector}");
         };
@@ -171,6 +180,8 @@ mod tests {
         check(Selector::Agent(other), false, false);
         check(Selector::Owner(ana.clone()), true, false);
         check(Selector::Owner(data), false, false);
+        check(Selector::Person(eve.clone()), true, false);
+        check(Selector::Person("https://idp.example|ana".parse().unwrap()), false, false);
         check(Selector::Task(task), true, false);
         check(Selector::Task(TaskId::derive(Timestamp(2), 2)), false, false);
         check(Selector::Target("orders".into()), true, false);

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::Owner;
 use leasehold_law::journal::{Body, Entry, Line, verify};
 use leasehold_law::lease::Lease;
@@ -149,7 +149,7 @@ impl Api {
             lease_state: write::lease_state(&lease.state).into(),
             task: task.to_string(),
             stop_commands: vec![stop("lease", &lease_id), stop("task", &task), stop("agent", agent)],
-            ..self.agent_hit(kind, agent)
+            ..self.hit_for(kind, agent, lease.terms.on_behalf_of.as_ref())
         }
     }
 
@@ -158,8 +158,15 @@ impl Api {
         v1::FindHit {
             task: task.terms.id.to_string(),
             stop_commands: vec![stop("task", &task.terms.id), stop("agent", agent)],
-            ..self.agent_hit(kind, agent)
+            ..self.hit_for(kind, agent, task.person())
         }
+    }
+
+    /// What an agent did for somebody leads to them; the person who answers for it, otherwise.
+    fn hit_for(&self, kind: v1::FindKind, agent: &CallerId, person: Option<&Vouched>) -> v1::FindHit {
+        let hit = self.agent_hit(kind, agent);
+        let person = person.map(write::person_text);
+        v1::FindHit { person: person.unwrap_or(hit.person), ..hit }
     }
 
     fn agent_hit(&self, kind: v1::FindKind, id: &CallerId) -> v1::FindHit {

@@ -121,6 +121,7 @@ impl LeaseService for Api {
 
 fn lease_filter(wire: &v1::ListLeasesRequest) -> Result<LeaseFilter, Refused> {
     Ok(LeaseFilter {
+        person: None,
         after: None,
         id: None,
         agent: read::parse_optional("agent", &wire.agent)?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::param::{MAX_LIST, MAX_PARAMS, MAX_TEXT_BYTES, ParamValue, Params};
 use leasehold_law::reason::Reason;
 use leasehold_law::request::{
@@ -38,6 +39,19 @@ where
     T::Err: std::fmt::Display,
 {
     if text.is_empty() { Ok(None) } else { parse(field, text).map(Some) }
+}
+
+/// A person, by what their issuer calls them.
+pub(super) fn person(field: &str, text: &str) -> Read<Vouched> {
+    match parse(field, text)? {
+        CallerId::Person(person) => Ok(person),
+        CallerId::Agent(_)
+        | CallerId::LocalUser(_)
+        | CallerId::CiJob(_)
+        | CallerId::KubeAccount(_)
+        | CallerId::PersonalAgent(_)
+        | CallerId::Drill => Err(Refused::field(field, "is no person; write oidc:ISSUER|SUBJECT")),
+    }
 }
 
 /// Text for people: bounded, and free of characters that steer a terminal.
@@ -195,7 +209,6 @@ pub(super) fn liveness(wire: Option<v1::Liveness>, default_grace: Span) -> Read<
 /// A request to open a task.
 pub(super) fn open_request(wire: v1::OpenTaskRequest, default_grace: Span) -> Read<OpenRequest> {
     not_served_yet("parent", !wire.parent.is_empty())?;
-    not_served_yet("on_behalf_of", wire.on_behalf_of.is_some())?;
     not_served_yet("incident", !wire.incident.is_empty())?;
     Ok(OpenRequest {
         request_id: request_id(&wire.request_id)?,
@@ -204,6 +217,7 @@ pub(super) fn open_request(wire: v1::OpenTaskRequest, default_grace: Span) -> Re
         liveness: liveness(wire.liveness, default_grace)?,
         deadline: deadline(wire.deadline)?,
         refs: refs(wire.refs)?,
+        on_behalf_of: None,
         manifest: wire.manifest.map(|said| parse("manifest.fingerprint", &said.fingerprint)).transpose()?,
     })
 }
@@ -241,19 +255,22 @@ fn given(field: &str, name: String) -> Read<String> {
     if name.is_empty() { Err(Refused::field(field, "must not be empty")) } else { Ok(name) }
 }
 
-/// What a revocation takes.
-pub(super) fn selector(wire: Option<v1::Selector>) -> Read<Selector> {
+/// What a revocation takes; `person` knows whom a text means.
+pub(super) fn selector(
+    wire: Option<v1::Selector>,
+    person: impl FnOnce(&str) -> Read<Vouched>,
+) -> Read<Selector> {
     use v1::selector::Kind;
     let not_served = |what: &str| {
         Err(Refused::new(Reason::NotServed, format!("revoking by {what} is not served yet"))
-            .next("revoke by lease, task, agent, owner, target, intent, ref or all"))
+            .next("revoke by lease, task, agent, owner, person, target, intent, ref or all"))
     };
     match wire.and_then(|selector| selector.kind) {
         Some(Kind::Lease(id)) => Ok(Selector::Lease(parse("selector.lease", &id)?)),
         Some(Kind::Task(id)) => Ok(Selector::Task(parse("selector.task", &id)?)),
         Some(Kind::Agent(id)) => Ok(Selector::Agent(parse("selector.agent", &id)?)),
         Some(Kind::Owner(owner)) => Ok(Selector::Owner(parse("selector.owner", &owner)?)),
-        Some(Kind::Person(_)) => not_served("person"),
+        Some(Kind::Person(name)) => person(&named("selector.person", name)?).map(Selector::Person),
         Some(Kind::Target(name)) => Ok(Selector::Target(named("selector.target", name)?)),
         Some(Kind::Intent(name)) => Ok(Selector::Intent(named("selector.intent", name)?)),
         Some(Kind::Ref(found)) => Ok(Selector::Ref {

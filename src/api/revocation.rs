@@ -21,7 +21,7 @@ impl RevocationService for Api {
         let by = standing(&request)?.id().clone();
         let wire = request.into_inner();
         let command = RevokeCommand {
-            selector: read::selector(wire.selector)?,
+            selector: read::selector(wire.selector, |name| self.broker.person(name))?,
             freeze: wire.freeze,
             reason: read::reason(wire.reason)?,
             by,

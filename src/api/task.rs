@@ -1,15 +1,19 @@
 //! TaskService: open, look, change scope, watch, heartbeat, complete, abort.
 
+use leasehold_law::behalf::OnBehalfOf;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::TaskId;
+use leasehold_law::reason::Reason;
 use leasehold_law::request::MAX_REASON_BYTES;
 use leasehold_law::task::Task;
 use leasehold_proto::v1::{self, task_service_server::TaskService};
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use super::watch::{self, TaskStream};
 use super::{Api, asker, read, standing, write};
-use crate::broker::{Broker, Ended, Refused, TaskFilter};
+use crate::broker::{Asker, Broker, Ended, Refused, TaskFilter};
+use crate::identity::bearer::TokenRefused;
 
 #[tonic::async_trait]
 impl TaskService for Api {
@@ -18,8 +22,10 @@ impl TaskService for Api {
         request: Request<v1::OpenTaskRequest>,
     ) -> Result<Response<v1::OpenTaskResponse>, Status> {
         let asker = asker(&request)?;
-        let open = read::open_request(request.into_inner(), self.broker.default_grace())?;
-        let opened = self.broker.open_task(&asker, open).await?;
+        let mut wire = request.into_inner();
+        let person = self.person_behind(&asker, wire.on_behalf_of.take());
+        let open = read::open_request(wire, self.broker.default_grace())?;
+        let opened = self.broker.open_task(&asker, open, person).await?;
         Ok(Response::new(v1::OpenTaskResponse {
             task: Some(view(&self.broker, &opened.task)),
             decisions: opened.decisions.iter().map(write::pair_decision).collect(),
@@ -40,7 +46,7 @@ impl TaskService for Api {
         let own = standing(&request)?.own();
         let wire = request.into_inner();
         let size = read::page_size(wire.page_size)?;
-        let tasks = self.broker.tasks(own.as_ref(), task_filter(&wire)?, size).await?;
+        let tasks = self.broker.tasks(own.as_ref(), self.task_filter(&wire, own.is_none())?, size).await?;
         let next_page_token = next_page(&tasks, size, |task| task.terms.id.to_string());
         let wanted = |task: &&Task| wanted_task(&wire, task);
         let tasks = tasks.iter().filter(wanted).map(|task| view(&self.broker, task)).collect();
@@ -81,13 +87,19 @@ impl TaskService for Api {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let asker = asker(&request)?;
-        let id = read::parse("task", &request.into_inner().task)?;
-        let (task, pulse) = self.broker.heartbeat(&asker, id).await?;
+        let wire = request.into_inner();
+        let id = read::parse("task", &wire.task)?;
+        let (mut task, pulse) = self.broker.heartbeat(&asker, id).await?;
+        // After the beat, which counts whatever the token is worth.
+        if let Some(newer) = self.person_behind(&asker, wire.on_behalf_of).await? {
+            task = self.broker.renew_session(&asker, id, &newer).await?;
+        }
         Ok(Response::new(v1::HeartbeatResponse {
             state: write::task_state(&task.state).into(),
             lost_at: pulse.lost_at.map(write::moment),
             deadline: Some(write::moment(task.terms.deadline)),
             version: task.version,
+            session_until: task.session_until.map(write::moment),
         }))
     }
 
@@ -121,6 +133,50 @@ impl TaskService for Api {
     }
 }
 
+impl Api {
+    /// The person that a token says this caller acts for.
+    async fn person_behind(
+        &self,
+        asker: &Asker,
+        wire: Option<v1::OnBehalfOf>,
+    ) -> Result<Option<OnBehalfOf>, Refused> {
+        let Some(wire) = wire else { return Ok(None) };
+        let token = Zeroizing::new(wire.token);
+        self.subjects.verify(&token, &asker.id).await.map(Some).map_err(no_subject)
+    }
+
+    /// Names of the config mean something to operators only: agents could find out by them who is there.
+    fn task_filter(&self, wire: &v1::ListTasksRequest, by_operator: bool) -> Result<TaskFilter, Refused> {
+        let mut refs = wire.refs.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let reference = refs.next();
+        if refs.next().is_some() {
+            return Err(Refused::field("refs", "takes one reference to search by"));
+        }
+        let person = match wire.person.as_str() {
+            "" => None,
+            name if by_operator => Some(self.broker.person(name)?),
+            name => Some(read::person("person", name)?),
+        };
+        let live = [v1::TaskState::Open, v1::TaskState::Ending].map(i32::from);
+        Ok(TaskFilter {
+            agent: read::parse_optional("agent", &wire.agent)?,
+            reference,
+            person,
+            live: !wire.states.is_empty() && wire.states.iter().all(|state| live.contains(state)),
+            before: read::parse_optional("page_token", &wire.page_token)?,
+        })
+    }
+}
+
+fn no_subject(refused: TokenRefused) -> Refused {
+    let told = if refused.is_ours {
+        Refused::new(Reason::IssuerDown, refused.what)
+    } else {
+        Refused::field("on_behalf_of.token", refused.what)
+    };
+    told.next(refused.next)
+}
+
 fn task_id(text: &str) -> Result<TaskId, Refused> {
     read::parse("task", text)
 }
@@ -128,21 +184,6 @@ fn task_id(text: &str) -> Result<TaskId, Refused> {
 /// A task with what only memory knows: whether its agent is silent.
 pub(super) fn view(broker: &Broker, task: &Task) -> v1::Task {
     write::task(task, broker.is_silent(task), broker.drifts(task))
-}
-
-fn task_filter(wire: &v1::ListTasksRequest) -> Result<TaskFilter, Refused> {
-    let mut refs = wire.refs.iter().map(|(key, value)| (key.clone(), value.clone()));
-    let reference = refs.next();
-    if refs.next().is_some() {
-        return Err(Refused::field("refs", "takes one reference to search by"));
-    }
-    let live = [v1::TaskState::Open, v1::TaskState::Ending].map(i32::from);
-    Ok(TaskFilter {
-        agent: read::parse_optional("agent", &wire.agent)?,
-        reference,
-        live: !wire.states.is_empty() && wire.states.iter().all(|state| live.contains(state)),
-        before: read::parse_optional("page_token", &wire.page_token)?,
-    })
 }
 
 /// What the store's filter does not say; a page may hold fewer rows than asked for (AIP-158).

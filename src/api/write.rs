@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::Class;
 use leasehold_law::cause::Cause;
 use leasehold_law::lease::{
@@ -92,7 +93,14 @@ pub(super) fn task(task: &Task, silent: bool, drift: bool) -> v1::Task {
         version: task.version,
         manifest: task.terms.manifest.map(|digest| digest.to_string()).unwrap_or_default(),
         drift,
+        on_behalf_of: task.person().map(person_text).unwrap_or_default(),
+        session_until: task.session_until.map(moment),
     }
+}
+
+/// A person, as an operator may name them again.
+pub(super) fn person_text(person: &Vouched) -> String {
+    CallerId::Person(person.clone()).to_string()
 }
 
 pub(super) fn task_state(state: &TaskState) -> v1::TaskState {
@@ -421,6 +429,7 @@ pub(super) fn selector(selector: &Selector) -> v1::Selector {
         Selector::Task(id) => Kind::Task(id.to_string()),
         Selector::Agent(id) => Kind::Agent(id.to_string()),
         Selector::Owner(owner) => Kind::Owner(owner.to_string()),
+        Selector::Person(person) => Kind::Person(person_text(person)),
         Selector::Target(name) => Kind::Target(name.clone()),
         Selector::Intent(name) => Kind::Intent(name.clone()),
         Selector::Ref { key, value } => Kind::Ref(v1::Ref { key: key.clone(), value: value.clone() }),

@@ -205,7 +205,7 @@ impl Broker {
         let registry = self.fresh_registry().await?;
         let catalog = registry.catalog();
         let known = match owner {
-            Owner::Person(name) => catalog.people.contains(name),
+            Owner::Person(name) => catalog.people.contains_key(name),
             Owner::Group(name) => catalog.groups.contains_key(name),
             Owner::Broker => false,
         };

@@ -39,6 +39,7 @@ impl Registry {
         Reach {
             agent,
             owner: self.owner(agent),
+            person: task.and_then(Task::person),
             task: task.map(|task| task.terms.id),
             refs: task.map(|task| &task.terms.refs),
             pair,

@@ -1,6 +1,6 @@
 //! Step 2: the facts, with the versions that they were read at, and the answer of policy.
 
-use leasehold_law::caller::{CallerId, ProvenBy};
+use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
 use leasehold_law::catalog::{Agent, Grant};
 use leasehold_law::id::DecisionId;
 use leasehold_law::lifetime::Limits;
@@ -42,18 +42,20 @@ pub(super) struct Ask<'a> {
 
 /// The task that a question belongs to, as far as policy sees it.
 #[derive(Clone, Copy)]
-pub(super) struct TaskFacts {
+pub(super) struct TaskFacts<'a> {
     pub(super) liveness: &'static str,
     pub(super) age: Span,
     pub(super) claim: Claim,
+    pub(super) person: Option<&'a Vouched>,
 }
 
-impl TaskFacts {
-    pub(super) fn of(task: &Task, now: Timestamp) -> Self {
+impl<'a> TaskFacts<'a> {
+    pub(super) fn of(task: &'a Task, now: Timestamp) -> Self {
         Self {
             liveness: task.terms.liveness.name(),
             age: now.since(task.terms.opened_at),
             claim: Claim::Of(task.terms.manifest),
+            person: task.person(),
         }
     }
 }
@@ -65,7 +67,7 @@ impl Registry {
     }
 
     /// The registered agent behind a caller, as it stands now in a task.
-    fn agent_in(&self, asker: &Asker, task: TaskFacts, now: Timestamp) -> Result<Agent, Refused> {
+    fn agent_in(&self, asker: &Asker, task: TaskFacts<'_>, now: Timestamp) -> Result<Agent, Refused> {
         self.agent(&asker.id, now, task.claim).ok_or_else(|| Refused::unknown_agent(&asker.id))
     }
 
@@ -129,7 +131,7 @@ impl Inner {
         id: DecisionId,
         asker: &Asker,
         ask: &Ask<'_>,
-        task: TaskFacts,
+        task: TaskFacts<'_>,
         guards: &[Guard],
     ) -> Result<Decision, Refused> {
         let now = self.clock.now();
@@ -146,6 +148,7 @@ impl Inner {
             liveness: task.liveness,
             task_age: task.age,
             proof: asker.proof.name(),
+            on_behalf_of: task.person,
             depth: 0,
             renewal: ask.renewal,
             dry_run: ask.dry_run,
@@ -177,7 +180,7 @@ impl Inner {
             grant: grant.ttl.max,
             life,
             scope: task.and_then(|task| task.scope.max_ttl(&grant.pair)),
-            deadline: task.map_or(self.tasks.default_deadline, |task| task.terms.deadline.since(now)),
+            deadline: task.map_or(self.tasks.default_deadline, |task| task.ends_at().since(now)),
             backend: self.door.capabilities(&grant.pair.target).and_then(|can| can.max_natural_life),
         }
     }

@@ -76,10 +76,11 @@ impl Broker {
         }
         let ttl = self.registry().require_grant(&plan.pair)?.grant.ttl.default.min(LASTS);
         let request = self.inner.drill_request(&plan, last.as_ref(), ttl)?;
-        let opened = self.open_task(&driller(), request).await.map_err(|refused| {
-            // Another broker of the same store was faster.
-            if refused.reason == Reason::RequestIdReused { under_way(target, None) } else { refused }
-        })?;
+        let opened =
+            self.open_task(&driller(), request, std::future::ready(Ok(None))).await.map_err(|refused| {
+                // Another broker of the same store was faster.
+                if refused.reason == Reason::RequestIdReused { under_way(target, None) } else { refused }
+            })?;
         Ok(Course::new(self.clone(), plan, opened.task, by, turn))
     }
 }
@@ -129,6 +130,7 @@ impl Inner {
         let refs = [(REF, target), (BROKER_REF, &self.name)];
         Ok(OpenRequest {
             manifest: None,
+            on_behalf_of: None,
             request_id: follows.parse::<RequestId>().map_err(|error| Refused::internal(&error))?,
             purpose: format!("a drill of {target}: whether what is revoked is dead"),
             scope: Scope::new(vec![entry]).map_err(|error| Refused::internal(&error))?,

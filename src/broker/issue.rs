@@ -189,6 +189,7 @@ impl Inner {
             task: passage.task.terms.id,
             agent: passage.asker.id.clone(),
             proven_by: passage.asker.proof,
+            on_behalf_of: passage.task.person().cloned(),
             pair: passage.request.pair.clone(),
             params: passage.request.params.clone(),
             principal: PrincipalName::derive(id, &self.key),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use leasehold_law::behalf::OnBehalfOf;
 use leasehold_law::caller::CallerId;
 use leasehold_law::id::TaskId;
 use leasehold_law::journal::Event;
@@ -18,6 +19,7 @@ use leasehold_law::time::{Span, Timestamp};
 use super::decide::{Ask, Asker, TRIES, TaskFacts, check_scope_params, scope_guards};
 use super::refused::Refused;
 use super::request::TurnKey;
+use super::session::behalf;
 use super::{Broker, Inner};
 use crate::ledger::LedgerError;
 use crate::registry::Registry;
@@ -35,19 +37,30 @@ pub struct Opened {
 }
 
 impl Broker {
-    /// Opens a task. The same request id gives the same task.
+    /// Opens a task. The same request id gives the same task. Whom it acts for is proven only for those who may ask.
     ///
     /// # Errors
-    /// Where a pair is denied, the caller is frozen or unknown, or nothing can be issued now.
-    pub async fn open_task(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
-        let opened = self.open(asker, request).await;
+    /// Where a pair is denied, the caller is frozen or unknown, or nothing can be issued now; as proving the person says.
+    pub async fn open_task(
+        &self,
+        asker: &Asker,
+        request: OpenRequest,
+        person: impl Future<Output = Result<Option<OnBehalfOf>, Refused>>,
+    ) -> Result<Opened, Refused> {
+        let opened = self.open(asker, request, person).await;
         self.on_record(asker, "open task", opened).await
     }
 
-    async fn open(&self, asker: &Asker, request: OpenRequest) -> Result<Opened, Refused> {
+    async fn open(
+        &self,
+        asker: &Asker,
+        request: OpenRequest,
+        person: impl Future<Output = Result<Option<OnBehalfOf>, Refused>>,
+    ) -> Result<Opened, Refused> {
         self.inner.count_call(asker)?;
         self.inner.may_open().await?;
         self.registry().require_agent(asker)?;
+        let request = OpenRequest { on_behalf_of: behalf(asker, person.await?)?, ..request };
         let _turn = self.take_turn(TurnKey::Open(asker.id.clone(), request.request_id.clone()))?;
         if let Some(task) = self.inner.opened_before(&asker.id, &request).await? {
             return Ok(Opened { task, decisions: Vec::new() });
@@ -88,10 +101,11 @@ impl Inner {
         self.standing().await?;
         let registry = self.registry.load_full();
         let now = self.clock.now();
-        let reach = Reach { refs: Some(&request.refs), ..registry.reach(&asker.id, None, None) };
+        let person = request.on_behalf_of.as_ref().map(|behalf| &behalf.person);
+        let reach = Reach { refs: Some(&request.refs), person, ..registry.reach(&asker.id, None, None) };
         let barrier = vec![self.barrier_guard(&reach).await?];
         let claim = Claim::Of(request.manifest);
-        let facts = TaskFacts { liveness: request.liveness.name(), age: Span::ZERO, claim };
+        let facts = TaskFacts { liveness: request.liveness.name(), age: Span::ZERO, claim, person };
         let decisions = self.decide_scope(&registry, asker, &request.scope, facts, &barrier)?;
         let terms = self.task_terms(asker, request, now)?;
         let guards = scope_guards(&registry, &asker.id, &request.scope, barrier);
@@ -113,7 +127,7 @@ impl Inner {
         registry: &Registry,
         asker: &Asker,
         scope: &Scope,
-        facts: TaskFacts,
+        facts: TaskFacts<'_>,
         guards: &[Guard],
     ) -> Result<Vec<DecisionRecord>, Refused> {
         scope.entries().iter().map(|entry| self.decide_entry(registry, asker, entry, facts, guards)).collect()
@@ -124,7 +138,7 @@ impl Inner {
         registry: &Registry,
         asker: &Asker,
         entry: &ScopeEntry,
-        facts: TaskFacts,
+        facts: TaskFacts<'_>,
         guards: &[Guard],
     ) -> Result<DecisionRecord, Refused> {
         let granted = registry.require_grant(&entry.pair)?;
@@ -164,6 +178,7 @@ impl Inner {
             request_id: request.request_id.clone(),
             request_digest: request.digest(),
             manifest: request.manifest,
+            on_behalf_of: request.on_behalf_of.clone(),
         })
     }
 

@@ -169,4 +169,5 @@ impl Broker {
 }
 
 /// A dry run outside a task is decided as in a new task that heartbeats hold.
-const PROPOSED: TaskFacts = TaskFacts { liveness: "heartbeat", age: Span::ZERO, claim: Claim::Unasked };
+const PROPOSED: TaskFacts<'_> =
+    TaskFacts { liveness: "heartbeat", age: Span::ZERO, claim: Claim::Unasked, person: None };

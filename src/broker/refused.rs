@@ -210,6 +210,9 @@ impl Refused {
             (true, leasehold_law::request::Liveness::Heartbeat { grace }) => {
                 refused.why(format!("no heartbeat came for longer than its grace of {grace}"))
             }
+            _ if task.state.cause() == Some(Cause::PersonEnded) => {
+                refused.why("the session of the person that it acted for ended, or an operator ended it")
+            }
             _ => refused,
         }
     }

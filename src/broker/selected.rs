@@ -68,6 +68,7 @@ impl Inner {
                 let agents = registry.named_agents_of(&owner).into_iter();
                 return Walk { filters: agents.map(of).collect(), kept: None };
             }
+            Selector::Person(person) => LeaseFilter { person: Some(person), ..live },
             Selector::Target(target) => LeaseFilter { target: Some(target), ..live },
             Selector::Intent(intent) => LeaseFilter { intent: Some(intent), ..live },
             Selector::Ref { key, value } => LeaseFilter { reference: Some((key, value)), ..live },
@@ -104,6 +105,7 @@ impl Inner {
             Selector::Task(_)
             | Selector::Agent(_)
             | Selector::Owner(_)
+            | Selector::Person(_)
             | Selector::Intent(_)
             | Selector::Ref { .. }
                 if row.kind == AsideKind::Orphan =>
@@ -111,7 +113,11 @@ impl Inner {
                 false
             }
             Selector::Intent(_) => true,
-            Selector::Task(_) | Selector::Agent(_) | Selector::Owner(_) | Selector::Ref { .. } => {
+            Selector::Task(_)
+            | Selector::Agent(_)
+            | Selector::Owner(_)
+            | Selector::Person(_)
+            | Selector::Ref { .. } => {
                 let Ok(id) = row.task.parse() else { return true };
                 let Ok(Some(task)) = self.ledger.store().task(id).await else { return true };
                 let registry = self.registry.load_full();
@@ -135,7 +141,7 @@ impl Inner {
             Selector::Lease(id) => is_there(store.lease(*id).await)?,
             Selector::Task(id) => is_there(store.task(*id).await)?,
             // Nobody need be registered, and no task be open, to be frozen: the barrier may come first.
-            Selector::Agent(_) | Selector::Ref { .. } | Selector::All => true,
+            Selector::Agent(_) | Selector::Person(_) | Selector::Ref { .. } | Selector::All => true,
             Selector::Owner(_) | Selector::Target(_) | Selector::Intent(_) => {
                 registry.names(selector) || !self.walk(selector).next(store).await?.is_empty()
             }
@@ -161,7 +167,7 @@ impl Registry {
         use leasehold_law::catalog::Owner;
         let catalog = self.catalog();
         match selector {
-            Selector::Owner(Owner::Person(name)) => catalog.people.contains(name),
+            Selector::Owner(Owner::Person(name)) => catalog.people.contains_key(name),
             Selector::Owner(Owner::Group(name)) => catalog.groups.contains_key(name),
             Selector::Owner(Owner::Broker) => !catalog.drills.is_empty(),
             Selector::Target(name) => catalog.targets.contains_key(name),
@@ -169,6 +175,7 @@ impl Registry {
             Selector::Lease(_)
             | Selector::Task(_)
             | Selector::Agent(_)
+            | Selector::Person(_)
             | Selector::Ref { .. }
             | Selector::All => false,
         }

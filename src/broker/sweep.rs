@@ -266,7 +266,8 @@ impl Inner {
             if task.state != leasehold_law::task::TaskState::Open {
                 self.finish_task(id).await;
             } else {
-                self.end_due(task, Cause::TaskExpired).await;
+                let cause = task.ends_by();
+                self.end_due(task, cause).await;
             }
         }
     }

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, RevocationId};
 use leasehold_law::lease::{Lease, LeaseState};
-use leasehold_law::revocation::Revocation;
+use leasehold_law::revocation::{Revocation, Selector};
+use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::{Span, Timestamp};
 
 use super::Inner;
 use super::selected::Walk;
 use crate::ledger::LedgerError;
-use crate::store::StoreError;
+use crate::store::{StoreError, TaskFilter};
 
 /// How often a page that cannot be read, or a barrier that cannot be written, is tried again at once.
 pub(super) const TRIES: usize = 3;
@@ -121,7 +122,27 @@ impl Inner {
         }
         let unread = self.unread(&revocation.selector).await?;
         list(revocation, &mut listed, unread);
-        Ok(())
+        self.end_tasks_of(revocation).await
+    }
+
+    /// Ends the tasks that a revoked person stands behind, as the end of their session does. What was opened after a
+    /// revocation that leaves no barrier is not meant.
+    async fn end_tasks_of(self: &Arc<Self>, revocation: &Revocation) -> Result<(), StoreError> {
+        let Selector::Person(person) = &revocation.selector else { return Ok(()) };
+        let mut filter = TaskFilter { person: Some(person.clone()), live: true, ..TaskFilter::default() };
+        loop {
+            let page = self.ledger.store().tasks(&filter, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            filter.before = Some(last.terms.id);
+            let meant = |task: &Task| {
+                task.state == TaskState::Open
+                    && (revocation.is_freezing() || task.terms.opened_at <= revocation.at + RECORDED_WITHIN)
+            };
+            for task in page.into_iter().filter(meant) {
+                let ended = self.end_task(task, Cause::PersonEnded).await;
+                ended.map_err(|refused| StoreError::Unusable(refused.what))?;
+            }
+        }
     }
 
     /// A page that cannot be read is tried again: nothing of it is passed over meanwhile.
@@ -280,6 +301,7 @@ impl Inner {
         }
         let unread = self.unread(&revocation.selector).await?;
         list(&mut revocation, &mut listed, unread);
+        self.end_tasks_of(&revocation).await?;
         let complete = self.finish(revocation).await.complete;
         tracing::warn!(revocation = %id, complete, "a revocation was cut short: all of it is listed now");
         Ok(complete)
@@ -324,7 +346,7 @@ fn is_untouched(lease: &Lease) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use leasehold_law::revocation::{Lifted, Selector};
+    use leasehold_law::revocation::Lifted;
 
     use super::*;
     use crate::store::suite::samples::{agent, minting, revocation, without_freeze};

@@ -15,6 +15,7 @@ use super::{
     parse::{self, NamedPair},
     problem::{Exit, Problem},
     session::Session,
+    task::PersonArgs,
 };
 use folder::Folder;
 use runfile::RunFile;
@@ -48,6 +49,8 @@ pub struct ExecArgs {
     how: How,
     #[command(flatten)]
     manifest: ManifestArgs,
+    #[command(flatten)]
+    person: PersonArgs,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -74,6 +77,8 @@ struct Plan {
     inside: Option<String>,
     /// The digest of what the command runs.
     manifest: Option<String>,
+    /// Whom the command acts for.
+    person: PersonArgs,
 }
 
 pub(crate) async fn run(args: ExecArgs, session: &mut Session) -> Result<Exit, Problem> {
@@ -96,14 +101,14 @@ struct Ready {
 async fn prepare(args: ExecArgs, session: &mut Session) -> Result<Ready, Problem> {
     let found = RunFile::find(&std::env::current_dir().unwrap_or_default())?;
     let agent = args.agent.clone();
-    let plan = plan(args, found.unwrap_or_default(), std::env::var("LEASEHOLD_TASK").ok())?;
+    let mut plan = plan(args, found.unwrap_or_default(), std::env::var("LEASEHOLD_TASK").ok())?;
     let folder = Folder::make()?;
     let client = match &agent {
         Some(agent) => session.as_agent(agent).await?,
         None => session.agents().await?,
     };
     let mut held =
-        Held { task: open(&client, &plan).await?, joined: plan.inside.is_some(), leases: Vec::new() };
+        Held { task: open(&client, &mut plan).await?, joined: plan.inside.is_some(), leases: Vec::new() };
     let variables = match held.lease_all(&plan, &folder).await {
         Ok(variables) => variables,
         Err(problem) => {
@@ -177,7 +182,8 @@ fn plan(args: ExecArgs, file: RunFile, inside: Option<String>) -> Result<Plan, P
     let purpose = args.purpose.or(file.purpose).unwrap_or_default();
     let inside = inside.filter(|task| !task.is_empty());
     let manifest = args.manifest.digest()?;
-    Ok(Plan { leases, purpose, refs: args.refs, how: args.how, command: args.command, inside, manifest })
+    let ExecArgs { refs, how, command, person, .. } = args;
+    Ok(Plan { leases, purpose, refs, how, command, inside, manifest, person })
 }
 
 /// Names must differ, and so must unnamed targets: told before anything is minted.
@@ -195,7 +201,7 @@ fn distinct(leases: &[NamedPair]) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn open(client: &Client, plan: &Plan) -> Result<Task, Problem> {
+async fn open(client: &Client, plan: &mut Plan) -> Result<Task, Problem> {
     if let Some(task) = &plan.inside {
         return Ok(Task::join(client, task).await?);
     }
@@ -203,6 +209,7 @@ async fn open(client: &Client, plan: &Plan) -> Result<Task, Problem> {
     if let Some(digest) = &plan.manifest {
         builder = builder.fingerprint(digest);
     }
+    builder = std::mem::take(&mut plan.person).stands_behind(builder);
     for pair in scope(&plan.leases) {
         builder = builder.pair(pair);
     }
@@ -274,6 +281,7 @@ mod tests {
             refs: Vec::new(),
             how: How::Files,
             manifest: ManifestArgs::default(),
+            person: PersonArgs::default(),
             command: vec!["true".into()],
         }
     }

@@ -47,7 +47,8 @@ pub(crate) fn task(task: &v1::Task) -> Value {
         "state": word(task.state()), "cause": word(task.cause()), "outcome": word(task.outcome()),
         "refs": task.refs, "opened_at": time(task.opened_at), "deadline": time(task.deadline),
         "ended_at": time(task.ended_at), "silent": task.silent, "version": task.version,
-        "manifest": task.manifest, "drift": task.drift,
+        "manifest": task.manifest, "drift": task.drift, "on_behalf_of": text(task.on_behalf_of.clone()),
+        "session_until": time(task.session_until),
     })
 }
 

@@ -128,7 +128,7 @@ mod tests {
         fs::write(folder.path().join("prompt.md"), "be kind").unwrap();
         let why = |bytes: &[u8]| {
             fs::write(&file, bytes).unwrap();
-            read(&file).unwrap_err().why.unwrap()
+            read(&file).unwrap_err().why.unwrap().to_string()
         };
         for (text, reason) in REFUSED {
             assert_eq!(why(text.as_bytes()), *reason, "{text}");

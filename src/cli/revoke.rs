@@ -66,7 +66,8 @@ struct SelectorArgs {
     /// All agents that answer to a person or a group.
     #[arg(long, value_name = "person:NAME|group:NAME")]
     owner: Option<String>,
-    #[arg(long, hide = true)]
+    /// All tasks that act for a person, which end.
+    #[arg(long, value_name = "NAME|oidc:ISSUER|SUBJECT")]
     person: Option<String>,
     /// Everything on one target.
     #[arg(long, value_name = "NAME")]

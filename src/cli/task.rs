@@ -1,9 +1,13 @@
 //! `task`: open, read, narrow, watch and end the unit of work that leases hang on.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, Subcommand, ValueEnum};
-use leasehold_client::{Pair, Task, v1, wire_duration};
+use leasehold_client::{FileTokens, Pair, Task, TaskBuilder, v1, wire_duration};
 use serde_json::{Value, json};
 
 mod watch;
@@ -63,6 +67,27 @@ pub struct OpenArgs {
     deadline: Duration,
     #[command(flatten)]
     manifest: ManifestArgs,
+    #[command(flatten)]
+    person: PersonArgs,
+}
+
+/// The person that a task acts for.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PersonArgs {
+    /// A file with a token of the person that this is done for, which names this agent. Kept fresh by whoever wrote it: it is
+    /// read again with each heartbeat, and the task ends a minute after the token does.
+    #[arg(long, value_name = "TOKEN_FILE", env = "LEASEHOLD_ON_BEHALF_OF_FILE")]
+    on_behalf_of: Option<PathBuf>,
+}
+
+impl PersonArgs {
+    /// A task that acts for them.
+    pub(crate) fn stands_behind(self, task: TaskBuilder) -> TaskBuilder {
+        match self.on_behalf_of {
+            Some(file) => task.on_behalf_of(Arc::new(FileTokens::new(file, "--on-behalf-of"))),
+            None => task,
+        }
+    }
 }
 
 /// A task, named or from the environment.
@@ -91,6 +116,9 @@ pub struct ListArgs {
     /// Only this agent's.
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
+    /// Only those that act for this person.
+    #[arg(long, value_name = "NAME|oidc:ISSUER|SUBJECT")]
+    person: Option<String>,
     /// Only those in this state. May be given again.
     #[arg(long, value_enum)]
     state: Vec<State>,
@@ -184,7 +212,8 @@ async fn open(args: OpenArgs, session: &mut Session) -> Result<Exit, Problem> {
         Some(digest) => task.fingerprint(digest),
         None => task,
     };
-    let task = args.scope.into_iter().fold(task, leasehold_client::TaskBuilder::pair);
+    let task = args.person.stands_behind(task);
+    let task = args.scope.into_iter().fold(task, TaskBuilder::pair);
     let task = task.open().await?.leave();
     let text = format!("{}\nexport LEASEHOLD_TASK={}\n", describe(&task), task.id);
     session.console.report(&Report::new(text, json::task(&task))).map(|()| Exit::DONE)
@@ -201,6 +230,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<Exit, Problem> {
     let client = session.either(args.door).await?;
     let filter = v1::ListTasksRequest {
         agent: args.agent.unwrap_or_default(),
+        person: args.person.unwrap_or_default(),
         states: args.state.iter().map(|state| wire_state(*state).into()).collect(),
         refs: args.refs.into_iter().collect(),
         opened_after: args.since.and_then(|since| SystemTime::now().checked_sub(since)).map(Into::into),
@@ -260,6 +290,8 @@ fn describe(task: &v1::Task) -> String {
         ("task", task.id.clone()),
         ("state", state_words(task)),
         ("agent", task.agent.clone()),
+        ("on behalf of", task.on_behalf_of.clone()),
+        ("session", session_words(task)),
         ("purpose", task.purpose.clone()),
         ("scope", task.scope.iter().map(view::pair).collect::<Vec<_>>().join(" ")),
         ("refs", refs.join(" ")),
@@ -269,6 +301,11 @@ fn describe(task: &v1::Task) -> String {
         ("manifest", task.manifest.clone()),
         ("drift", if task.drift { "not what was reviewed".to_owned() } else { String::new() }),
     ])
+}
+
+/// Until when the person's newest token is good.
+fn session_words(task: &v1::Task) -> String {
+    if task.session_until.is_none() { String::new() } else { format!("until {}", stamp(task.session_until)) }
 }
 
 async fn scope(args: ScopeArgs, session: &mut Session) -> Result<Exit, Problem> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use leasehold_law::caller::{CallerId, DRILL};
+use leasehold_law::caller::{CallerId, DRILL, Vouched};
 use leasehold_law::catalog::{Agent, Autonomy, Owner};
 use leasehold_law::registry::pattern::WhoError;
 use leasehold_law::registry::{Pattern, Registration, Rules, Status, Terms, Who};
@@ -13,13 +13,12 @@ use leasehold_law::time::{Day, DayError, Timestamp};
 
 use super::identity::TrustDomains;
 use super::names::Names;
-use super::people::Person;
 use super::problem::Report;
 use super::table::{Table, Value};
 
 /// The people and groups that may own things.
 pub(super) struct Owners<'a> {
-    pub(super) people: &'a Names<Person>,
+    pub(super) people: &'a Names<Vouched>,
     pub(super) groups: &'a Names<BTreeSet<String>>,
 }
 

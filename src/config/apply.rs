@@ -50,7 +50,7 @@ fn read(root: &Table<'_>, ground: &Ground<'_>, report: &Report) -> Vec<Registrat
     let catalog = ground.catalog;
     let top = root.place();
     let owners = Owners {
-        people: &Names::known("person", &catalog.people, top),
+        people: &Names::known("person", catalog.people.keys(), top),
         groups: &Names::known("group", catalog.groups.keys(), top),
     };
     let trusted = TrustDomains { own: ground.trust_domain, federated: ground.federated };

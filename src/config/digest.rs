@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use leasehold_law::caller::Vouched;
 use leasehold_law::catalog::{Catalog, Grant, Intent};
 use leasehold_law::policy::PolicySource;
 use leasehold_law::subject::Subject;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::people::Person;
 use super::targets::Target;
 
 /// SHA-256 in hexadecimal, by subject.
@@ -18,7 +18,7 @@ pub type Digests = BTreeMap<Subject, String>;
 /// What config holds beside the catalog.
 pub(super) struct Beside<'a> {
     pub(super) targets: &'a BTreeMap<String, Target>,
-    pub(super) people: &'a BTreeMap<String, Person>,
+    pub(super) people: &'a BTreeMap<String, Vouched>,
     pub(super) sources: &'a [PolicySource],
 }
 
@@ -41,8 +41,7 @@ fn granted<'a>(catalog: &'a Catalog, target: &str) -> Vec<(&'a Grant, Option<&'a
 /// Policies without the names of their files: moving a folder changes no decision.
 fn policy(catalog: &Catalog, beside: &Beside<'_>) -> String {
     let texts: Vec<_> = beside.sources.iter().map(|source| &source.text).collect();
-    let people: Vec<_> =
-        beside.people.iter().map(|(name, person)| (name, &person.issuer, &person.subject)).collect();
+    let people: Vec<_> = beside.people.iter().collect();
     let patterns: Vec<_> = catalog.patterns.iter().collect();
     of(&(texts, &catalog.floors, &catalog.groups, people, patterns, &catalog.rules))
 }

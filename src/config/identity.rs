@@ -82,6 +82,12 @@ impl Identity {
         !self.takes_automation() && !self.people.is_empty()
     }
 
+    /// Whether agents may act for the people of every issuer.
+    #[must_use]
+    pub fn agents_act_for_people(&self) -> bool {
+        self.people.iter().all(|issuer| issuer.on_behalf_of.is_some())
+    }
+
     fn takes_automation(&self) -> bool {
         self.spiffe.jwt.is_some() || !self.ci.is_empty() || !self.kubernetes.is_empty()
     }

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 
 use super::names::Names;
-use super::people::Person;
 use super::roles::Role;
 use super::table::{Entry, Table, Value};
 
@@ -19,7 +18,7 @@ pub(super) fn ids(root: &Table<'_>) -> impl Iterator<Item = CallerId> {
     names.filter_map(|name| name.parse().ok())
 }
 
-pub(super) fn read(root: &Table<'_>, people: &Names<Person>, trust_domain: Option<&str>) -> Operators {
+pub(super) fn read(root: &Table<'_>, people: &Names<Vouched>, trust_domain: Option<&str>) -> Operators {
     let Some(table) = root.need("operators").and_then(|value| value.table()) else { return Operators::new() };
     let operators: Operators =
         table.entries().iter().filter_map(|entry| operator(&table, entry, people, trust_domain)).collect();
@@ -32,7 +31,7 @@ pub(super) fn read(root: &Table<'_>, people: &Names<Person>, trust_domain: Optio
 fn operator(
     table: &Table<'_>,
     Entry { name, place, value }: &Entry<'_>,
-    people: &Names<Person>,
+    people: &Names<Vouched>,
     trust_domain: Option<&str>,
 ) -> Option<(CallerId, BTreeSet<Role>)> {
     let roles = roles(value);
@@ -40,8 +39,7 @@ fn operator(
     let id = match name.strip_prefix("person:") {
         Some(person) => {
             people.check(person, place, report);
-            let id = people.values.get(person)?.caller();
-            id.map_err(|error| report.problem(place, error.to_string())).ok()?
+            CallerId::Person(people.values.get(person)?.clone())
         }
         None => name.parse().map_err(|error| report.problem(place, format!("{error}"))).ok()?,
     };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::time::Span;
 
 use super::identity::{Identity, LIFE, life};
@@ -10,6 +11,7 @@ use super::operators;
 use super::roles::Role;
 use super::table::{Table, Value};
 use crate::identity::issuer::IssuerUrl;
+use crate::identity::on_behalf_of::Delegation;
 
 /// The longest name of a claim or of a group, in bytes.
 const MAX_NAME: usize = 256;
@@ -25,6 +27,8 @@ pub struct PeopleIssuer {
     pub ca_file: Option<PathBuf>,
     /// The longest that a token may live.
     pub max_life: Span,
+    /// The tokens with which agents act for people, if any are taken.
+    pub on_behalf_of: Option<Delegation>,
     /// The claim that lists a person's groups.
     pub claim: Option<String>,
     /// What a group brings.
@@ -55,13 +59,23 @@ pub(super) fn are_apart(table: &Table<'_>, identity: &Identity) {
     let pods = identity.kubernetes.iter().map(|cluster| &cluster.audience);
     let workloads = identity.spiffe.jwt.iter().map(|jwt| &jwt.audience);
     let others: BTreeSet<_> = jobs.chain(pods).chain(workloads).collect();
-    for issuer in identity.people.iter().filter(|issuer| others.contains(&issuer.client_id)) {
-        let what = format!(
-            "`{}` is the audience of workloads or jobs; people need another `client_id`, or a token for one use would do \
-             for the other",
-            issuer.client_id
-        );
-        table.context().report.problem(table.place(), what);
+    let sign_ins: BTreeSet<_> = identity.people.iter().map(|issuer| &issuer.client_id).collect();
+    let problem = |what: String| table.context().report.problem(table.place(), what);
+    for issuer in &identity.people {
+        if others.contains(&issuer.client_id) {
+            problem(format!(
+                "`{}` is the audience of workloads or jobs; people need another `client_id`, or a token for one use would \
+                 do for the other",
+                issuer.client_id
+            ));
+        }
+        let taken = issuer.on_behalf_of.as_ref().map(|taken| &taken.audience);
+        if let Some(audience) = taken.filter(|taken| others.contains(taken) || sign_ins.contains(taken)) {
+            problem(format!(
+                "`{audience}` is the audience of sign-ins, workloads or jobs; `on_behalf_of` needs another `audience`, or a \
+                 token for one use would do for the other"
+            ));
+        }
     }
 }
 
@@ -70,15 +84,39 @@ fn issuer(table: &Table<'_>) -> Option<PeopleIssuer> {
     let client_id = table.need("client_id").and_then(|value| value.filled().map(str::to_owned));
     let ca_file = table.get("ca_file").and_then(|value| value.filled().map(str::to_owned));
     let max_life = table.get("max_life").and_then(|value| life(&value)).unwrap_or(LIFE.0);
+    let on_behalf_of = table.get("on_behalf_of").and_then(|value| value.read(delegation));
     let (claim, roles) = table.get("operators").and_then(|value| value.read(groups)).unzip();
     Some(PeopleIssuer {
         issuer: issuer?,
         client_id: client_id?,
         ca_file: ca_file.map(|path| table.context().source.resolve(&path)),
         max_life,
+        on_behalf_of,
         claim,
         roles: roles.unwrap_or_default(),
     })
+}
+
+/// `on_behalf_of = { audience = "…", clients = { CLIENT = [AGENT] } }`.
+fn delegation(table: &Table<'_>) -> Option<Delegation> {
+    let audience = table.need("audience").and_then(|value| value.filled().map(str::to_owned));
+    let clients = table.get("clients").and_then(|value| value.table());
+    let entries = clients.map(|clients| clients.entries()).unwrap_or_default();
+    let agents = |value: &Value<'_>| value.items().iter().filter_map(agent).collect();
+    let clients = entries.iter().map(|entry| (entry.name.to_owned(), agents(&entry.value))).collect();
+    Some(Delegation { audience: audience?, clients })
+}
+
+/// One that may act for people: people's own agents act in their session, and operators for nobody.
+fn agent(value: &Value<'_>) -> Option<CallerId> {
+    let id: CallerId = value.parsed()?;
+    match id {
+        CallerId::Agent(_) | CallerId::CiJob(_) | CallerId::KubeAccount(_) => Some(id),
+        CallerId::LocalUser(_) | CallerId::PersonalAgent(_) | CallerId::Person(_) | CallerId::Drill => {
+            value.problem(format!("`{id}` is not a workload, and acts for nobody"));
+            None
+        }
+    }
 }
 
 /// `operators = { claim = "groups", roles = { GROUP = [ROLE] } }`.

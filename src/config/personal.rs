@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::{Agent, Autonomy, Owner};
 use leasehold_law::registry::Standing;
 
@@ -32,7 +33,8 @@ fn personal(name: &str, value: &Value<'_>, owners: &Owners<'_>) -> Option<Person
         let (autonomy, people) = (autonomy?, people?);
         let agent = |person: &String| {
             let known = owners.people.values.get(person)?;
-            let id = known.agent(name).map_err(|error| value.problem(error.to_string())).ok()?;
+            let id = Vouched::new(known.issuer(), &format!("{}/{name}", known.name()));
+            let id = CallerId::PersonalAgent(id.map_err(|error| value.problem(error.to_string())).ok()?);
             let (owner, groups) = (Owner::Person(person.clone()), groups.clone());
             let standing = Standing::default();
             Some(Agent { id, owner, groups, autonomy, purpose: purpose.clone(), standing })
@@ -85,7 +87,7 @@ pub(super) fn have_a_door(
     let issuers: BTreeSet<_> = identity.people.iter().map(|issuer| issuer.issuer.as_str()).collect();
     let agents = personal.values.values().flat_map(|personal| &personal.agents);
     for id in agents.map(|agent| &agent.id) {
-        let leasehold_law::caller::CallerId::PersonalAgent(vouched) = id else { continue };
+        let CallerId::PersonalAgent(vouched) = id else { continue };
         if !issuers.contains(vouched.issuer()) {
             let what =
                 format!("nobody can be `{id}`: no [identity.people] has the issuer `{}`", vouched.issuer());

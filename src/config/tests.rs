@@ -112,7 +112,7 @@ fn the_example_of_the_design_loads() {
     assert_eq!(floors.production[&Class::Reversible], Floor::Ask);
     assert!(floors.production_labels["env"].contains("prod"));
     assert_eq!(config.catalog.groups["oncall"].len(), 2);
-    assert_eq!(config.people["ana"].subject, "00u1ana");
+    assert_eq!(config.people["ana"].name(), "00u1ana");
     assert_eq!(config.policies.len(), 1);
 }
 
@@ -142,6 +142,43 @@ fn people_sign_in_and_have_agents_of_their_own() {
         let id: CallerId = format!("personal:https://idp.example|{subject}/coding").parse().unwrap();
         assert_eq!(config.catalog.agents[&id].owner.to_string(), format!("person:{person}"));
     }
+}
+
+#[test]
+fn agents_act_for_people_by_tokens_of_an_audience_of_its_own() {
+    let config = |on_behalf_of: &str| {
+        let people = "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n";
+        EXAMPLE.replace("[store]", &format!("{people}on_behalf_of = {on_behalf_of}\n[store]"))
+    };
+    let triage = "spiffe://prod.example/agent/triage";
+    let folder = Folder::with(&config(&format!(
+        "{{ audience = \"for-people\", clients = {{ portal = [\"{triage}\"] }} }}"
+    )));
+    let people =
+        folder.load(Trust::Production).unwrap_or_else(|found| panic!("{found:?}")).config.identity.people;
+    let taken = people[0].on_behalf_of.as_ref().unwrap();
+    assert_eq!(taken.audience, "for-people");
+    assert_eq!(taken.clients["portal"], BTreeSet::from([triage.parse().unwrap()]));
+    let check = |text: &str, expect: &str| {
+        let found = Folder::with(&config(text)).problems(Trust::Production);
+        assert!(found.iter().any(|problem| problem.contains(expect)), "{text}: {found:?}");
+    };
+    check("{ audience = \"leasehold\" }", "`leasehold` is the audience of sign-ins, workloads or jobs");
+    check("{ clients = {} }", "`identity.people.on_behalf_of.audience` is missing");
+    check("{ audience = \"\" }", "audience");
+    check("{ audience = \"a\", client = {} }", "did you mean `clients`?");
+    check("{ audience = \"a\", clients = { portal = [\"triage\"] } }", "`triage` is not a workload");
+    check(
+        "{ audience = \"a\", clients = { portal = [\"uid:0\"] } }",
+        "`uid:0` is not a workload, and acts for nobody",
+    );
+}
+
+#[test]
+fn a_person_is_named_as_their_issuer_can_name_them() {
+    let text = EXAMPLE.replace("00u1ana", "ana maria");
+    let found = Folder::with(&text).problems(Trust::Production);
+    assert!(found.iter().any(|problem| problem.contains("are visible ASCII")), "{found:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use leasehold_jose::{Claims, Peek};
+use leasehold_law::behalf::OnBehalfOf;
 use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
 use leasehold_law::time::{Span, Timestamp};
 use serde_json::Value;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use super::Now;
 use super::bearer::{PersonSession, TokenKind, TokenRefused, Vouch};
 use super::issuer::{Issuer, IssuerError, IssuerUrl, KeySource};
+use super::on_behalf_of::{Delegation, Subject};
 
 /// Whose ID tokens are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct PeopleSettings {
     pub max_life: Span,
     /// The claim that lists groups, and those of them that mean something here.
     pub groups: Option<(String, BTreeSet<String>)>,
+    /// The tokens with which agents act for people, if any are taken.
+    pub on_behalf_of: Option<Delegation>,
 }
 
 /// ID tokens of one issuer, for one client.
@@ -43,6 +47,37 @@ impl PeopleTokens {
     pub fn new(settings: PeopleSettings, now: Now) -> Result<Self, IssuerError> {
         let keys = KeySource::Discovery { ca_file: settings.ca_file.clone() };
         Ok(Self { issuer: Issuer::new(settings.issuer.clone(), &keys, now)?, settings })
+    }
+
+    /// Whether a token that says this of itself is one with which an agent acts for a person.
+    pub(super) fn is_subject(&self, peek: &Peek) -> bool {
+        let ours = peek.issuer.as_deref() == Some(self.settings.issuer.as_str());
+        let taken = self.settings.on_behalf_of.as_ref();
+        ours && taken.is_some_and(|taken| peek.audiences.contains(&taken.audience))
+    }
+
+    /// Verifies such a token, and that it was given to this agent.
+    pub(super) async fn verify_subject(
+        &self,
+        token: &str,
+        peek: &Peek,
+        agent: &CallerId,
+        now: Timestamp,
+    ) -> Result<Subject, TokenRefused> {
+        let PeopleSettings { issuer, max_life, .. } = &self.settings;
+        let taken = self.settings.on_behalf_of.as_ref();
+        let taken = taken.ok_or_else(|| TokenRefused::new("no such tokens are taken", "ask an operator"))?;
+        let claims = self.issuer.verify(token, peek, (&taken.audience, *max_life), now).await?;
+        taken.names(&claims, issuer.as_str(), agent)?;
+        let on_behalf_of = OnBehalfOf { person: self.person(&claims)?, until: Some(claims.expires_at()) };
+        Ok(Subject { on_behalf_of, issued_at: claims.issued_at() })
+    }
+
+    fn person(&self, claims: &Claims) -> Result<Vouched, TokenRefused> {
+        Vouched::new(self.settings.issuer.as_str(), claims.subject()).map_err(|_| {
+            let what = "the token's `sub` is not up to 255 visible ASCII characters";
+            TokenRefused::new(what, "have your issuer name people so (OpenID Connect Core 1.0 section 2)")
+        })
     }
 
     fn session(&self, claims: &Claims) -> PersonSession {
@@ -64,19 +99,15 @@ impl TokenKind for PeopleTokens {
     }
 
     async fn verify(&self, token: &str, peek: &Peek, now: Timestamp) -> Result<Vouch, TokenRefused> {
-        let PeopleSettings { issuer, client_id, max_life, .. } = &self.settings;
+        let PeopleSettings { client_id, max_life, .. } = &self.settings;
         let claims = self.issuer.verify(token, peek, (client_id, *max_life), now).await?;
         // Core 1.0 section 3.1.3.7: a token that the issuer gave to another program is that program's.
         if claims.claim("azp").is_some_and(|azp| azp.as_str() != Some(client_id)) {
             let next = "sign in with the client that the broker's config names: leasehold login";
             return Err(TokenRefused::new("the token was given to another program than this one", next));
         }
-        let id = Vouched::new(issuer.as_str(), claims.subject()).map_err(|_| {
-            let what = "the token's `sub` is not up to 255 visible ASCII characters";
-            TokenRefused::new(what, "have your issuer name people so (OpenID Connect Core 1.0 section 2)")
-        })?;
         Ok(Vouch {
-            id: CallerId::Person(id),
+            id: CallerId::Person(self.person(&claims)?),
             proven_by: ProvenBy::Person,
             issued_at: claims.issued_at(),
             expires_at: claims.expires_at(),

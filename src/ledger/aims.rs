@@ -1,6 +1,6 @@
 //! The seven fields of draft-ietf-wimse-aims (AUD-5) for every kind of entry.
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::drill::Drill;
 use leasehold_law::journal::record::NOT_APPLICABLE;
 use leasehold_law::journal::{Aims, Event};
@@ -19,7 +19,7 @@ pub(super) fn of_lease(lease: &Lease, event: &Event, now: Timestamp) -> Aims {
     };
     Aims {
         agent: terms.agent.to_string(),
-        delegated_subject: nothing(),
+        delegated_subject: person(terms.on_behalf_of.as_ref()),
         resource: terms.pair.target.clone(),
         action_decision: format!("{} {decision}", terms.pair.intent),
         time_correlation: correlation(now, &terms.task.to_string()),
@@ -46,7 +46,7 @@ pub(super) fn of_task(task: &Task, event: &Event, now: Timestamp) -> Aims {
     let pairs: Vec<_> = task.scope.entries().iter().map(|entry| entry.pair.to_string()).collect();
     Aims {
         agent: task.terms.agent.to_string(),
-        delegated_subject: nothing(),
+        delegated_subject: person(task.person()),
         resource: pairs.join(" "),
         action_decision: decisions.iter().fold(format!("task {}", task.state.name()), |text, record| {
             format!("{text} {} {}", record.id, word(&record.answer))
@@ -71,6 +71,7 @@ pub(super) fn of_event(subject: &str, event: &Event, now: Timestamp) -> Aims {
     match event {
         Event::Decided { decision } => {
             aims.agent = decision.agent.id.to_string();
+            aims.delegated_subject = person(decision.on_behalf_of.as_ref());
             aims.resource.clone_from(&decision.pair.target);
             aims.action_decision =
                 format!("{} {} {}", decision.pair.intent, decision.id, word(&decision.answer));
@@ -134,6 +135,11 @@ fn posture(record: &DecisionRecord) -> String {
 
 fn correlation(now: Timestamp, id: &str) -> String {
     format!("{now} {id}")
+}
+
+/// For whom it was done.
+fn person(person: Option<&Vouched>) -> String {
+    person.map_or_else(nothing, |person| CallerId::Person(person.clone()).to_string())
 }
 
 fn nothing() -> String {

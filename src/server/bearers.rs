@@ -9,12 +9,13 @@ use leasehold_law::time::Timestamp;
 use super::{IDENTITY_WAIT, StartError, known_agents, now_of};
 use crate::authority::Operators;
 use crate::broker::Broker;
-use crate::config::{Config, Trust};
+use crate::config::{Config, PeopleIssuer, Trust};
 use crate::identity::bearer::{BearerSettings, Bearers, Bindings, TokenKind};
 use crate::identity::ci::CiTokens;
 use crate::identity::issuer::IssuerError;
 use crate::identity::jwt_svid::{JwtSvidSettings, JwtSvids};
 use crate::identity::kube::KubeTokens;
+use crate::identity::on_behalf_of::SubjectTokens;
 use crate::identity::people::{PeopleSettings, PeopleTokens};
 use crate::identity::spiffe::{OpenTls, SpiffeIdentity};
 use crate::identity::web::{WebCertificate, WebTls};
@@ -24,26 +25,37 @@ use crate::store::{Change, Outcome, RESTORED, TokenUse};
 /// How often a certificate is read again from its files.
 const RELOAD: Duration = Duration::from_secs(600);
 
-/// A judge of every kind of token that the config names; none where it names no door for them.
-pub(super) async fn bearers(
+/// Who judges tokens.
+pub(super) struct Judges {
+    /// Those of callers; none where the config names no door for them.
+    pub(super) bearers: Option<Arc<Bearers>>,
+    /// Those of people that agents act for.
+    pub(super) subjects: Arc<SubjectTokens>,
+}
+
+/// Judges of every kind of token that the config names.
+pub(super) async fn judges(
     config: &Config,
     trust: Trust,
     broker: &Broker,
     refusals: &Arc<Refusals>,
-) -> Result<Option<Arc<Bearers>>, StartError> {
-    if config.listen.bearer.is_none() && config.identity.people.is_empty() {
-        return Ok(None);
-    }
+) -> Result<Judges, StartError> {
     let restored = broker.ledger().store().number(RESTORED).await?.map(Timestamp);
-    Ok(Some(Arc::new(Bearers::new(BearerSettings {
-        kinds: kinds(config, trust, &now_of(broker)).await?,
+    let people = people(config, &now_of(broker))?;
+    let subjects = Arc::new(SubjectTokens::new(people.clone(), restored, now_of(broker)));
+    if config.listen.bearer.is_none() && config.identity.people.is_empty() {
+        return Ok(Judges { bearers: None, subjects });
+    }
+    let bearers = Some(Arc::new(Bearers::new(BearerSettings {
+        kinds: kinds(config, trust, people, &now_of(broker)).await?,
         bindings: Arc::new(StoreBindings(broker.clone())),
         issued_since: restored,
         each: config.listen.per_caller,
         known: welcome(broker, config),
         now: now_of(broker),
         refusals: refusals.clone(),
-    }))))
+    })));
+    Ok(Judges { bearers, subjects })
 }
 
 /// Registered agents, and operators by name: the others' bearers get far less of a door.
@@ -52,7 +64,33 @@ fn welcome(broker: &Broker, config: &Config) -> Known {
     Arc::new(move |id| agents(id) || operators.names(id))
 }
 
-async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
+/// The tokens of each issuer of people.
+fn people(config: &Config, now: &Now) -> Result<Vec<Arc<PeopleTokens>>, StartError> {
+    let of = |issuer: &PeopleIssuer| {
+        let settings = PeopleSettings {
+            issuer: issuer.issuer.clone(),
+            client_id: issuer.client_id.clone(),
+            ca_file: issuer.ca_file.clone(),
+            max_life: issuer.max_life,
+            groups: issuer.claim.clone().map(|claim| (claim, issuer.roles.keys().cloned().collect())),
+            on_behalf_of: issuer.on_behalf_of.clone(),
+        };
+        PeopleTokens::new(settings, now.clone()).map(Arc::new).map_err(unusable)
+    };
+    config.identity.people.iter().map(of).collect()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn unusable(error: IssuerError) -> StartError {
+    StartError::Host(error.to_string())
+}
+
+async fn kinds(
+    config: &Config,
+    trust: Trust,
+    people: Vec<Arc<PeopleTokens>>,
+    now: &Now,
+) -> Result<Vec<Arc<dyn TokenKind>>, StartError> {
     let mut kinds: Vec<Arc<dyn TokenKind>> = Vec::new();
     if let Some(jwt) = &config.identity.spiffe.jwt {
         let (own, spiffe) = (&config.broker.trust_domain, &config.identity.spiffe);
@@ -66,19 +104,9 @@ async fn kinds(config: &Config, trust: Trust, now: &Now) -> Result<Vec<Arc<dyn T
         };
         kinds.push(Arc::new(JwtSvids::connect(settings).await?));
     }
-    let unusable = |error: IssuerError| StartError::Host(error.to_string());
     let identity = &config.identity;
-    for issuer in &identity.people {
-        let settings = PeopleSettings {
-            issuer: issuer.issuer.clone(),
-            client_id: issuer.client_id.clone(),
-            ca_file: issuer.ca_file.clone(),
-            max_life: issuer.max_life,
-            groups: issuer.claim.clone().map(|claim| (claim, issuer.roles.keys().cloned().collect())),
-        };
-        // Before jobs: some issuer may vouch for both, and only people have an audience beside it.
-        kinds.push(Arc::new(PeopleTokens::new(settings, now.clone()).map_err(unusable)?));
-    }
+    // Before jobs: some issuer may vouch for both, and only people have an audience beside it.
+    kinds.extend(people.into_iter().map(|people| people as Arc<dyn TokenKind>));
     kinds.push(Arc::new(CiTokens::new(&identity.ci, &config.ci_jobs, now).map_err(unusable)?));
     let accounts = &config.kube_accounts;
     kinds.push(Arc::new(KubeTokens::new(&identity.kubernetes, accounts, now).map_err(unusable)?));
@@ -91,9 +119,7 @@ pub(super) fn operators(config: &Config) -> Operators {
         let name = issuer.issuer.as_str().to_owned();
         issuer.roles.iter().map(move |(group, roles)| ((name.clone(), group.clone()), roles.clone()))
     });
-    let people =
-        config.people.iter().filter_map(|(name, person)| Some((person.caller().ok()?, name.clone())));
-    Operators::new(config.operators.clone(), groups.collect()).with_people(people.collect())
+    Operators::new(config.operators.clone(), groups.collect())
 }
 
 /// The certificate that the config names, if any.

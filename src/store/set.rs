@@ -192,7 +192,7 @@ fn revoked_at(state: &LeaseState) -> Option<Timestamp> {
 impl TaskRow {
     fn prepare(task: Task) -> Result<Self, StoreError> {
         let due = match &task.state {
-            TaskState::Open => Some(task.terms.deadline.0),
+            TaskState::Open => Some(task.ends_at().0),
             TaskState::Ending { .. } => Some(0),
             TaskState::New | TaskState::Refused | TaskState::Ended { .. } => None,
         };

@@ -14,14 +14,16 @@ use leasehold_law::request::RequestId;
 use leasehold_law::revocation::{Lifted, Selector};
 use leasehold_law::subject::{Guard, Subject};
 use leasehold_law::task::{Outcome as End, TaskEvent};
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 
 use super::{
     Aside, AsideFilter, AsideKind, BadRow, Ceiling, Change, Counted, Counts, DueLease, Ended, LaneCounts,
     LeaseFilter, Outcome, Store, TaskFilter, TokenUse,
 };
 pub(crate) use replay::rows_are_what_the_journal_says;
-use samples::{T0, active, agent, draft, lease, lease_change, minting, revocation, task, task_change};
+use samples::{
+    T0, active, agent, draft, lease, lease_change, minting, person, revocation, task, task_change,
+};
 
 /// Makes a test of each rule. `$open` gives the store and whatever must outlive it.
 macro_rules! store_suite {
@@ -34,6 +36,7 @@ macro_rules! store_suite {
             a_request_is_answered_by_its_latest_attempt,
             pages_run_newest_first,
             filters_narrow,
+            a_task_is_due_when_its_person_s_session_is_over,
             due_rows_come_longest_overdue_first,
             no_target_and_no_lane_hides_what_is_due_in_another,
             handles_are_found_after_their_death,
@@ -259,6 +262,9 @@ pub(crate) async fn filters_narrow(store: AnyStore) {
     check(LeaseFilter { reference: of_ref("T-1"), ..all() }, &[2, 1]).await;
     check(LeaseFilter { reference: of_ref("T-2"), live: true, ..all() }, &[3]).await;
     check(LeaseFilter { reference: of_ref("T-9"), ..all() }, &[]).await;
+    check(LeaseFilter { person: Some(person(1)), ..all() }, &[2, 1]).await;
+    check(LeaseFilter { person: Some(person(2)), live: true, ..all() }, &[3]).await;
+    check(LeaseFilter { person: Some(person(9)), ..all() }, &[]).await;
     let check = async |filter: TaskFilter, expect: &[u64]| {
         let found = store.tasks(&filter, 10).await.unwrap();
         let found: Vec<_> = found.iter().map(|task| task.terms.id).collect();
@@ -271,6 +277,21 @@ pub(crate) async fn filters_narrow(store: AnyStore) {
     check(TaskFilter { agent: Some(agent(2)), ..all() }, &[2]).await;
     check(TaskFilter { reference: reference("T-3"), ..all() }, &[3]).await;
     check(TaskFilter { reference: reference("T-9"), ..all() }, &[]).await;
+    check(TaskFilter { person: Some(person(2)), ..all() }, &[2]).await;
+    check(TaskFilter { person: Some(person(2)), live: true, ..all() }, &[]).await;
+}
+
+pub(crate) async fn a_task_is_due_when_its_person_s_session_is_over(store: AnyStore) {
+    let mut open = task(1);
+    let due = leasehold_law::task::Task::ends_at;
+    open.session_until = Some(open.terms.opened_at + Span::from_mins(5));
+    put(&*store, vec![task_change(&open)]).await;
+    assert_eq!(store.due_tasks(due(&open).shifted(-1), 9).await, Ok(vec![]));
+    let until = open.terms.opened_at + Span::from_mins(15);
+    let renewed = open.apply(&TaskEvent::SessionRenewed { until }).unwrap();
+    put(&*store, vec![task_change(&renewed)]).await;
+    assert_eq!(store.due_tasks(due(&open), 9).await, Ok(vec![]), "its person is still there");
+    assert_eq!(store.due_tasks(due(&renewed), 9).await, Ok(vec![renewed]));
 }
 
 pub(crate) async fn due_rows_come_longest_overdue_first(store: AnyStore) {

@@ -55,12 +55,14 @@ impl Terms {
     pub(super) fn of_leases(mark: Mark, filter: &LeaseFilter) -> Self {
         // One term in two halves, since each takes one value.
         let (name, value) = filter.reference.clone().unzip();
+        let person = filter.person.as_ref().map(ToString::to_string);
         Self::new(mark)
             .with("id =", filter.id.map(|id| id.to_string()))
             .with("agent =", filter.agent.as_ref().map(ToString::to_string))
             .with("task =", filter.task.map(|id| id.to_string()))
             .with("target =", filter.target.clone())
             .with("intent =", filter.intent.clone())
+            .with_closing("task IN (SELECT id FROM tasks WHERE person =", person, ")")
             .with("task IN (SELECT task FROM task_refs WHERE name =", name)
             .with_closing("value =", value, ")")
             .when(filter.live, "due IS NOT NULL")

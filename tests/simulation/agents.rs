@@ -101,6 +101,7 @@ impl Agent {
             deadline: dice.chance(500).then(|| Span::from_secs(dice.between(30, 100))),
             refs: Refs::from([(REF.to_owned(), dice.roll(RUNS).to_string())]),
             manifest: None,
+            on_behalf_of: None,
         };
         let mut first: Option<TaskId> = None;
         for _ in 0..3 {
@@ -289,7 +290,7 @@ async fn open(
     asker: &Asker,
     request: &OpenRequest,
 ) -> Result<Task, Refused> {
-    broker.open_task(asker, request.clone()).await.map(|opened| opened.task)
+    broker.open_task(asker, request.clone(), std::future::ready(Ok(None))).await.map(|opened| opened.task)
 }
 
 async fn ask(

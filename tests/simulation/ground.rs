@@ -114,7 +114,7 @@ fn catalog(build_writes: bool) -> Catalog {
         |(name, class): (&str, Class)| Intent { name: name.to_owned(), class, params: BTreeMap::new() };
     let intents = [("read", Class::ReadOnly), ("write", Class::Reversible), ("purge", Class::Irreversible)];
     Catalog {
-        people: set(&["ana"]),
+        people: BTreeMap::from([("ana".to_owned(), "https://idp.example|ana".parse().unwrap())]),
         groups: BTreeMap::from([("data".to_owned(), set(&["ana"]))]),
         agents: agents().into_iter().map(agent).map(|agent| (agent.id.clone(), agent)).collect(),
         targets: TARGETS.iter().map(target).map(|target| (target.name.clone(), target)).collect(),

@@ -81,6 +81,7 @@ fn is_wide(selector: &Selector) -> bool {
     match selector {
         Selector::Lease(_) | Selector::Task(_) | Selector::Agent(_) => false,
         Selector::Owner(_)
+        | Selector::Person(_)
         | Selector::Target(_)
         | Selector::Intent(_)
         | Selector::Ref { .. }

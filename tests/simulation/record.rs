@@ -134,6 +134,9 @@ impl Rows {
             Selector::Task(id) => *id == terms.task,
             Selector::Agent(id) => *id == terms.agent,
             Selector::Owner(owner) => *owner == owner_of(&terms.agent),
+            Selector::Person(person) => {
+                self.tasks.get(&terms.task).is_some_and(|task| task.person() == Some(person))
+            }
             Selector::Target(name) => *name == terms.pair.target,
             Selector::Intent(name) => *name == terms.pair.intent,
             Selector::Ref { key, value } => {

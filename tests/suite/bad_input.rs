@@ -74,7 +74,7 @@ const OPENINGS: &[(&str, Spoil<v1::OpenTaskRequest>, &str)] = &[
     ("a long ref key", |r| r.refs.extend([("k".repeat(33), "v".into())]), "BAD_REQUEST"),
     ("a long ref value", |r| r.refs.extend([("k".into(), "v".repeat(129))]), "BAD_REQUEST"),
     ("a parent", |r| r.parent = "task_00000000000000000000".into(), "NOT_SERVED"),
-    ("a person", |r| r.on_behalf_of = Some(v1::OnBehalfOf { token: "t".into() }), "NOT_SERVED"),
+    ("a person", |r| r.on_behalf_of = Some(v1::OnBehalfOf { token: "t".into() }), "BAD_REQUEST"),
     ("an incident", |r| r.incident = "inc_1".into(), "NOT_SERVED"),
     ("a manifest", |r| r.manifest = Some(v1::Manifest { fingerprint: "f".into() }), "BAD_REQUEST"),
 ];

@@ -105,7 +105,11 @@ async fn overload_is_refused_at_the_door_and_stops_no_revocation() {
         assert_eq!(status.message(), "you have too many calls open");
     }
     assert_eq!(world.running().broker.journal_head().await.unwrap().seq, before, "it costs no commit");
-    agent.tasks.heartbeat(v1::HeartbeatRequest { task: task.id.clone() }).await.unwrap();
+    agent
+        .tasks
+        .heartbeat(v1::HeartbeatRequest { task: task.id.clone(), ..Default::default() })
+        .await
+        .unwrap();
     let mut other = world.agent("other").await;
     other.open(&[PAIR]).await.unwrap();
     let mut admin = world.admin().await;

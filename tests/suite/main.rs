@@ -33,6 +33,7 @@ mod load;
 mod matrix;
 mod metrics;
 mod mishaps;
+mod on_behalf_of;
 mod orphans;
 mod outages;
 mod owners;

@@ -65,7 +65,9 @@ impl Things {
                 v1::ChangeScopeRequest { task, scope: scope(&["orders.read@orders"]), wait }.encode_to_vec()
             }
             ("TaskService", "WatchTask") => v1::WatchTaskRequest { task }.encode_to_vec(),
-            ("TaskService", "Heartbeat") => v1::HeartbeatRequest { task }.encode_to_vec(),
+            ("TaskService", "Heartbeat") => {
+                v1::HeartbeatRequest { task, ..Default::default() }.encode_to_vec()
+            }
             ("TaskService", "CompleteTask") => {
                 v1::CompleteTaskRequest { task: self.ended.clone(), wait }.encode_to_vec()
             }

@@ -95,7 +95,11 @@ async fn a_rate_runs_on_the_broker_s_clock_and_never_stops_giving_back() {
     over_quota(agent.open(&[PAIR]).await);
     over_quota(agent.renew(&lease.id, 60).await);
     over_quota(agent.leases.list_grants(v1::ListGrantsRequest::default()).await);
-    agent.tasks.heartbeat(v1::HeartbeatRequest { task: task.id.clone() }).await.unwrap();
+    agent
+        .tasks
+        .heartbeat(v1::HeartbeatRequest { task: task.id.clone(), ..Default::default() })
+        .await
+        .unwrap();
     agent.release(&lease.id).await.unwrap();
     world.pass(61);
     propose(&mut agent).await.unwrap();

@@ -153,8 +153,13 @@ async fn come_with_tokens(rig: &Rig) -> Vec<Needle> {
     let bad = token(world, |claims| claims["aud"] = "other".into());
     assert!(bearer.come_with(&good, now(world)).await.is_ok());
     assert!(bearer.come_with(&bad, now(world)).await.is_err());
+    // One that an agent brings, which is refused.
+    let brought = token(world, |claims| claims["aud"] = "for-people".into());
+    let on_behalf_of = Some(v1::OnBehalfOf { token: brought.clone() });
+    let request = v1::OpenTaskRequest { on_behalf_of, ..open_request(&[PAIR]) };
+    assert!(rig.agent().await.open_as(request).await.is_err());
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
-    [good, bad].iter().map(|token| Needle::new("a token", signature(token).as_bytes())).collect()
+    [good, bad, brought].iter().map(|token| Needle::new("a token", signature(token).as_bytes())).collect()
 }
 
 /// What PostgreSQL keeps of a password: whoever has it can guess offline.

@@ -240,7 +240,7 @@ async fn a_task_is_lost_when_no_broker_hears_of_it() {
     let task = a.open_as(open).await.unwrap();
     b.until_task(&task, v1::TaskState::Open).await;
     pair.world.pass(20);
-    a.tasks.heartbeat(v1::HeartbeatRequest { task: task.id.clone() }).await.unwrap();
+    a.tasks.heartbeat(v1::HeartbeatRequest { task: task.id.clone(), ..Default::default() }).await.unwrap();
     let told = "SELECT count(*) FROM leasehold.heard WHERE broker = 'suite' AND ages[1] < 20000";
     eventually("the other broker is told", || async { pair.count(told).await == 1 }).await;
     pair.world.pass(15);

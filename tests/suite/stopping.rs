@@ -185,7 +185,7 @@ async fn what_cannot_be_selected_is_refused_and_nothing_is_done() {
         (revoke(Kind::Task(format!("task_{none}"))), "NOT_FOUND"),
         (revoke(Kind::Lease(task.id.clone())), "BAD_REQUEST"),
         (revoke(Kind::Agent("triage".into())), "BAD_REQUEST"),
-        (revoke(Kind::Person("ana".into())), "NOT_SERVED"),
+        (revoke(Kind::Person("nobody".into())), "NOT_FOUND"),
         (revoke(Kind::Incident("inc_7".into())), "NOT_SERVED"),
     ] {
         assert_eq!(refused(run(&mut revoker, request.clone()).await).1, word, "{request:?}");

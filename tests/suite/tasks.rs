@@ -52,7 +52,7 @@ fn words(event: Event) -> String {
 }
 
 async fn beat(agent: &mut Client, task: &v1::Task) -> Result<v1::HeartbeatResponse, tonic::Status> {
-    let request = v1::HeartbeatRequest { task: task.id.clone() };
+    let request = v1::HeartbeatRequest { task: task.id.clone(), ..Default::default() };
     Ok(agent.tasks.heartbeat(request).await?.into_inner())
 }
 

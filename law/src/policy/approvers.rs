@@ -138,12 +138,12 @@ impl Quorum {
 
     fn shortage(&self, catalog: &Catalog, owner: &Owner) -> Option<String> {
         let people = match owner {
-            Owner::Person(name) => usize::from(catalog.people.contains(name)),
+            Owner::Person(name) => usize::from(catalog.people.contains_key(name)),
             Owner::Group(name) => catalog.groups.get(name).map_or(0, BTreeSet::len),
             Owner::Broker => 0,
         };
         let known = match owner {
-            Owner::Person(name) => catalog.people.contains(name),
+            Owner::Person(name) => catalog.people.contains_key(name),
             Owner::Group(name) => catalog.groups.contains_key(name),
             Owner::Broker => false,
         };

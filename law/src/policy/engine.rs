@@ -137,12 +137,12 @@ impl Engine {
         if prepared.is_some_and(|prepared| looks_like(prepared, question.agent)) {
             return Ok(Cow::Borrowed(&self.entities));
         }
-        facts::entities_for(question.agent, target, &self.schema).map(Cow::Owned)
+        facts::entities_for(question, target, &self.catalog, &self.schema).map(Cow::Owned)
     }
 
     fn judge(&self, case: &Case<'_>) -> Judgement {
         let judged = match case.question.params {
-            Some(_) => facts::request(case.question, case.intent, &self.schema)
+            Some(_) => facts::request(case.question, case.intent, &self.catalog, &self.schema)
                 .map(|request| self.judge_whole(case, &request)),
             None => self.judge_scopes(case),
         };
@@ -214,6 +214,7 @@ impl Engine {
             liveness: question.liveness.to_owned(),
             task_age: question.task_age,
             proof: question.proof.to_owned(),
+            on_behalf_of: question.on_behalf_of.cloned(),
             renewal: question.renewal,
             dry_run: question.dry_run,
             policies,
@@ -394,7 +395,7 @@ mod tests {
             (name.to_owned(), Target { name: name.into(), owner: owner(), labels: BTreeMap::new(), groups })
         };
         Catalog {
-            people: BTreeSet::from(["ana".to_owned()]),
+            people: BTreeMap::from([("ana".to_owned(), "https://idp.example|ana".parse().unwrap())]),
             agents: BTreeMap::from([(agent().id, agent())]),
             targets: BTreeMap::from([target("x", "g"), target("y", "g"), target("z", "h")]),
             intents: BTreeMap::from([
@@ -424,6 +425,7 @@ mod tests {
                         liveness: "heartbeat",
                         task_age: Span::from_mins(if bit(2) { 5 } else { 180 }),
                         proof: "x509-svid",
+                        on_behalf_of: None,
                         depth: 1,
                         renewal: bit(3),
                         dry_run: false,

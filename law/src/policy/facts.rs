@@ -10,7 +10,7 @@ use cedar_policy::{
 
 use super::Question;
 use super::fault::CedarError;
-use crate::caller::CallerId;
+use crate::caller::{CallerId, Vouched};
 use crate::catalog::{Agent, Catalog, Intent, Target};
 use crate::param::{ParamValue, check_params};
 use crate::time::{Span, Timestamp};
@@ -76,15 +76,31 @@ fn principal(id: &CallerId) -> Result<EntityUid, CedarError> {
 pub(super) fn entities(catalog: &Catalog, schema: &Schema) -> Result<Entities, CedarError> {
     let agents = catalog.agents.values().map(agent_entity);
     let targets = catalog.targets.values().map(target_entity);
-    let people = catalog.people.iter().map(|person| person_entity(person, catalog));
+    let people = catalog.people.keys().map(|person| person_entity(person, catalog));
     let all = agents.chain(targets).chain(people).collect::<Result<Vec<_>, _>>()?;
     Entities::from_entities(all, Some(schema)).map_err(CedarError::of)
 }
 
 /// The entities for an agent whose registration differs from the catalog's.
-pub(super) fn entities_for(agent: &Agent, target: &Target, schema: &Schema) -> Result<Entities, CedarError> {
-    Entities::from_entities([agent_entity(agent)?, target_entity(target)?], Some(schema))
-        .map_err(CedarError::of)
+pub(super) fn entities_for(
+    question: &Question<'_>,
+    target: &Target,
+    catalog: &Catalog,
+    schema: &Schema,
+) -> Result<Entities, CedarError> {
+    let person = question.on_behalf_of.and_then(|person| catalog.name_of(person));
+    let person = person.map(|person| person_entity(person, catalog)).transpose()?;
+    let all = [agent_entity(question.agent)?, target_entity(target)?].into_iter().chain(person);
+    Entities::from_entities(all, Some(schema)).map_err(CedarError::of)
+}
+
+/// A person as policy names them: by their name in the config, or by what their issuer calls them, which is no such name
+/// and in no group.
+fn person_uid(person: &Vouched, catalog: &Catalog) -> Result<EntityUid, CedarError> {
+    match catalog.name_of(person) {
+        Some(name) => PERSON.uid(name),
+        None => PERSON.uid(&person.to_string()),
+    }
 }
 
 fn agent_entity(agent: &Agent) -> Result<Entity, CedarError> {
@@ -124,6 +140,7 @@ fn parents<'a>(
 pub(super) fn request(
     question: &Question<'_>,
     intent: &Intent,
+    catalog: &Catalog,
     schema: &Schema,
 ) -> Result<Request, CedarError> {
     let params = question.params.into_iter().flatten();
@@ -132,7 +149,9 @@ pub(super) fn request(
         return Err(CedarError::of(error));
     }
     let seen = params.filter(|(name, _)| intent.params.get(*name).is_some_and(|spec| spec.reaches_policy()));
-    let context = context(question, record(seen.map(|(name, value)| (name.as_str(), expression(value))))?)?;
+    let params = record(seen.map(|(name, value)| (name.as_str(), expression(value))))?;
+    let person = question.on_behalf_of.map(|person| person_uid(person, catalog)).transpose()?;
+    let context = context(question, params, person)?;
     put(question, context, Some(schema))
 }
 
@@ -148,7 +167,11 @@ fn put(question: &Question<'_>, context: Context, schema: Option<&Schema>) -> Re
     Request::new(agent, action, target, context, schema).map_err(CedarError::of)
 }
 
-fn context(question: &Question<'_>, params: RestrictedExpression) -> Result<Context, CedarError> {
+fn context(
+    question: &Question<'_>,
+    params: RestrictedExpression,
+    person: Option<EntityUid>,
+) -> Result<Context, CedarError> {
     let age = duration(question.task_age.whole_seconds());
     let task = record([("liveness", text(question.liveness)), ("age", age)])?;
     let pairs = [
@@ -161,7 +184,9 @@ fn context(question: &Question<'_>, params: RestrictedExpression) -> Result<Cont
         ("renewal", RestrictedExpression::new_bool(question.renewal)),
         ("approvals", RestrictedExpression::new_set([])),
     ];
-    Context::from_pairs(pairs.map(|(name, value)| (name.to_owned(), value))).map_err(CedarError::of)
+    let person = person.map(|person| ("on_behalf_of", RestrictedExpression::new_entity_uid(person)));
+    let pairs = pairs.into_iter().chain(person).map(|(name, value)| (name.to_owned(), value));
+    Context::from_pairs(pairs).map_err(CedarError::of)
 }
 
 fn record<'a>(

@@ -29,7 +29,7 @@ impl Names {
             ("KubeAccount", ("service account", called(|id| matches!(id, CallerId::KubeAccount(_))))),
             ("PersonalAgent", ("personal agent", called(|id| matches!(id, CallerId::PersonalAgent(_))))),
             ("AgentGroup", ("group of agents", catalog.agent_groups().map(ToOwned::to_owned).collect())),
-            ("Person", ("person", catalog.people.clone())),
+            ("Person", ("person", catalog.people.keys().cloned().collect())),
             ("PersonGroup", ("group of people", catalog.groups.keys().cloned().collect())),
             ("Target", ("target", catalog.targets.keys().cloned().collect())),
             ("TargetGroup", ("group of targets", targets.flat_map(|target| target.groups.clone()).collect())),

@@ -20,6 +20,11 @@ pub enum TaskEvent {
         /// The new scope.
         scope: Scope,
     },
+    /// The person that it acts for is still signed in.
+    SessionRenewed {
+        /// The end of their newer token.
+        until: Timestamp,
+    },
     /// It is over; its leases are being revoked.
     EndStarted {
         /// Why.
@@ -44,6 +49,7 @@ impl TaskEvent {
             Self::Opened => "task.opened",
             Self::Refused => "task.refused",
             Self::ScopeChanged { .. } => "task.scope_changed",
+            Self::SessionRenewed { .. } => "task.session_renewed",
             Self::EndStarted { .. } => "task.end_started",
             Self::Ended { .. } => "task.ended",
         }

@@ -59,7 +59,10 @@ impl TaskState {
     /// Where the law knows no such step.
     pub fn next(&self, event: &TaskEvent) -> Result<Self, IllegalTaskTransition> {
         match (self, event) {
-            (Self::New, TaskEvent::Opened) | (Self::Open, TaskEvent::ScopeChanged { .. }) => Ok(Self::Open),
+            (Self::New, TaskEvent::Opened)
+            | (Self::Open, TaskEvent::ScopeChanged { .. } | TaskEvent::SessionRenewed { .. }) => {
+                Ok(Self::Open)
+            }
             (Self::New, TaskEvent::Refused) => Ok(Self::Refused),
             (Self::Open, TaskEvent::EndStarted { cause, at }) => Ok(Self::Ending { cause: *cause, at: *at }),
             (Self::Ending { cause, .. }, TaskEvent::Ended { outcome, at }) => {

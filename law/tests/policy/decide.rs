@@ -341,3 +341,27 @@ fn a_policy_may_name_whom_a_pattern_takes_in() {
     assert!(load(&catalog, &of("in AgentGroup::\"pipelines\"")).is_ok());
     assert!(load(&catalog, &of("== Agent::\"spiffe://prod.example/ci/7/8\"")).is_err());
 }
+
+#[test]
+fn policy_sees_the_person_that_a_task_acts_for_and_their_groups() {
+    const TEXT: &str = r#"
+        @id("for-oncall") permit (principal, action == Action::"orders.read", resource)
+        when { context has on_behalf_of && context.on_behalf_of in PersonGroup::"oncall" };
+        @id("not-for-ben") forbid (principal, action, resource)
+        when { context has on_behalf_of && context.on_behalf_of == Person::"ben" };
+    "#;
+    let engine = load(&catalog(), TEXT).unwrap();
+    let check = |ask: Ask, answer: Answer, policies: &[&str]| {
+        let record = ask.put(&engine).record;
+        assert_eq!((record.answer, record.on_behalf_of), (answer, ask.person));
+        assert_eq!(record.policies, policies);
+    };
+    let read = || Ask::of("orders.read@db-dev");
+    check(read(), Answer::Deny, &[]);
+    check(read().for_person("ana"), Answer::Allow, &["for-oncall"]);
+    check(read().for_person("ben"), Answer::Deny, &["not-for-ben"]);
+    // Nobody in the config: whoever it is, it is in no group, whatever it is called at its issuer.
+    check(read().for_person("mallory"), Answer::Deny, &[]);
+    // An agent whose registration changed since the engine was made brings its entities with each question.
+    check(read().group("ci").for_person("ana"), Answer::Allow, &["for-oncall"]);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use leasehold_law::caller::Vouched;
 use leasehold_law::catalog::{
     Agent, Autonomy, Catalog, Class, Floors, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
@@ -57,6 +58,11 @@ fn grant(pair: &str, allow: &[&str]) -> (Pair, Grant) {
 }
 
 /// `db-prod` is production; `orders.read` takes parameters of every kind that policy sees, and one that it does not.
+/// What the issuer calls a person.
+pub(crate) fn person(name: &str) -> Vouched {
+    Vouched::new("https://idp.example", name).unwrap()
+}
+
 pub(crate) fn catalog() -> Catalog {
     let codes = TextRule::Enum(vec!["triage".into(), "audit".into()]);
     let read = intent(
@@ -80,7 +86,7 @@ pub(crate) fn catalog() -> Catalog {
     let targets = [target("db-dev", "dev", "person:ana"), target("db-prod", "prod", "group:data-platform")];
     let agents = [agent(TRIAGE, &["soc"]), agent("spiffe://prod.example/agent/build", &["ci"])];
     Catalog {
-        people: set(&["ana", "ben"]),
+        people: ["ana", "ben"].map(|name| (name.to_owned(), person(name))).into(),
         groups: BTreeMap::from([
             ("data-platform".into(), set(&["ana"])),
             ("oncall".into(), set(&["ana", "ben"])),
@@ -109,6 +115,7 @@ pub(crate) struct Ask {
     pub(crate) renewal: bool,
     pub(crate) depth: u32,
     pub(crate) dry_run: bool,
+    pub(crate) person: Option<Vouched>,
 }
 
 impl Ask {
@@ -123,6 +130,7 @@ impl Ask {
             renewal: false,
             depth: 1,
             dry_run: false,
+            person: None,
         }
     }
 
@@ -148,6 +156,10 @@ impl Ask {
         self
     }
 
+    pub(crate) fn for_person(self, name: &str) -> Self {
+        Self { person: Some(person(name)), ..self }
+    }
+
     pub(crate) fn put(&self, engine: &Engine) -> Decision {
         engine.decide(&Question {
             id: DecisionId::derive(Timestamp(1_795_000_000_000), 7),
@@ -159,6 +171,7 @@ impl Ask {
             liveness: self.liveness,
             task_age: Span::from_mins(60),
             proof: "x509-svid",
+            on_behalf_of: self.person.as_ref(),
             depth: self.depth,
             renewal: self.renewal,
             dry_run: self.dry_run,

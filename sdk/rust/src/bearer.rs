@@ -29,7 +29,7 @@ use crate::time::now;
 /// A token is asked for anew this long before its end.
 const FRESH: Duration = Duration::from_secs(30);
 /// How long a source may take over a token.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why there is no token: what, and what to do about it. It holds nothing of any token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,16 @@ pub struct TokenSourceError {
     pub what: String,
     /// What to do next.
     pub next: String,
+}
+
+impl TokenSourceError {
+    /// A source that takes too long.
+    pub(crate) fn late() -> Self {
+        Self {
+            what: format!("no token came within {} s", PATIENCE.as_secs()),
+            next: "look at whoever issues it, and try again".to_owned(),
+        }
+    }
 }
 
 /// A token on its way.
@@ -114,10 +124,8 @@ impl Bearer {
         if let Some(held) = held.as_ref().filter(|held| held.until > now()) {
             return Ok(held.token.clone());
         }
-        let fetched = timeout(PATIENCE, self.source.fetch()).await.map_err(|_| TokenSourceError {
-            what: format!("no token came within {} s", PATIENCE.as_secs()),
-            next: "look at whoever issues it, and try again".to_owned(),
-        })??;
+        let fetched =
+            timeout(PATIENCE, self.source.fetch()).await.map_err(|_| TokenSourceError::late())??;
         let end = token::peek(&fetched).ok().and_then(|peek| peek.expires_at).unwrap_or_else(now);
         let until = end.shifted(-i64::try_from(FRESH.as_millis()).unwrap_or_default());
         let token = Arc::new(fetched);
@@ -237,15 +245,27 @@ impl TokenSource for WorkloadTokens {
 }
 
 /// A token that somebody else keeps fresh in a file, as Kubernetes does: read anew each time.
-pub(crate) struct FileTokens(pub(crate) PathBuf);
+#[derive(Clone, Debug)]
+pub struct FileTokens {
+    path: PathBuf,
+    named_by: &'static str,
+}
+
+impl FileTokens {
+    /// The token in this file; `named_by` is what named the file, for whoever is told that it cannot be read.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, named_by: &'static str) -> Self {
+        Self { path: path.into(), named_by }
+    }
+}
 
 impl TokenSource for FileTokens {
     fn fetch(&self) -> Fetched<'_> {
         Box::pin(async {
-            let read = tokio::fs::read_to_string(&self.0).await.map(Zeroizing::new);
+            let read = tokio::fs::read_to_string(&self.path).await.map(Zeroizing::new);
             let text = read.map_err(|error| TokenSourceError {
-                what: format!("the token in `{}` cannot be read: {error}", self.0.display()),
-                next: "LEASEHOLD_TOKEN_FILE names it".to_owned(),
+                what: format!("the token in `{}` cannot be read: {error}", self.path.display()),
+                next: format!("{} names it", self.named_by),
             })?;
             Ok(Zeroizing::new(text.trim().to_owned()))
         })

@@ -245,7 +245,7 @@ impl Client {
 /// Where the token of this process comes from.
 fn token_source(options: &Options) -> Result<Arc<dyn TokenSource>, ClientError> {
     if let Some(file) = &options.token_file {
-        return Ok(Arc::new(FileTokens(file.clone())));
+        return Ok(Arc::new(FileTokens::new(file, "LEASEHOLD_TOKEN_FILE")));
     }
     let audience = |usual: &str| options.audience.clone().unwrap_or_else(|| usual.to_owned());
     if let Some(endpoint) = &options.workload_api {

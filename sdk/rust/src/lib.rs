@@ -34,7 +34,7 @@ mod task;
 mod time;
 mod watch;
 
-pub use bearer::{TokenSource, TokenSourceError};
+pub use bearer::{FileTokens, TokenSource, TokenSourceError};
 pub use channel::{ChannelError, connect_spiffe, connect_unix};
 pub use client::Client;
 pub use credential::{Credential, Secret};

@@ -104,7 +104,7 @@ impl Platform {
         match &self.0 {
             Kind::Github(github) => github.token(audience).await,
             Kind::Gitlab(gitlab) => gitlab.token(audience),
-            Kind::Kubernetes(file) => FileTokens(file.clone()).fetch().await.map_err(|error| {
+            Kind::Kubernetes(file) => FileTokens::new(file, "the platform").fetch().await.map_err(|error| {
                 let next = format!(
                     "mount a projected `serviceAccountToken` with `audience: {audience}` there, or let \
                      LEASEHOLD_TOKEN_FILE name where it is"

@@ -1,6 +1,7 @@
 //! A task in the hands of an agent: opened, held by heartbeats, completed.
 
 mod hold;
+mod person;
 
 use std::{
     collections::VecDeque,
@@ -11,8 +12,10 @@ use std::{
 
 use tokio::sync::watch;
 
+use person::Person;
+
 use crate::{
-    Client, ClientError, Events, Lease, Manifest, Pair,
+    Client, ClientError, Events, Lease, Manifest, Pair, TokenSource,
     io::Guard,
     lease::{self, lock},
     retry::request_id,
@@ -27,12 +30,13 @@ pub struct TaskBuilder {
     request: v1::OpenTaskRequest,
     grace: Option<Duration>,
     by_deadline: bool,
+    person: Option<Arc<dyn TokenSource>>,
 }
 
 impl TaskBuilder {
     pub(crate) fn new(client: Client) -> Self {
         let request = v1::OpenTaskRequest::default();
-        Self { client, pairs: Vec::new(), request, grace: None, by_deadline: false }
+        Self { client, pairs: Vec::new(), request, grace: None, by_deadline: false, person: None }
     }
 
     /// One more pair `INTENT@TARGET`. What is no pair is told by [`TaskBuilder::open`].
@@ -70,6 +74,13 @@ impl TaskBuilder {
         self
     }
 
+    /// The person that the task acts for, by tokens of theirs that name this agent: see [`crate::FileTokens`]. The task ends a
+    /// minute after the token does; while heartbeats hold it, each newer token that the source has is brought with one.
+    pub fn on_behalf_of(mut self, tokens: Arc<dyn TokenSource>) -> Self {
+        self.person = Some(tokens);
+        self
+    }
+
     /// How long the task may last; the broker's default otherwise.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.request.deadline = wire_duration(deadline);
@@ -93,14 +104,19 @@ impl TaskBuilder {
     /// # Errors
     /// [`ClientError::Invalid`] for a text that is no pair; the refusal of any pair refuses all.
     pub async fn open(self) -> Result<Task, ClientError> {
-        let Self { client, pairs, mut request, grace, by_deadline } = self;
+        let Self { client, pairs, mut request, grace, by_deadline, person } = self;
         request.scope = pairs.into_iter().map(|pair| pair.map(Pair::into_wire)).collect::<Result<_, _>>()?;
         request.liveness = Some(liveness(grace, by_deadline));
         request.request_id = request_id();
+        let person = match person {
+            Some(tokens) => Some(Person::first(tokens).await?),
+            None => None,
+        };
+        request.on_behalf_of = person.as_ref().map(Person::wire);
         let answer = client.persist(|| async { client.tasks().open_task(request.clone()).await }).await?;
         let task = answer.task.ok_or(ClientError::BadAnswer("no task in it"))?;
         let hold = if by_deadline { Hold::Deadline } else { Hold::Heartbeat };
-        Ok(Task::new(client, task, hold))
+        Ok(Task::new(client, task, hold, person))
     }
 }
 
@@ -155,13 +171,13 @@ pub(crate) struct Shared {
 const EARLY: usize = 64;
 
 impl Task {
-    fn new(client: Client, task: v1::Task, hold: Hold) -> Self {
+    fn new(client: Client, task: v1::Task, hold: Hold, person: Option<Person>) -> Self {
         let (status, _) = watch::channel(TaskStatus::Open);
         let shared = Arc::new(Shared { task, leases: Mutex::default(), early: Mutex::default(), status });
         let watch = hold::watch(client.channel(), Arc::clone(&shared));
         let mut guards = vec![client.io().keep(watch)];
         if hold == Hold::Heartbeat {
-            guards.push(client.io().keep(hold::heartbeats(client.channel(), Arc::clone(&shared))));
+            guards.push(client.io().keep(hold::heartbeats(client.channel(), Arc::clone(&shared), person)));
         }
         Self { client, shared, hold, finished: false, _guards: guards }
     }
@@ -173,7 +189,7 @@ impl Task {
     pub async fn join(client: &Client, id: &str) -> Result<Self, ClientError> {
         let request = v1::GetTaskRequest { task: id.to_owned() };
         let task = client.persist(|| async { client.tasks().get_task(request.clone()).await }).await?;
-        Ok(Self::new(client.clone(), task, Hold::Elsewhere))
+        Ok(Self::new(client.clone(), task, Hold::Elsewhere, None))
     }
 
     /// Its id.

@@ -22,7 +22,7 @@ fn terms() -> Terms {
 fn ground() -> (Catalog, Book) {
     let triage: CallerId = "spiffe://prod.example/agent/triage".parse().unwrap();
     let catalog = Catalog {
-        people: BTreeSet::from(["ana".to_owned()]),
+        people: BTreeMap::from([("ana".to_owned(), "https://idp.example|00u1ana".parse().unwrap())]),
         groups: BTreeMap::from([("oncall".to_owned(), BTreeSet::from(["ana".to_owned()]))]),
         agents: BTreeMap::from([(triage.clone(), terms().agent(triage))]),
         patterns: BTreeMap::from([("spiffe://prod.example/ci/*".parse().unwrap(), terms())]),

@@ -31,11 +31,11 @@ const UPDATE_LEASES: &str = "UPDATE leases SET handle = u.handle, state = u.stat
         $9::int8[]) AS u (id, handle, state, due, version, stuck, revoked_at, body, lane) WHERE leases.id = u.id";
 
 const INSERT_TASKS: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body, \
-        claimed_by, claimed_until) \
-    SELECT u.*, CASE WHEN u.state = 'ending' THEN $9::text END, \
+        person, claimed_by, claimed_until) \
+    SELECT u.*, CASE WHEN u.state = 'ending' THEN $10::text END, \
         CASE WHEN u.state = 'ending' THEN clock_timestamp() + interval '30 s' END \
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::text[]) \
-        AS u (id, agent, request_id, state, due, version, opened_at, body)";
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::text[], \
+        $9::text[]) AS u (id, agent, request_id, state, due, version, opened_at, body, person)";
 
 const INSERT_REFS: &str = "INSERT INTO task_refs (name, value, task) \
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
@@ -294,10 +294,11 @@ impl<'a> Flush<'a> {
         let agents: Vec<_> = terms().map(|terms| terms.agent.to_string()).collect();
         let requests: Vec<_> = terms().map(|terms| terms.request_id.to_string()).collect();
         let opened: Vec<_> = terms().map(|terms| terms.opened_at.0).collect();
+        let people: Vec<_> = rows.iter().map(|row| row.task.person().map(ToString::to_string)).collect();
         let TaskColumns { ids, states, due, versions, bodies } = TaskColumns::of(&rows);
         link.rows(
             INSERT_TASKS,
-            &[&ids, &agents, &requests, &states, &due, &versions, &opened, &bodies, &self.broker],
+            &[&ids, &agents, &requests, &states, &due, &versions, &opened, &bodies, &people, &self.broker],
         )
         .await
         .map(drop)

@@ -9,10 +9,11 @@ use super::{Options, StoreError, column};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_rows_journal_and_brokers.sql"),
     include_str!("migrations/0002_tokens.sql"),
     include_str!("migrations/0003_agents.sql"),
+    include_str!("migrations/0004_people.sql"),
 ];
 /// Brokers that start at the same time take turns: `leasehold store` in bytes.
 const TURN: &str = "SELECT pg_advisory_xact_lock(x'6c686c6473746f72'::bigint)";

@@ -40,6 +40,7 @@ pub(super) async fn list(
     let (name, value) = filter.reference.clone().unzip();
     let terms = terms()
         .with("agent =", filter.agent.as_ref().map(ToString::to_string))
+        .with("person =", filter.person.as_ref().map(ToString::to_string))
         .with("EXISTS (SELECT FROM task_refs r WHERE r.task = tasks.id AND r.name =", name)
         .with_closing("r.value =", value, ")")
         .when(filter.live, "due IS NOT NULL")

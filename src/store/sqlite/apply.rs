@@ -174,8 +174,8 @@ fn task(conn: &Connection, row: &TaskRow) -> Result<(), Failure> {
 }
 
 fn insert_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
-    const SQL: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    const SQL: &str = "INSERT INTO tasks (id, agent, request_id, state, due, version, opened_at, body,
+        person) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     const REF: &str = "INSERT INTO task_refs (name, value, task) VALUES (?, ?, ?)";
     let terms = &row.task.terms;
     let id = terms.id.to_string();
@@ -188,6 +188,7 @@ fn insert_task(conn: &Connection, row: &TaskRow) -> rusqlite::Result<usize> {
         signed(row.task.version),
         terms.opened_at.0,
         row.body,
+        row.task.person().map(ToString::to_string),
     ])?;
     for (name, value) in terms.refs.iter().filter(|_| written == 1) {
         conn.prepare_cached(REF)?.execute(params![name, value, id])?;

@@ -8,13 +8,14 @@ use super::{Options, StoreError};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-pub(super) const MIGRATIONS: [&str; 6] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_rows_and_journal.sql"),
     include_str!("migrations/0002_lanes.sql"),
     include_str!("migrations/0003_revoked_handles.sql"),
     include_str!("migrations/0004_set_aside.sql"),
     include_str!("migrations/0005_tokens.sql"),
     include_str!("migrations/0006_agents.sql"),
+    include_str!("migrations/0007_people.sql"),
 ];
 
 /// Checks whose store it is, brings its schema up to date, and gives the chain that its journal continues.

@@ -35,6 +35,7 @@ pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Re
     let (name, value) = filter.reference.clone().unzip();
     let terms = terms()
         .with("agent =", filter.agent.as_ref().map(ToString::to_string))
+        .with("person =", filter.person.as_ref().map(ToString::to_string))
         .with("id IN (SELECT task FROM task_refs WHERE name =", name)
         .with_closing("value =", value, ")")
         .when(filter.live, "due IS NOT NULL")

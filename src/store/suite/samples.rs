@@ -1,6 +1,7 @@
 //! Tasks, leases and entries to write: the same number always makes the same one.
 
-use leasehold_law::caller::{CallerId, ProvenBy};
+use leasehold_law::behalf::OnBehalfOf;
+use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
 use leasehold_law::catalog::Recipe;
 use leasehold_law::id::{DecisionId, LeaseId, RevocationId, TaskId};
 use leasehold_law::lease::{Grade, Lease, LeaseEvent, LeaseState, LeaseTerms, LimitedBy};
@@ -27,11 +28,15 @@ pub(crate) fn agent(n: u64) -> CallerId {
     format!("spiffe://prod.example/agent/{n}").parse().unwrap()
 }
 
+pub(crate) fn person(n: u64) -> Vouched {
+    Vouched::new("https://idp.example", &n.to_string()).unwrap()
+}
+
 fn pair() -> Pair {
     "orders.read@orders-db".parse().unwrap()
 }
 
-/// An open task of the agent with the same number.
+/// An open task of the agent with the same number, for the person with it.
 pub(crate) fn task(n: u64) -> Task {
     let terms = TaskTerms {
         id: TaskId::derive(moment(n), n),
@@ -44,6 +49,7 @@ pub(crate) fn task(n: u64) -> Task {
         request_id: format!("open-{n}").parse().unwrap(),
         request_digest: RequestDigest::derive(&n),
         manifest: None,
+        on_behalf_of: Some(OnBehalfOf { person: person(n), until: None }),
     };
     Task::first(terms, Scope::new(vec![ScopeEntry::of(pair())]).unwrap(), &TaskEvent::Opened).unwrap()
 }
@@ -57,6 +63,7 @@ pub(crate) fn terms(n: u64, of_task: u64) -> LeaseTerms {
         task: task(of_task).terms.id,
         agent: agent(of_task),
         proven_by: ProvenBy::X509Svid,
+        on_behalf_of: Some(person(of_task)),
         pair: pair(),
         params: Params::new(),
         principal: PrincipalName::derive(id, &key),

@@ -111,6 +111,9 @@ async fn an_agent_acts_in_its_person_s_session() {
     assert_eq!(lease.agent, format!("personal:{}|ana/coding", provider.url));
     assert_eq!(lease.task, task.trim());
     assert_eq!(lease.state(), v1::LeaseState::Revoked, "it ended with the command");
+    let request = v1::GetTaskRequest { task: lease.task.clone() };
+    let task = admin.tasks.get_task(request).await.unwrap().into_inner();
+    assert_eq!((task.on_behalf_of, task.session_until), (format!("oidc:{}|ana", provider.url), None));
     assert_eq!(World::principals(&world.orders), 0);
     // Its token was fetched for it alone; the person's is as good as before.
     assert_ne!(field(&ana.session(), "refresh_token"), before);

@@ -116,6 +116,15 @@ impl Client {
         client.task(task).await
     }
 
+    /// Waits until the session of the person behind a task is good until then.
+    pub(crate) async fn until_session(&self, task: &v1::Task, until: i64) {
+        eventually(&format!("the session of {} ends at {until}", task.id), || {
+            let mut client = self.clone();
+            async move { client.task(task).await.session_until.is_some_and(|at| at.seconds == until) }
+        })
+        .await;
+    }
+
     /// A lease as it stands.
     pub(crate) async fn look(&mut self, lease: &str) -> v1::Lease {
         self.leases.get_lease(v1::GetLeaseRequest { lease: lease.to_owned() }).await.unwrap().into_inner()

@@ -210,6 +210,7 @@ impl<'a> Bench<'a> {
             task: TaskId::derive(now, self.random()?),
             agent: self.agent.id.clone(),
             proven_by: ProvenBy::X509Svid,
+            on_behalf_of: None,
             pair: self.pair.clone(),
             params: Params::new(),
             principal: PrincipalName::derive(id, &self.key),
@@ -260,6 +261,7 @@ impl<'a> Bench<'a> {
             liveness: "deadline",
             task_age: Span::ZERO,
             proof: "x509-svid",
+            on_behalf_of: None,
             depth: 1,
             renewal,
             dry_run: false,
@@ -313,7 +315,7 @@ fn catalog(pair: &Pair, agent: &Agent, recipe: Recipe) -> Catalog {
         allow: BTreeSet::from([GROUP.to_owned()]),
     };
     Catalog {
-        people: BTreeSet::from(["ana".to_owned()]),
+        people: BTreeMap::new(),
         agents: BTreeMap::from([(agent.id.clone(), agent.clone())]),
         targets: BTreeMap::from([(pair.target.clone(), target)]),
         intents: BTreeMap::from([(pair.intent.clone(), intent)]),

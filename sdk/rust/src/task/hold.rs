@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::Shared;
+use super::person::{self, Person};
 use crate::{
     ClientError, TaskEvent,
     lease::cause_words,
@@ -27,21 +28,32 @@ const QUEUE: usize = 64;
 const PAGE: i32 = 1000;
 
 /// Sends a heartbeat every third of the grace until the task has ended.
-pub(super) async fn heartbeats(channel: Line, shared: Arc<Shared>) {
+pub(super) async fn heartbeats(channel: Line, shared: Arc<Shared>, mut person: Option<Person>) {
     let mut tasks = TaskServiceClient::new(channel);
     let every = grace(&shared.task) / 3;
     let mut pause = every;
     loop {
         sleep(pause).await;
-        let request = v1::HeartbeatRequest { task: shared.task.id.clone() };
+        let newer = match &person {
+            Some(person) => person.newer().await,
+            None => None,
+        };
+        let on_behalf_of = newer.as_ref().map(person::wire);
+        let request = v1::HeartbeatRequest { task: shared.task.id.clone(), on_behalf_of };
         let answer = timeout(CALL_LIMIT, tasks.heartbeat(request)).await;
-        pause = match answer
-            .map_err(|_| ClientError::Late(CALL_LIMIT))
-            .and_then(|answer| Ok(answer?.into_inner()))
-        {
+        let answer =
+            answer.map_err(|_| ClientError::Late(CALL_LIMIT)).and_then(|answer| Ok(answer?.into_inner()));
+        if let (Some(person), Some(newer), true) = (&mut person, newer, is_judged(&answer)) {
+            person.judged(newer);
+        }
+        pause = match answer {
             Ok(answer) if is_open(answer.state()) => every,
             Ok(_) => return shared.end("the task has ended"),
             Err(error) if is_final(&error) => return shared.end(&error.to_string()),
+            Err(error) if is_unfit(&error) => {
+                tracing::warn!(%error, "the newer token of the person that the task acts for is refused");
+                every
+            }
             Err(_) => jittered(AWAY_PAUSE.min(every)),
         };
     }
@@ -64,6 +76,16 @@ fn is_open(state: v1::TaskState) -> bool {
         v1::TaskState::Open | v1::TaskState::Unspecified => true,
         v1::TaskState::Ending | v1::TaskState::Ended | v1::TaskState::Refused => false,
     }
+}
+
+/// Whether the broker has judged the token that came with a heartbeat.
+fn is_judged<T>(answer: &Result<T, ClientError>) -> bool {
+    answer.as_ref().err().is_none_or(is_unfit)
+}
+
+/// The token was refused. The heartbeat counted.
+fn is_unfit(error: &ClientError) -> bool {
+    error.is("BAD_REQUEST")
 }
 
 /// Only these say that the task is over; any other failure may pass.
