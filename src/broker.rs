@@ -253,7 +253,7 @@ impl Inner {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refused::draining());
         }
-        self.ledger.healthy().await.map_err(|error| Refused::journal(&error))
+        self.ledger.check_writable().await.map_err(|error| Refused::journal(&error))
     }
 
     /// A new id for a decision.

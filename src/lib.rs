@@ -15,6 +15,7 @@ pub mod identity;
 pub mod init;
 pub mod ledger;
 pub mod meter;
+mod near;
 pub mod registry;
 pub mod server;
 pub mod store;

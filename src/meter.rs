@@ -42,6 +42,12 @@ pub const CLOCK_BEHIND_SECONDS: &str = "leasehold_clock_behind_seconds";
 pub const IDENTITY_ENDS: &str = "leasehold_identity_not_after_timestamp_seconds";
 /// How long something has been wrong with the broker's identity or its source, by what; 0 while nothing is.
 pub const IDENTITY_TROUBLE_SECONDS: &str = "leasehold_identity_trouble_seconds";
+/// When the last drill of a target began that has passed, in seconds since 1970; absent where none has.
+pub const DRILL_PASSED_AT: &str = "leasehold_drill_passed_timestamp_seconds";
+/// Whether the last drill of a target that came to its end has passed: 1 or 0; absent where none has come to its end.
+pub const DRILL_PASSED: &str = "leasehold_drill_passed";
+/// How long each step took that the last drill of a target has taken, by target and step.
+pub const DRILL_STEP_SECONDS: &str = "leasehold_drill_step_seconds";
 /// How many things need a person, as `leasehold status` lists them.
 pub const NEEDS_PERSON: &str = "leasehold_needs_person";
 

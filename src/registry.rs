@@ -121,13 +121,17 @@ impl Registry {
     /// The agents of an owner that are registered by name; those that only fit a pattern are nobody's to list.
     #[must_use]
     pub fn named_agents_of(&self, owner: &Owner) -> Vec<CallerId> {
-        let named =
-            self.catalog.agents.keys().chain(self.book.entries().filter_map(|entry| match &entry.who {
-                Who::One(id) => Some(id),
-                Who::Each(_) => None,
-            }));
-        let theirs: BTreeSet<_> = named.filter(|id| self.owner(id) == Some(owner)).collect();
-        theirs.into_iter().cloned().collect()
+        self.named_agents().into_iter().filter(|id| self.owner(id) == Some(owner)).cloned().collect()
+    }
+
+    /// The agents that are registered by name.
+    #[must_use]
+    pub fn named_agents(&self) -> BTreeSet<&CallerId> {
+        let applied = self.book.entries().filter_map(|entry| match &entry.who {
+            Who::One(id) => Some(id),
+            Who::Each(_) => None,
+        });
+        self.catalog.agents.keys().chain(applied).collect()
     }
 
     /// Whether an owner answers for agents that are registered by a pattern.

@@ -79,7 +79,7 @@ const NEVER: &[Never] = &[
     Never {
         room: "src",
         names: &["Recorded("],
-        except: &["src/ledger.rs"],
+        except: &["src/ledger"],
         why: "only the ledger makes evidence that something is durable",
     },
     Never { room: "src", names: &["rusqlite"], except: &["src/store/sqlite"], why: "SQL stays in its file" },

@@ -67,6 +67,29 @@ pub struct Failure {
     pub alive: bool,
 }
 
+/// How a drill stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrillState {
+    /// It is under way.
+    Running,
+    /// The credential is proven dead.
+    Passed,
+    /// Something that was to be proven is not so.
+    Failed,
+}
+
+impl DrillState {
+    /// The state in a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One drill, as far as it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drill {
@@ -88,26 +111,21 @@ pub struct Drill {
 }
 
 impl Drill {
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> DrillState {
+        let was_refused = self.steps.iter().any(|taken| taken.step == Step::Refuse);
+        match (&self.failure, was_refused) {
+            (Some(_), _) => DrillState::Failed,
+            (None, true) => DrillState::Passed,
+            (None, false) => DrillState::Running,
+        }
+    }
+
     /// Whether the credential is proven dead.
     #[must_use]
     pub fn has_passed(&self) -> bool {
-        self.failure.is_none() && self.steps.iter().any(|taken| taken.step == Step::Refuse)
-    }
-
-    /// Whether nothing more happens in it.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.failure.is_some() || self.has_passed()
-    }
-
-    /// How it stands, in a word.
-    #[must_use]
-    pub fn word(&self) -> &'static str {
-        match (&self.failure, self.has_passed()) {
-            (Some(_), _) => "failed",
-            (None, true) => "passed",
-            (None, false) => "running",
-        }
+        self.state() == DrillState::Passed
     }
 
     /// The entry's kind in the journal.
@@ -140,14 +158,14 @@ mod tests {
             failure: None,
         };
         for step in Step::ALL {
-            assert!(!drill.has_passed() && !drill.is_over(), "before {step:?}");
+            assert_eq!(drill.state(), DrillState::Running, "before {step:?}");
             drill.steps.push(Taken { step, took: Span(7) });
         }
-        assert!(drill.has_passed() && drill.is_over());
-        assert_eq!((drill.word(), drill.kind()), ("passed", "drill.passed"));
+        assert!(drill.has_passed());
+        assert_eq!((drill.state().name(), drill.kind()), ("passed", "drill.passed"));
         assert_eq!(drill.times(), "mint 7ms, use 7ms, revoke 7ms, refuse 7ms");
         drill.failure = Some(Failure { step: Step::Refuse, why: "it works".into(), alive: true });
-        assert!(!drill.has_passed() && drill.is_over());
-        assert_eq!((drill.word(), drill.kind()), ("failed", "drill.failed"));
+        assert!(!drill.has_passed());
+        assert_eq!((drill.state().name(), drill.kind()), ("failed", "drill.failed"));
     }
 }

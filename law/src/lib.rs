@@ -28,3 +28,4 @@ pub mod secret;
 pub mod subject;
 pub mod task;
 pub mod time;
+pub mod words;

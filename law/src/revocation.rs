@@ -126,6 +126,9 @@ pub struct Revocation {
     pub lifted: Option<Lifted>,
     /// The leases that it took, live at that moment.
     pub leases: Vec<LeaseId>,
+    /// The open tasks that it ended by themselves: those of a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskId>,
     /// Whether each of them is condemned: a start goes on with those that are not.
     #[serde(default)]
     pub complete: bool,

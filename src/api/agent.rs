@@ -2,6 +2,7 @@
 
 use leasehold_law::registry::{Act, Drift, Source, Standing, Status as Stands, View, Who};
 use leasehold_law::request::MAX_REASON_BYTES;
+use leasehold_law::words::count;
 use leasehold_proto::v1::{self, agent_service_server::AgentService};
 use tonic::{Request, Response, Status};
 
@@ -202,7 +203,11 @@ fn unfit(problems: &[Problem]) -> Refused {
     let what = problems.first().map(ToString::to_string).unwrap_or_default();
     let others = problems.len().saturating_sub(1);
     let refused = Refused { what, ..Refused::fields(faults) };
-    if others == 0 { refused } else { refused.why(format!("and {others} more problems in that file")) }
+    if others == 0 {
+        refused
+    } else {
+        refused.why(format!("and {} in that file", count(others, "more problem")))
+    }
 }
 
 fn changes(done: &Reregistered) -> v1::ChangeAgentsResponse {

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use leasehold_law::drill::{Drill, Step, Taken};
+use leasehold_law::drill::{Drill, DrillState, Step, Taken};
 use leasehold_proto::v1;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -34,7 +34,7 @@ pub(super) fn view(drill: &Drill) -> v1::Drill {
         by: drill.by.as_ref().map(ToString::to_string).unwrap_or_default(),
         task: drill.task.to_string(),
         lease: drill.lease.map(|id| id.to_string()).unwrap_or_default(),
-        state: state(drill).into(),
+        state: state(drill.state()).into(),
         steps: drill.steps.iter().map(taken).collect(),
         failed_step: failure.map_or(v1::DrillStep::Unspecified, |failure| step(failure.step)).into(),
         why: failure.map(|failure| failure.why.clone()).unwrap_or_default(),
@@ -42,11 +42,11 @@ pub(super) fn view(drill: &Drill) -> v1::Drill {
     }
 }
 
-fn state(drill: &Drill) -> v1::DrillState {
-    match (drill.failure.is_some(), drill.has_passed()) {
-        (true, _) => v1::DrillState::Failed,
-        (false, true) => v1::DrillState::Passed,
-        (false, false) => v1::DrillState::Running,
+const fn state(state: DrillState) -> v1::DrillState {
+    match state {
+        DrillState::Running => v1::DrillState::Running,
+        DrillState::Passed => v1::DrillState::Passed,
+        DrillState::Failed => v1::DrillState::Failed,
     }
 }
 

@@ -110,11 +110,13 @@ impl Api {
             freeze: plan.freeze,
             lifted: None,
             leases: Vec::new(),
+            tasks: plan.tasks,
             complete: false,
         };
         let view = write::revocation(&revocation, &settled);
         let counts = view.counts.map(|counts| v1::RevocationCounts { total, pending: total, ..counts });
-        let view = v1::Revocation { id: String::new(), counts, ..view };
+        let unknown_agent = plan.unknown_agent.map(|nearest| v1::UnknownAgent { nearest });
+        let view = v1::Revocation { id: String::new(), counts, unknown_agent, ..view };
         Ok(v1::RevocationProgress { revocation: Some(view), pending: Vec::new(), done: true })
     }
 }

@@ -440,7 +440,9 @@ pub(super) fn selector(selector: &Selector) -> v1::Selector {
 
 pub(super) fn revocation(revocation: &Revocation, settled: &Settled) -> v1::Revocation {
     let outcomes: Vec<_> = settled.leases.iter().map(outcome).collect();
-    let mut tasks: Vec<_> = settled.leases.iter().map(|lease| lease.terms.task.to_string()).collect();
+    let of_leases = settled.leases.iter().map(|lease| lease.terms.task);
+    let mut tasks: Vec<_> =
+        of_leases.chain(revocation.tasks.iter().copied()).map(|task| task.to_string()).collect();
     tasks.sort();
     tasks.dedup();
     v1::Revocation {
@@ -456,6 +458,7 @@ pub(super) fn revocation(revocation: &Revocation, settled: &Settled) -> v1::Revo
         outcomes,
         counts: Some(counts(settled)),
         tasks,
+        unknown_agent: None,
     }
 }
 

@@ -73,7 +73,7 @@ impl Broker {
     /// Where there is none.
     pub async fn registration(&self, whose: &Whose, who: &Who) -> Result<View, Refused> {
         let view = self.fresh_registry().await?.registration(who);
-        view.filter(|view| whose.holds(&view.terms.owner)).ok_or_else(|| unregistered(who))
+        view.filter(|view| whose.holds(&view.terms.owner)).ok_or_else(|| Refused::not_registered(who))
     }
 
     /// Registers agents, or registers them anew. What is registered so already is left alone.
@@ -173,7 +173,7 @@ impl Broker {
         let registry = self.fresh_registry().await?;
         let view = registered(&registry, who)?;
         if !whose.holds(&view.terms.owner) {
-            return Err(unregistered(who));
+            return Err(Refused::not_registered(who));
         }
         // It runs in the account of its person, whose session it could use (RULES R-15).
         if *whose != Whose::Everybody && matches!(who, Who::One(CallerId::PersonalAgent(_))) {
@@ -278,13 +278,7 @@ impl Order {
 /// A registration that operators may do something to.
 fn registered(registry: &Registry, who: &Who) -> Result<View, Refused> {
     let view = registry.registration(who).filter(|view| view.terms.owner != Owner::Broker);
-    view.ok_or_else(|| unregistered(who))
-}
-
-/// Said as well of one that is not the asker's to see.
-fn unregistered(who: &Who) -> Refused {
-    Refused::new(Reason::NotFound, format!("no agent `{who}` is registered"))
-        .next("see who is with: leasehold agents list")
+    view.ok_or_else(|| Refused::not_registered(who))
 }
 
 fn stands(who: &Who, why: impl Into<String>) -> Refused {

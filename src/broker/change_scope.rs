@@ -126,7 +126,7 @@ impl Inner {
         wider: &Scope,
     ) -> Result<(Vec<DecisionRecord>, Vec<Guard>), Refused> {
         let guards = self.open_task_guards(asker, task, None).await?;
-        self.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
+        self.ledger.check_writable().await.map_err(|error| Refused::journal(&error))?;
         let facts = TaskFacts::of(task, self.clock.now());
         let decisions = self.decide_scope(registry, asker, wider, facts, &guards)?;
         if let Some(refused) = denial(&decisions) {

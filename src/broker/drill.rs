@@ -5,7 +5,7 @@
 //! process, and is gone with the drill. A broker that dies in the middle leaves a lease like any other behind.
 
 mod course;
-mod known;
+mod schedule;
 
 use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::drill::{Drill, Plan};
@@ -22,8 +22,8 @@ use super::refused::Refused;
 use super::{Breaker, Broker, Inner};
 use crate::store::TaskFilter;
 use course::Course;
-pub use known::DrillStatus;
-pub(super) use known::Drills;
+pub use schedule::DrillStatus;
+pub(super) use schedule::Drills;
 
 /// How long the task of a drill lasts at most, and its credential with it: longer than a mint and a revocation may
 /// take. What a broker leaves that dies for good is over by then.
@@ -89,9 +89,7 @@ impl Inner {
     /// What a target is drilled with, if it can be and may be now. Nothing is minted where an operator stopped it,
     /// where nothing could be killed, or where nothing would be proven.
     async fn may_drill(&self, target: &str) -> Result<Plan, Refused> {
-        if self.door.kind(target).is_none() {
-            return Err(Refused::new(Reason::NotFound, format!("no target `{target}`")));
-        }
+        self.require_target(target)?;
         let registry = self.registry.load_full();
         let plan = registry.catalog().drills.get(target).ok_or_else(|| nothing_to_drill_with(target))?;
         if let Some(grade) =

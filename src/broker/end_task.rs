@@ -107,7 +107,7 @@ impl Inner {
             }
             if !self.ledger.is_well() {
                 live.iter().for_each(|lease| self.kill_unrecorded(lease.clone(), cause, None));
-                self.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
+                self.ledger.check_writable().await.map_err(|error| Refused::journal(&error))?;
             }
             match self.try_end(&task, cause, live.clone()).await {
                 Ok(ended) => return Ok((ended, ids)),

@@ -286,7 +286,7 @@ impl Inner {
         order: &SweepOrder,
     ) -> Result<SweepReport, Refused> {
         let kept = self.keep.targets.get(name);
-        let kept = kept.ok_or_else(|| Refused::new(Reason::NotFound, format!("no target `{name}`")))?;
+        let kept = kept.ok_or_else(|| self.no_target(name))?;
         if !self.door.capabilities(name).is_some_and(|can| can.lists) {
             return Err(Refused::new(Reason::NotServed, format!("`{name}` cannot list its principals")));
         }

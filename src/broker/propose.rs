@@ -89,7 +89,7 @@ impl Broker {
     ) -> Result<Proposal, Refused> {
         let inner = &self.inner;
         inner.count_call(asker)?;
-        inner.ledger.healthy().await.map_err(|error| Refused::journal(&error))?;
+        inner.ledger.check_writable().await.map_err(|error| Refused::journal(&error))?;
         let registry = self.registry();
         registry.require_agent(asker)?;
         let granted = registry.require_grant(pair)?;

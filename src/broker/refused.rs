@@ -13,6 +13,7 @@ use leasehold_law::registry::{LoweredBy, Ruling, Status};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::scope::{OutOfScope, Pair};
 use leasehold_law::time::{Span, Timestamp};
+use leasehold_law::words::count_are;
 
 use crate::ledger::LedgerError;
 use crate::store::StoreError;
@@ -142,7 +143,7 @@ impl Refused {
     pub fn fields(fields: Vec<FieldFault>) -> Self {
         let what = match fields.as_slice() {
             [one] => format!("field {}: {}", one.field, one.what),
-            many => format!("{} fields are not valid", many.len()),
+            many => format!("{} not valid", count_are(many.len(), "field")),
         };
         Self { fields, ..Self::new(Reason::BadRequest, what) }
     }
@@ -157,6 +158,13 @@ impl Refused {
     #[must_use]
     pub fn not_found(noun: &str, id: impl fmt::Display) -> Self {
         Self::new(Reason::NotFound, format!("no {noun} `{id}`"))
+    }
+
+    /// No registration names it.
+    #[must_use]
+    pub fn not_registered(who: &impl fmt::Display) -> Self {
+        Self::new(Reason::NotFound, format!("no agent `{who}` is registered"))
+            .next("see who is with: leasehold agents list")
     }
 
     /// There is no such thing, or it is not the caller's: the same words for both (law 6).
@@ -420,7 +428,7 @@ impl Refused {
         let count = revocation.leases.len();
         Self::new(
             Reason::Journal,
-            format!("{count} leases are being revoked, and nothing of it is on record"),
+            format!("{} being revoked, and nothing of it is on record", count_are(count, "lease")),
         )
         .why(format!(
             "they are being killed, but a crash would forget them, and no freeze is in force: {error}"
@@ -433,10 +441,13 @@ impl Refused {
     #[must_use]
     pub fn unfinished(revocation: &Revocation, error: &StoreError) -> Self {
         let (id, count) = (revocation.id, revocation.leases.len());
-        Self::new(Reason::Journal, format!("{count} leases are being revoked, and not all are listed yet"))
-            .why(format!("the store cannot be read to the end; the broker goes on by itself: {error}"))
-            .next(format!("see it through: leasehold revocations watch {id}"))
-            .detail("revocation", id)
+        Self::new(
+            Reason::Journal,
+            format!("{} being revoked, and not all are listed yet", count_are(count, "lease")),
+        )
+        .why(format!("the store cannot be read to the end; the broker goes on by itself: {error}"))
+        .next(format!("see it through: leasehold revocations watch {id}"))
+        .detail("revocation", id)
     }
 
     /// Too much at once: nothing was begun.

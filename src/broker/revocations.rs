@@ -1,7 +1,7 @@
 //! What operators do: revoke by selector behind a barrier (RULES R-2), see it through, lift the barrier.
 
 use leasehold_law::caller::CallerId;
-use leasehold_law::id::{LeaseId, RevocationId};
+use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::{Lifted, Revocation, Selector};
 use leasehold_law::subject::Subject;
@@ -38,8 +38,12 @@ pub struct RevokePlan {
     pub leases: Vec<Lease>,
     /// How many there are in all.
     pub total: usize,
+    /// The open tasks that would end by themselves.
+    pub tasks: Vec<TaskId>,
     /// Whether nothing new would be issued.
     pub freeze: bool,
+    /// Where it is one agent's that nobody knows: the names of registered agents likest to it.
+    pub unknown_agent: Option<Vec<String>>,
 }
 
 impl RevokeCommand {
@@ -55,7 +59,11 @@ impl Broker {
     /// Where there is nothing that it could take, or the store cannot be read.
     pub async fn plan_revocation(&self, command: &RevokeCommand) -> Result<RevokePlan, Refused> {
         self.inner.require_selected(&command.selector).await?;
-        let mut plan = RevokePlan { leases: Vec::new(), total: 0, freeze: command.freezes() };
+        let tasks = self.inner.tasks_of(&command.selector).await?;
+        let tasks = tasks.iter().map(|task| task.terms.id).collect();
+        let unknown_agent = self.inner.unknown_agent(&command.selector).await?;
+        let freeze = command.freezes();
+        let mut plan = RevokePlan { leases: Vec::new(), total: 0, tasks, freeze, unknown_agent };
         let mut walk = self.inner.walk(&command.selector);
         loop {
             let page = walk.next(self.inner.ledger.store()).await?;
@@ -120,6 +128,7 @@ impl Broker {
             freeze,
             lifted: None,
             leases: Vec::new(),
+            tasks: Vec::new(),
             complete: false,
         })
     }

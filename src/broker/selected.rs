@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::Owner;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::Lease;
 use leasehold_law::revocation::Selector;
+use leasehold_law::task::{Task, TaskState};
 
 use super::Inner;
 use super::aside::lease_of;
 use super::refused::Refused;
+use crate::near::likest;
 use crate::registry::Registry;
-use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError};
+use crate::store::{AsideFilter, AsideKind, BadRow, LeaseFilter, Store, StoreError, TaskFilter};
 
 /// How many leases are read at a time.
 const PAGE: usize = 512;
@@ -126,6 +129,15 @@ impl Inner {
         }
     }
 
+    /// The open tasks that a selector ends by themselves, whether they hold a lease or none: those of a person.
+    pub(super) async fn tasks_of(&self, selector: &Selector) -> Result<Vec<Task>, StoreError> {
+        let Selector::Person(person) = selector else { return Ok(Vec::new()) };
+        let filter = TaskFilter { person: Some(person.clone()), live: true, ..TaskFilter::default() };
+        let mut tasks = self.ledger.store().tasks(&filter, usize::MAX).await?;
+        tasks.retain(|task| task.state == TaskState::Open);
+        Ok(tasks)
+    }
+
     /// Every live lease of a task: as many as its own agent asked for.
     pub(super) async fn live_of_task(&self, task: TaskId) -> Result<Vec<Lease>, StoreError> {
         let filter = LeaseFilter { task: Some(task), live: true, ..LeaseFilter::default() };
@@ -150,6 +162,25 @@ impl Inner {
             return Ok(());
         }
         Err(Refused::not_found("match for", selector))
+    }
+}
+
+/// How many names are told in the place of one that nobody knows.
+const LIKEST: usize = 3;
+
+impl Inner {
+    /// Of an agent that is not registered, and of which no task is kept: the names of registered ones that are likest to
+    /// it. It may be frozen all the same, before it comes; a slip of the finger looks just like that.
+    pub(super) async fn unknown_agent(&self, selector: &Selector) -> Result<Option<Vec<String>>, Refused> {
+        let Selector::Agent(id) = selector else { return Ok(None) };
+        let registry = self.registry.load_full();
+        let its_tasks = TaskFilter { agent: Some(id.clone()), ..TaskFilter::default() };
+        let found = self.ledger.store().tasks(&its_tasks, 1).await.map(|tasks| tasks.into_iter().next());
+        if registry.knows(id) || *id == CallerId::Drill || is_there(found)? {
+            return Ok(None);
+        }
+        let named = registry.named_agents().into_iter().map(ToString::to_string);
+        Ok(Some(likest(&id.to_string(), named, LIKEST)))
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use leasehold_backend::{Capabilities, Statement};
 use leasehold_law::cause::Rank;
 use leasehold_law::journal::ChainHead;
-use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
+use leasehold_law::words::{count, count_are};
 
 use super::drill::DrillStatus;
 use super::keep::Owner;
@@ -14,6 +14,7 @@ use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
 use super::{Breaker, Broker, Inner};
 use crate::clock::Reading;
+use crate::near::nearest;
 use crate::store::{Aside, AsideFilter, AsideKind, Counts, LaneCounts, StoreError};
 use crate::vault_door::Seen;
 
@@ -97,7 +98,7 @@ impl Broker {
     pub async fn status(&self) -> Result<Status, Refused> {
         let inner = &self.inner;
         let store = inner.ledger.store();
-        let journal_error = inner.ledger.healthy().await.err().map(|error| error.to_string());
+        let journal_error = inner.ledger.check_writable().await.err().map(|error| error.to_string());
         let counts = store.counts().await?;
         let frozen = inner.frozen().await?;
         let targets = self.target_statuses().await?;
@@ -106,7 +107,8 @@ impl Broker {
         let asides = inner.recent_asides(clock.now).await?;
         let mut needs_person = needs(&counts, &targets, clock, journal_error.as_deref());
         if inner.revoker.unrecorded() > 0 {
-            needs_person.push(format!("{} leases were revoked without a record", inner.revoker.unrecorded()));
+            needs_person
+                .push(format!("revoked without a record: {}", count(inner.revoker.unrecorded(), "lease")));
         }
         needs_person.extend(asides_need(&asides));
         Ok(Status {
@@ -166,17 +168,12 @@ impl Broker {
     /// # Errors
     /// Where there is no such target; one that does not answer is an answer.
     pub async fn check_target(&self, name: &str) -> Result<TargetStatus, Refused> {
-        if self.inner.door.kind(name).is_none() {
-            return Err(Refused::new(Reason::NotFound, format!("no target `{name}`")));
-        }
+        self.inner.require_target(name)?;
         if let Err(error) = self.inner.door.look(name).await {
             tracing::info!(target = name, %error, "checked a target that does not answer");
         }
         let statuses = self.target_statuses().await?;
-        statuses
-            .into_iter()
-            .find(|status| status.name == name)
-            .ok_or_else(|| Refused::new(Reason::NotFound, format!("no target `{name}`")))
+        statuses.into_iter().find(|status| status.name == name).ok_or_else(|| self.inner.no_target(name))
     }
 
     /// The statements that give the broker the least that it needs in a target.
@@ -184,9 +181,7 @@ impl Broker {
     /// # Errors
     /// Where there is no such target, or it does not say what version it is.
     pub async fn setup_target(&self, name: &str) -> Result<Vec<Statement>, Refused> {
-        if self.inner.door.kind(name).is_none() {
-            return Err(Refused::new(Reason::NotFound, format!("no target `{name}`")));
-        }
+        self.inner.require_target(name)?;
         let statements = self.inner.door.setup(name).await;
         statements.map_err(|error| Refused::backend(name, &error).why(error.to_string()))
     }
@@ -221,14 +216,15 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
         needs.push(format!("the wall clock is {} behind: leasehold clock confirm --reason R", clock.behind));
     }
     if counts.stuck > 0 {
-        needs.push(format!("{} leases are stuck: leasehold lease stuck", counts.stuck));
+        needs.push(format!("{} stuck: leasehold lease stuck", count_are(counts.stuck, "lease")));
     }
     for target in targets {
         if let Breaker::Open { since, failures, .. } | Breaker::HalfOpen { since, failures } = target.breaker
         {
             needs.push(format!(
-                "{} has not answered a revocation since {since}, {failures} times: it is asked every few seconds",
-                target.name
+                "{} has not answered a revocation since {since}, {}: it is asked every few seconds",
+                target.name,
+                count(failures, "time")
             ));
         }
         needs.extend(target.seen.error.iter().map(|error| format!("{}: {error}", target.name)));
@@ -260,6 +256,20 @@ fn drill_need(target: &TargetStatus) -> Option<String> {
 }
 
 impl Inner {
+    /// Whether the config has a target of this name.
+    pub(super) fn require_target(&self, name: &str) -> Result<(), Refused> {
+        if self.door.kind(name).is_some() { Ok(()) } else { Err(self.no_target(name)) }
+    }
+
+    /// What may have been meant.
+    pub(super) fn no_target(&self, name: &str) -> Refused {
+        let next = match nearest(name, self.door.targets()) {
+            Some(near) => format!("did you mean `{near}`? leasehold targets list names them all"),
+            None => "see which there are with: leasehold targets list".to_owned(),
+        };
+        Refused::not_found("target", name).next(next)
+    }
+
     fn drill_status(&self, target: &str) -> DrillStatus {
         let plan = self.registry.load().catalog().drills.get(target).cloned();
         DrillStatus { plan, ..self.drills.status(target) }
@@ -289,10 +299,13 @@ fn asides_need(asides: &[Aside]) -> Vec<String> {
     let alive = asides.iter().filter(|aside| aside.due.is_some() && aside.tries > 0).count();
     let mut needs = Vec::new();
     if bad > 0 {
-        needs.push(format!("{bad} rows could not be read and were set aside within a day: look at the disk"));
+        needs.push(format!(
+            "set aside within a day, since it cannot be read: {}; look at the disk",
+            count(bad, "row")
+        ));
     }
     if alive > 0 {
-        needs.push(format!("{alive} principals that were set aside are not dead yet"));
+        needs.push(format!("set aside, and not dead yet: {}", count(alive, "principal")));
     }
     needs
 }
@@ -313,12 +326,14 @@ fn keeping_needs(target: &TargetStatus) -> Vec<String> {
     if let Some(swept) = target.swept.as_ref().filter(|swept| swept.found > 0) {
         match &swept.verdict {
             SweepVerdict::Halted => needs.push(format!(
-                "{name}: {} orphans are more than {}: leasehold targets sweep {name} --dry-run",
-                swept.found, swept.bound
+                "{name}: {} more than the bound of {}: leasehold targets sweep {name} --dry-run",
+                count_are(swept.found, "orphan"),
+                swept.bound
             )),
             SweepVerdict::NotOurs(claim) => needs.push(format!(
-                "{name}: {} orphans are left, since installation {} has claimed it",
-                swept.found, claim.installation
+                "{name}: {} left, since installation {} has claimed it",
+                count_are(swept.found, "orphan"),
+                claim.installation
             )),
             SweepVerdict::Swept | SweepVerdict::DryRun => {}
         }

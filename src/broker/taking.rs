@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, RevocationId};
 use leasehold_law::lease::{Lease, LeaseState};
-use leasehold_law::revocation::{Revocation, Selector};
-use leasehold_law::task::{Task, TaskState};
+use leasehold_law::revocation::Revocation;
 use leasehold_law::time::{Span, Timestamp};
 
 use super::Inner;
 use super::selected::Walk;
 use crate::ledger::LedgerError;
-use crate::store::{StoreError, TaskFilter};
+use crate::store::StoreError;
 
 /// How often a page that cannot be read, or a barrier that cannot be written, is tried again at once.
 pub(super) const TRIES: usize = 3;
@@ -127,22 +126,17 @@ impl Inner {
 
     /// Ends the tasks that a revoked person stands behind, as the end of their session does. What was opened after a
     /// revocation that leaves no barrier is not meant.
-    async fn end_tasks_of(self: &Arc<Self>, revocation: &Revocation) -> Result<(), StoreError> {
-        let Selector::Person(person) = &revocation.selector else { return Ok(()) };
-        let mut filter = TaskFilter { person: Some(person.clone()), live: true, ..TaskFilter::default() };
-        loop {
-            let page = self.ledger.store().tasks(&filter, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            filter.before = Some(last.terms.id);
-            let meant = |task: &Task| {
-                task.state == TaskState::Open
-                    && (revocation.is_freezing() || task.terms.opened_at <= revocation.at + RECORDED_WITHIN)
-            };
-            for task in page.into_iter().filter(meant) {
-                let ended = self.end_task(task, Cause::PersonEnded).await;
-                ended.map_err(|refused| StoreError::Unusable(refused.what))?;
+    async fn end_tasks_of(self: &Arc<Self>, revocation: &mut Revocation) -> Result<(), StoreError> {
+        for task in self.tasks_of(&revocation.selector).await? {
+            if revocation.is_freezing() || task.terms.opened_at <= revocation.at + RECORDED_WITHIN {
+                let (task, _) = self
+                    .end_task(task, Cause::PersonEnded)
+                    .await
+                    .map_err(|refused| StoreError::Unusable(refused.what))?;
+                revocation.tasks.push(task.terms.id);
             }
         }
+        Ok(())
     }
 
     /// A page that cannot be read is tried again: nothing of it is passed over meanwhile.
@@ -301,7 +295,7 @@ impl Inner {
         }
         let unread = self.unread(&revocation.selector).await?;
         list(&mut revocation, &mut listed, unread);
-        self.end_tasks_of(&revocation).await?;
+        self.end_tasks_of(&mut revocation).await?;
         let complete = self.finish(revocation).await.complete;
         tracing::warn!(revocation = %id, complete, "a revocation was cut short: all of it is listed now");
         Ok(complete)
@@ -322,6 +316,8 @@ fn united(stored: Revocation, taken: &Revocation) -> Revocation {
     let mut both = Revocation { complete: stored.complete || taken.complete, ..stored };
     let mut listed: BTreeSet<_> = both.leases.iter().copied().collect();
     list(&mut both, &mut listed, taken.leases.iter().copied());
+    let ended = taken.tasks.iter().filter(|task| !both.tasks.contains(task)).copied().collect::<Vec<_>>();
+    both.tasks.extend(ended);
     both
 }
 
@@ -346,7 +342,7 @@ fn is_untouched(lease: &Lease) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use leasehold_law::revocation::Lifted;
+    use leasehold_law::revocation::{Lifted, Selector};
 
     use super::*;
     use crate::store::suite::samples::{agent, minting, revocation, without_freeze};

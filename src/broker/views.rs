@@ -89,13 +89,7 @@ impl Broker {
     pub async fn task(&self, asker: Option<&Asker>, id: TaskId) -> Result<Task, Refused> {
         match asker {
             Some(asker) => self.own_task(asker, id).await,
-            None => self
-                .inner
-                .ledger
-                .store()
-                .task(id)
-                .await?
-                .ok_or_else(|| Refused::new(Reason::NotFound, format!("no task `{id}`"))),
+            None => self.inner.ledger.store().task(id).await?.ok_or_else(|| Refused::not_found("task", id)),
         }
     }
 
@@ -106,13 +100,7 @@ impl Broker {
     pub async fn lease(&self, asker: Option<&Asker>, id: LeaseId) -> Result<Lease, Refused> {
         match asker {
             Some(asker) => self.own_lease(asker, id).await,
-            None => self
-                .inner
-                .ledger
-                .store()
-                .lease(id)
-                .await?
-                .ok_or_else(|| Refused::new(Reason::NotFound, format!("no lease `{id}`"))),
+            None => self.inner.ledger.store().lease(id).await?.ok_or_else(|| Refused::not_found("lease", id)),
         }
     }
 
@@ -167,7 +155,7 @@ impl Broker {
     pub async fn trace_task(&self, id: TaskId, part: Part) -> Result<Story, Refused> {
         let known = self.inner.ledger.store().entries_of_task(id, part.reach()).await?;
         if known.is_empty() {
-            return Err(Refused::new(Reason::NotFound, format!("no task `{id}`")));
+            return Err(Refused::not_found("task", id));
         }
         Ok(part.of(known))
     }
@@ -187,7 +175,7 @@ impl Broker {
     /// Where there are none.
     pub async fn trace_decision(&self, id: DecisionId, part: Part) -> Result<Story, Refused> {
         let found = self.entry_of_decision(id).await?;
-        let found = found.ok_or_else(|| Refused::new(Reason::NotFound, format!("no decision `{id}`")))?;
+        let found = found.ok_or_else(|| Refused::not_found("decision", id))?;
         match Body::parse(&found.body).ok().and_then(|body| body.task) {
             Some(task) => self.trace_task(task, part).await,
             None => Ok(part.of(vec![found])),

@@ -4,6 +4,7 @@ use std::{fs, io::Read as _, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use leasehold_client::v1;
+use leasehold_law::words::count;
 use serde_json::{Value, json};
 
 use super::{
@@ -336,8 +337,7 @@ fn changes(answer: &v1::ChangeAgentsResponse, dry_run: bool) -> Report {
         text.push_str("no agents\n");
     }
     if answer.leases_ended > 0 {
-        let count = usize::try_from(answer.leases_ended).unwrap_or(usize::MAX);
-        text.push_str(&format!("{} no longer stood, and end\n", view::count(count, "lease")));
+        text.push_str(&format!("no longer stood, and end: {}\n", count(answer.leases_ended, "lease")));
     }
     let changes: Vec<_> =
         answer.changes.iter().map(|one| json!({"agent": one.agent, "change": one.change})).collect();

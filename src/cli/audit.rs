@@ -11,6 +11,7 @@ use std::{
 use clap::{Args, Subcommand};
 use leasehold_client::{Client, ClientError, v1};
 use leasehold_law::journal;
+use leasehold_law::words::count;
 use serde_json::{Value, json};
 use v1::trace_request::{Last, Subject};
 
@@ -182,8 +183,9 @@ fn verified(export: &str, name: &str) -> Result<Report, Problem> {
     let entries = export.lines().count().saturating_sub(1);
     let (chain, hash) = (head.chain.as_str(), head.hash.to_string());
     let text = format!(
-        "{entries} entries of {chain}, chain whole\nends at {} with {hash}; that nothing is missing behind it, a \
+        "{} of {chain}, chain whole\nends at {} with {hash}; that nothing is missing behind it, a \
          checkpoint shows",
+        count(entries, "entry"),
         head.seq
     );
     Ok(Report::new(
@@ -197,7 +199,7 @@ async fn verify_store(range: RangeArgs, session: &mut Session) -> Result<Exit, P
     let request = v1::VerifyRequest { chain: range.chain, first_seq: range.from, last_seq: range.until };
     let answer = client.call(client.audit().verify(request)).await?;
     let text = match answer.whole {
-        true => format!("{} entries of {}, chain whole", answer.entries, answer.chain),
+        true => format!("{} of {}, chain whole", count(answer.entries, "entry"), answer.chain),
         false => format!("{}: entry {} is broken: {}", answer.chain, answer.first_broken, answer.problem),
     };
     let json = json!({

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use leasehold_client::{Client, ClientError, v1};
+use leasehold_law::words::count;
 use serde_json::{Value, json};
 
 use super::{
@@ -67,7 +68,7 @@ async fn drill(args: RunArgs, session: &mut Session) -> Result<Exit, Problem> {
         }
     }
     let all = targets.len();
-    session.console.note(&format!("{passed} of {} passed", view::count(all, "drill")));
+    session.console.note(&format!("{passed} of {} passed", count(all, "drill")));
     Ok(if passed == all { Exit::DONE } else { Exit::FAILED })
 }
 
@@ -77,7 +78,7 @@ async fn drillable(client: &Client) -> Result<Vec<String>, Problem> {
         targets.into_iter().partition(|target| !target.drill_intent.is_empty());
     if drilled.is_empty() {
         return Err(Problem::failed("there is no target to drill")
-            .why(format!("none of {} has a grant to drill with", view::count(others.len(), "target")))
+            .why(format!("none of {} has a grant to drill with", count(others.len(), "target")))
             .next("name one: [targets.NAME] drill = \"INTENT\""));
     }
     Ok(drilled.into_iter().map(|target| target.name).collect())

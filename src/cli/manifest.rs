@@ -128,11 +128,11 @@ mod tests {
         fs::write(folder.path().join("prompt.md"), "be kind").unwrap();
         let why = |bytes: &[u8]| {
             fs::write(&file, bytes).unwrap();
-            read(&file).unwrap_err().why.unwrap().to_string()
+            read(&file).unwrap_err().why.unwrap()
         };
         for (text, reason) in REFUSED {
-            assert_eq!(why(text.as_bytes()), *reason, "{text}");
+            assert_eq!(&*why(text.as_bytes()), *reason, "{text}");
         }
-        assert_eq!(why(b"model = \"\xff\""), "stream did not contain valid UTF-8");
+        assert_eq!(&*why(b"model = \"\xff\""), "stream did not contain valid UTF-8");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use leasehold_client::{Client, v1, wire_duration};
+use leasehold_law::words::count;
 
 pub(crate) use follow::{Follow, follow};
 use v1::selector::Kind;
@@ -114,6 +115,9 @@ pub(crate) async fn run(args: RevokeArgs, session: &mut Session) -> Result<Exit,
         wait: None,
     };
     let radius = dry_run(&client, request.clone()).await?;
+    if let Some(unknown) = radius.unknown_agent.as_ref().filter(|_| freeze != Some(true)) {
+        return Err(nobody(&radius, unknown));
+    }
     match agreed(session, &radius, args.dry_run, args.yes)? {
         Go::Stop => stop(&client, request, session).await,
         Go::Leave(exit) => Ok(exit),
@@ -125,6 +129,17 @@ async fn dry_run(client: &Client, request: v1::RevokeRequest) -> Result<v1::Revo
     let first = stream.message().await.map_err(leasehold_client::ClientError::from)?;
     let empty = || Problem::failed("the broker's answer holds no revocation");
     first.and_then(|progress| progress.revocation).ok_or_else(empty)
+}
+
+/// What a slip of the finger names is not stopped: whoever means it says so.
+fn nobody(radius: &v1::Revocation, unknown: &v1::UnknownAgent) -> Problem {
+    let registered = match unknown.nearest.as_slice() {
+        [] => "no agent is registered by name".to_owned(),
+        near => format!("registered names like it: {}", near.join(", ")),
+    };
+    Problem::failed(format!("no lease matches: nobody knows {}", view::selector(radius.selector.as_ref())))
+        .why(format!("it is not registered, and no task of it is kept; {registered}"))
+        .next("to freeze the name before it comes: --freeze")
 }
 
 /// Whether to stop anything.
@@ -167,14 +182,14 @@ fn radius_text(radius: &v1::Revocation) -> String {
         more => format!("and {more} more\n"),
     };
     let tasks = if unnamed.is_empty() {
-        view::count(radius.tasks.len(), "task")
+        count(radius.tasks.len(), "task")
     } else {
-        format!("more than {}", view::count(radius.tasks.len(), "task"))
+        format!("more than {}", count(radius.tasks.len(), "task"))
     };
     format!(
         "revoking {} would end {tasks} and {}{freeze}\n{table}{unnamed}",
         view::selector(radius.selector.as_ref()),
-        view::count(total, "lease"),
+        count(total, "lease"),
     )
 }
 
@@ -228,6 +243,13 @@ mod tests {
         check(false, "y\n", false, false, Go::Leave(Exit::USAGE));
         check(false, "", false, true, Go::Stop);
         check(true, "y\n", true, true, Go::Leave(Exit::DONE));
+    }
+
+    #[test]
+    fn an_agent_that_nobody_knows_is_told_with_those_that_are_like_it() {
+        let nearest = vec!["spiffe://prod.example/agent/triage2".to_owned()];
+        let told = nobody(&radius(), &v1::UnknownAgent { nearest });
+        insta::assert_snapshot!(told.text(std::time::SystemTime::UNIX_EPOCH) + &told.exit.0.to_string());
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! What every command has: a console, and the doors of the broker.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use leasehold_client::{Client, ClientError, Options, Platform};
 
-use super::{console::Console, login, problem::Problem};
+use super::{console::Console, login, problem::Problem, view::length};
 
 /// What a command works with.
 pub(crate) struct Session {
@@ -38,7 +43,7 @@ impl Session {
     /// The agents' door.
     pub(crate) async fn agents(&self) -> Result<Client, Problem> {
         let connected = Client::connect(self.options.clone()).await;
-        connected.map_err(|error| {
+        connected.map(talking).map_err(|error| {
             let signed_in = matches!(error, ClientError::Token(_)) && matches!(login::session(), Ok(Some(_)));
             let problem = Problem::from(error);
             match signed_in {
@@ -51,10 +56,10 @@ impl Session {
     /// The admin door.
     pub(crate) async fn admin(&self) -> Result<Client, Problem> {
         if !self.options.admin_addr.starts_with("https://") {
-            return Ok(Client::connect_admin(self.options.clone()).await?);
+            return Ok(talking(Client::connect_admin(self.options.clone()).await?));
         }
         let tokens = login::person()?;
-        Ok(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?)
+        Ok(talking(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?))
     }
 
     /// The door for tokens, as an agent in this person's session.
@@ -65,7 +70,7 @@ impl Session {
                 .next("export LEASEHOLD_ADDR=https://host:port, where the broker's `listen.bearer` is"));
         }
         let tokens = login::agent(agent)?;
-        Ok(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?)
+        Ok(talking(Client::connect_with(self.options.clone(), Arc::new(tokens)).await?))
     }
 
     /// The agents' door for those who have an agent's identity, else the admin door.
@@ -84,6 +89,27 @@ fn proves_an_agent(options: &Options, on_a_platform: bool) -> bool {
     let has_token = options.token_file.is_some() || on_a_platform;
     let takes_people = options.admin_addr.starts_with("https://");
     options.workload_api.is_some() || (options.takes_tokens() && (has_token || !takes_people))
+}
+
+/// A pause that is no longer than this is not worth a word.
+const UNSAID: Duration = Duration::from_millis(900);
+
+/// A client that says what it waits for, so that nobody sits before a silent screen.
+fn talking(client: Client) -> Client {
+    client.on_wait(|error, pause| {
+        if pause > UNSAID {
+            let line = wait_line(error, pause);
+            drop(writeln!(io::stderr(), "leasehold: {line}"));
+        }
+    });
+    client
+}
+
+fn wait_line(error: &ClientError, pause: Duration) -> String {
+    let pause = length(Duration::from_secs(pause.as_secs().max(1)));
+    let Some(refusal) = error.refusal() else { return format!("waiting {pause} to ask again: {error}") };
+    let why = refusal.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("waiting {pause} to ask again: {} ({}){why}", refusal.message, refusal.reason)
 }
 
 /// Reads pages until there are `limit` things or no more; says whether more were left.

@@ -98,8 +98,9 @@ pub(crate) fn drill_json(one: &v1::Target) -> serde_json::Value {
 
 /// Targets, one a row.
 pub(crate) fn table(targets: &[v1::Target]) -> String {
+    let is_any_claimed = targets.iter().any(|one| !one.claimed_by.is_empty());
     let row = |one: &v1::Target| {
-        vec![
+        let mut row = vec![
             one.name.clone(),
             one.backend.clone(),
             one.state().word(),
@@ -109,15 +110,17 @@ pub(crate) fn table(targets: &[v1::Target]) -> String {
             grade_words(one.grade(), one.window),
             breaker_words(&one.breaker.unwrap_or_default()),
             one.owner.clone(),
-            one.last_error.clone(),
-        ]
+        ];
+        row.extend(is_any_claimed.then(|| one.claimed_by.clone()));
+        row.push(one.last_error.clone());
+        row
     };
     let rows: Vec<_> = targets.iter().map(row).collect();
-    view::table(
-        &["TARGET", "BACKEND", "STATE", "LIVE", "DUE", "STUCK", "REVOCABLE", "BREAKER", "OWNER", "ERROR"],
-        &rows,
-        "no targets",
-    )
+    let mut heading =
+        vec!["TARGET", "BACKEND", "STATE", "LIVE", "DUE", "STUCK", "REVOCABLE", "BREAKER", "OWNER"];
+    heading.extend(is_any_claimed.then_some("CLAIMED BY"));
+    heading.push("ERROR");
+    view::table(&heading, &rows, "no targets")
 }
 
 /// What is due, and of that what goes before the rest.
@@ -153,6 +156,7 @@ fn checked(answer: &v1::CheckTargetResponse) -> Report {
         ("clock", wire_length(target.clock_offset)),
         ("last answer", stamp(target.last_answer_at)),
         ("last error", target.last_error.clone()),
+        ("claimed by", claim(&target)),
     ]);
     for problem in &answer.problems {
         text.push_str(&format!("problem: {}\n", problem.what));
@@ -167,6 +171,14 @@ fn checked(answer: &v1::CheckTargetResponse) -> Report {
         text,
         json!({"target": json::target(&target), "problems": problems, "warnings": answer.warnings}),
     )
+}
+
+/// A claim of somebody else, and what it means.
+fn claim(target: &v1::Target) -> String {
+    match target.claimed_by.as_str() {
+        "" => String::new(),
+        other => format!("installation {other}: orphans are reported here, and not removed"),
+    }
 }
 
 async fn setup(args: NameArgs, session: &mut Session) -> Result<Exit, Problem> {
@@ -258,6 +270,17 @@ mod tests {
             ..v1::Sweep::default()
         };
         insta::assert_snapshot!(sweep_report(&sweep).text);
+    }
+
+    #[test]
+    fn a_claim_of_another_installation_is_shown() {
+        let free = v1::Target { name: "stock-db".into(), ..v1::Target::default() };
+        let claimed =
+            v1::Target { name: "orders-db".into(), claimed_by: "9fk2m1".into(), ..v1::Target::default() };
+        let check =
+            v1::CheckTargetResponse { target: Some(claimed.clone()), ..v1::CheckTargetResponse::default() };
+        assert!(!table(std::slice::from_ref(&free)).contains("CLAIMED"), "a column for nobody");
+        insta::assert_snapshot!(table(&[free, claimed]) + &checked(&check).text);
     }
 
     #[test]

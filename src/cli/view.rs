@@ -119,11 +119,6 @@ pub(crate) fn selector(selector: Option<&v1::Selector>) -> String {
     }
 }
 
-/// `1 task`, `2 tasks`.
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
-}
-
 /// Columns under a heading; `empty` instead when there are no rows.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>], empty: &str) -> String {
     if rows.is_empty() {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::source::Place;
+use crate::near::nearest;
 
 /// One thing that is wrong, or that is worth a warning.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,11 +113,4 @@ pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
         None if (1..=16).contains(&known.len()) => format!("; there is {}", known.join(", ")),
         None => String::new(),
     }
-}
-
-/// The known word that a few slips of the finger lead to.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |candidate: &str| strsim::damerau_levenshtein(word, candidate);
-    let near = known.into_iter().min_by_key(|candidate| distance(candidate))?;
-    (distance(near) <= 1 + near.len() / 4).then_some(near)
 }

@@ -9,8 +9,9 @@ use leasehold_law::scope::is_name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Report, did_you_mean, nearest};
+use super::problem::{Report, did_you_mean};
 use super::source::{Place, Source};
+use crate::near::nearest;
 
 /// What every part of one file needs for its messages.
 #[derive(Clone, Copy)]

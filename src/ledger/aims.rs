@@ -102,7 +102,8 @@ pub(super) fn of_event(subject: &str, event: &Event, now: Timestamp) -> Aims {
         Event::Drilled { drill } => {
             aims.agent = CallerId::Drill.to_string();
             aims.resource.clone_from(&drill.pair.target);
-            aims.action_decision = format!("{} drill {}: {}", drill.pair.intent, drill.word(), drill.times());
+            aims.action_decision =
+                format!("{} drill {}: {}", drill.pair.intent, drill.state().name(), drill.times());
             aims.remediation = drilled(drill);
         }
         Event::Registry { who, act, by, .. } => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_backend::{Entropy, GrantView};
+use leasehold_law::words::count;
 
 use super::assemble::{abandoned, grants_of, look};
 use super::{Start, clock, lines, spiffe_settings};
@@ -40,11 +41,11 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
     };
     let mut checked = Checked { warnings: texts(&warnings), config_is_good: true, ..Checked::default() };
     checked.good.push(format!(
-        "{}: {} targets, {} grants, {} agents",
+        "{}: {}, {}, {}",
         path.display(),
-        config.targets.len(),
-        config.catalog.grants.len(),
-        config.catalog.agents.len()
+        count(config.targets.len(), "target"),
+        count(config.catalog.grants.len(), "grant"),
+        count(config.catalog.agents.len(), "agent")
     ));
     if online {
         check_identity(&config, trust, &mut checked).await;

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use leasehold_law::cause::Rank;
+use leasehold_law::drill::Taken;
 use leasehold_law::time::{Span, Timestamp};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -21,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::broker::{Breaker, Broker, Status, TargetStatus};
+use crate::broker::{Breaker, Broker, DrillStatus, Status, TargetStatus};
 use crate::identity::{Standing, Trouble, spiffe::SpiffeIdentity};
 use crate::meter;
 
@@ -195,6 +196,20 @@ fn show_target(target: &TargetStatus, now: Timestamp) {
         let due = target.due.get(&lane).copied().unwrap_or_default();
         gauge!(meter::LEASES_DUE, "target" => target.name.clone(), "lane" => lane.name()).set(number(due));
     }
+    show_drills(&target.name, &target.drill);
+}
+
+fn show_drills(target: &str, drills: &DrillStatus) {
+    let gauge = |name: &'static str| gauge!(name, "target" => target.to_owned());
+    if let Some(at) = drills.passed_at {
+        gauge(meter::DRILL_PASSED_AT).set(seconds(at.since(Timestamp(0))));
+    }
+    let Some(last) = &drills.last else { return };
+    gauge(meter::DRILL_PASSED).set(if last.has_passed() { 1.0 } else { 0.0 });
+    for Taken { step, took } in &last.steps {
+        gauge!(meter::DRILL_STEP_SECONDS, "target" => target.to_owned(), "step" => step.name())
+            .set(seconds(*took));
+    }
 }
 
 fn seconds(span: Span) -> f64 {
@@ -241,6 +256,12 @@ fn describe_standing() {
             meter::IDENTITY_TROUBLE_SECONDS,
             "How long something has been wrong with the broker's identity, by what; 0 while nothing is",
         ),
+        (
+            meter::DRILL_PASSED_AT,
+            "When the last drill of a target began that has passed, in seconds since 1970",
+        ),
+        (meter::DRILL_PASSED, "Whether the last drill of a target that came to its end has passed: 1 or 0"),
+        (meter::DRILL_STEP_SECONDS, "How long each step of the last drill of a target took"),
         (meter::NEEDS_PERSON, "How many things need a person, as leasehold status lists them"),
     ] {
         describe_gauge!(name, what);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::broker::{Asker, Credential, Delivery, Refused};
-use leasehold_law::caller::ProvenBy;
+use leasehold_law::behalf::OnBehalfOf;
+use leasehold_law::caller::{ProvenBy, Vouched};
 use leasehold_law::cause::Cause;
 use leasehold_law::id::{LeaseId, TaskId};
 use leasehold_law::lease::{Lease, LeaseState};
@@ -16,9 +17,12 @@ use leasehold_law::scope::{Scope, ScopeEntry};
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::Span;
 
-use crate::ground::{PAIRS, REF, RUNS, agents};
+use crate::ground::{PAIRS, REF, RUNS, agents, people};
 use crate::life::pause;
 use crate::world::World;
+
+/// How long a person's token lives: shorter than many tasks.
+const TOKEN_LIFE: Span = Span::from_secs(20);
 
 /// One agent, or one of several processes of it.
 struct Agent {
@@ -103,9 +107,10 @@ impl Agent {
             manifest: None,
             on_behalf_of: None,
         };
+        let person = if dice.chance(300) { dice.pick(&people()).cloned() } else { None };
         let mut first: Option<TaskId> = None;
         for _ in 0..3 {
-            let answer = self.world.call("open", |b| open(b, &self.asker, &request)).await;
+            let answer = self.world.call("open", |b| open(b, &self.asker, &request, person.clone())).await;
             match answer {
                 Some(Ok(task)) => {
                     self.on_record(&task);
@@ -251,8 +256,18 @@ impl Agent {
 
     /// Whether the task goes on.
     async fn heartbeat(&self, task: TaskId) -> bool {
-        let answer = self.world.call("heartbeat", async |b| b.heartbeat(&self.asker, task).await).await;
-        !matches!(answer, Some(Err(_)))
+        let person = self.world.record.rows().tasks.get(&task).and_then(|task| task.person().cloned());
+        let person = person.filter(|_| self.world.dice.chance(500));
+        let beat = async |broker: leasehold::broker::Broker| {
+            broker.heartbeat(&self.asker, task).await?;
+            match person {
+                Some(person) => {
+                    broker.renew_session(&self.asker, task, &proven(&broker, person)).await.map(drop)
+                }
+                None => Ok(()),
+            }
+        };
+        !matches!(self.world.call("heartbeat", beat).await, Some(Err(_)))
     }
 
     async fn end(&self, task: TaskId, cause: Cause) {
@@ -289,8 +304,15 @@ async fn open(
     broker: leasehold::broker::Broker,
     asker: &Asker,
     request: &OpenRequest,
+    person: Option<Vouched>,
 ) -> Result<Task, Refused> {
-    broker.open_task(asker, request.clone(), std::future::ready(Ok(None))).await.map(|opened| opened.task)
+    let person = std::future::ready(Ok(person.map(|person| proven(&broker, person))));
+    broker.open_task(asker, request.clone(), person).await.map(|opened| opened.task)
+}
+
+/// What a token of a person proves that is good for a while.
+fn proven(broker: &leasehold::broker::Broker, person: Vouched) -> OnBehalfOf {
+    OnBehalfOf { person, until: Some(broker.now() + TOKEN_LIFE) }
 }
 
 async fn ask(

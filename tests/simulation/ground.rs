@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::{
     Agent, Autonomy, Catalog, Class, Grant, Intent, Owner, Recipe, Target, TtlRule,
 };
@@ -50,6 +50,11 @@ pub(crate) fn ground(version: usize) -> &'static Ground {
 
 pub(crate) fn agents() -> Vec<CallerId> {
     AGENTS.iter().map(|name| format!("spiffe://sim.leasehold.test/agent/{name}").parse().unwrap()).collect()
+}
+
+/// Whom agents act for: somebody of the config, and somebody else.
+pub(crate) fn people() -> Vec<Vouched> {
+    ["ana", "00u7"].iter().map(|name| Vouched::new("https://idp.example", name).unwrap()).collect()
 }
 
 /// Who answers for an agent: a group for one of them.

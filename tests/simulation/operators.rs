@@ -114,14 +114,23 @@ fn meaning(world: &World, lease: &Lease) -> Selector {
         3..=5 => Selector::Task(terms.task),
         6..=8 => Selector::Agent(terms.agent.clone()),
         9 | 10 => Selector::Owner(owner_of(&terms.agent)),
-        11 => Selector::Target(terms.pair.target.clone()),
-        12 => Selector::Intent(terms.pair.intent.clone()),
-        13 | 14 => {
+        11 => whom_it_is_for(lease),
+        12 => Selector::Target(terms.pair.target.clone()),
+        13 => Selector::Intent(terms.pair.intent.clone()),
+        14 => {
             let rows = world.record.rows();
             let run = rows.tasks.get(&terms.task).and_then(|task| task.terms.refs.get(REF)).cloned();
             Selector::Ref { key: REF.to_owned(), value: run.unwrap_or_default() }
         }
         _ => Selector::All,
+    }
+}
+
+/// The person that a lease's task acts for, or else the target.
+fn whom_it_is_for(lease: &Lease) -> Selector {
+    match &lease.terms.on_behalf_of {
+        Some(person) => Selector::Person(person.clone()),
+        None => Selector::Target(lease.terms.pair.target.clone()),
     }
 }
 
@@ -156,7 +165,11 @@ async fn drill(world: Arc<World>) {
     };
     match world.call("drill", drill).await {
         Some(Ok(Some(drill))) => {
-            world.history.note(format!("the drill of {target} {}: {:?}", drill.word(), drill.failure));
+            world.history.note(format!(
+                "the drill of {target} {}: {:?}",
+                drill.state().name(),
+                drill.failure
+            ));
             if drill.failure.is_some_and(|failure| failure.alive) {
                 world.history.wrong(format!("a drill of {target} found alive what was called revoked"));
             }

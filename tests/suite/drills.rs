@@ -114,6 +114,32 @@ async fn a_target_that_lies_about_a_revocation_is_an_alarm() {
     assert_eq!(status(&mut admin).await.needs_person, Vec::<String>::new(), "the alarm is over");
 }
 
+/// A refusal proves nothing: it takes no verdict's place, however many there are.
+#[tokio::test]
+async fn drills_that_are_refused_push_no_failed_one_out() {
+    let forbid = r#"
+@id("no-drills")
+forbid (principal == Agent::"leasehold/drill", action, resource);
+"#;
+    let mut world = World::new().await;
+    world.orders.faults.add(Rule::once(Call::Revoke, Fault::Lie));
+    let failed = drill(&mut world.admin().await, "orders").await.unwrap();
+    world.restart(&Setup::default().policy(forbid)).await;
+    for _ in 0..20 {
+        let denied = drill(&mut world.admin().await, "orders").await.unwrap_err();
+        assert_eq!(reason(&denied), "FORBIDDEN");
+    }
+    world.restart(&Setup::default()).await;
+    let mut admin = world.admin().await;
+    assert_eq!(target(&mut admin, "orders").await.last_drill, Some(failed));
+    assert!(status(&mut admin).await.needs_person.iter().any(|line| line.contains("ALIVE")));
+    // The other target's verdict ends no alarm of this one.
+    has_passed(&drill(&mut admin, "stock").await.unwrap());
+    has_passed(&drill(&mut admin, "orders").await.unwrap());
+    world.restart(&Setup::default()).await;
+    assert_eq!(status(&mut world.admin().await).await.needs_person, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn what_does_not_hold_is_named_by_its_step() {
     let world = World::new().await;
@@ -345,21 +371,11 @@ async fn a_schedule_that_cannot_be_kept_needs_a_person() {
     assert_eq!(status(&mut admin).await.needs_person, Vec::<String>::new());
 }
 
-/// The command, as an operator runs it on the broker's host.
-async fn command(world: &World, args: &[&str]) -> (Option<i32>, String) {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    let socket = format!("unix:{}", world.path("admin/admin.sock").display());
-    command.arg("drill").args(args).env("LEASEHOLD_ADMIN_ADDR", socket).env_remove("SPIFFE_ENDPOINT_SOCKET");
-    let output = command.output().await.unwrap();
-    let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    (output.status.code(), told.concat())
-}
-
 #[tokio::test]
 async fn the_command_says_how_it_went_by_its_exit_code() {
     let world = World::new().await;
     let check = async |args: &[&str], code: i32, words: &[&str]| {
-        let (found, told) = command(&world, args).await;
+        let (found, told) = world.command(&[&["drill"], args].concat()).await;
         assert_eq!(found, Some(code), "{args:?}: {told}");
         words.iter().for_each(|word| assert!(told.contains(word), "{args:?} without {word}: {told}"));
     };
@@ -384,7 +400,8 @@ async fn the_command_says_how_it_went_by_its_exit_code() {
     let mut told = world.admin().await.revocations.revoke(request).await.unwrap().into_inner();
     told.message().await.unwrap().unwrap();
     check(&["run", "--target", "stock"], 3, &["FROZEN", "leasehold revocations lift rev_"]).await;
-    check(&["run", "--target", "nowhere"], 1, &["no target `nowhere`"]).await;
+    check(&["run", "--target", "nowhere"], 1, &["no target `nowhere`", "leasehold targets list"]).await;
+    check(&["run", "--target", "order"], 1, &["did you mean `orders`?"]).await;
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use leasehold_law::time::Span;
+use leasehold_memory::{Call, Fault, Rule};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{Setup, World};
+use crate::drills;
+use crate::world::{Setup, World, millis};
 
 const PAIR: &str = "orders.read@orders";
 
@@ -60,6 +63,30 @@ async fn monitoring_reads_what_happened_and_what_stands() {
     }
     world.stop().await;
     TcpStream::connect(address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn monitoring_reads_how_the_last_drills_went() {
+    let mut world = World::with(listening()).await;
+    let told = get(world.running().metrics.unwrap(), "/metrics").await;
+    assert!(!told.contains("leasehold_drill_passed{"), "none came to its end:\n{told}");
+    let passed = drills::drill(&mut world.admin().await, "orders").await.unwrap();
+    let seconds = Span(millis(passed.at).try_into().unwrap()).as_duration().as_secs_f64();
+    world.orders.faults.add(Rule::once(Call::Revoke, Fault::Lie));
+    drills::drill(&mut world.admin().await, "orders").await.unwrap();
+    for _ in 0..2 {
+        let told = get(world.running().metrics.unwrap(), "/metrics").await;
+        for line in [
+            "leasehold_drill_passed{target=\"orders\"} 0".to_owned(),
+            format!("leasehold_drill_passed_timestamp_seconds{{target=\"orders\"}} {seconds}"),
+        ] {
+            assert!(told.lines().any(|told| told == line), "no line {line} in\n{told}");
+        }
+        assert!(told.contains("leasehold_drill_step_seconds{target=\"orders\",step=\"mint\"} "), "{told}");
+        assert!(!told.contains("step=\"refuse\""), "a step that was not taken took no time:\n{told}");
+        // A start forgets neither.
+        world.restart(&listening()).await;
+    }
 }
 
 #[tokio::test]

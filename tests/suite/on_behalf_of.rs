@@ -255,10 +255,14 @@ async fn revoking_a_person_ends_what_is_done_for_them_and_nothing_else() {
     let own = agent.open(&[READ]).await.unwrap();
     let idle = rig.open(&mut agent, rig.token("ana", 300, &json!({}))).await.unwrap();
 
+    let dry = v1::RevokeRequest { dry_run: true, ..revoke(Kind::Person("ana".into())) };
+    let radius = run(&mut revoker, dry).await.unwrap().remove(0).revocation.unwrap();
+    assert_eq!((radius.outcomes.len(), radius.tasks.len()), (2, 3), "the one without a lease is named too");
     let told = run(&mut revoker, revoke(Kind::Person("ana".into()))).await.unwrap();
     let last = told.last().unwrap();
     let revocation = last.revocation.clone().unwrap();
     assert!(last.done && revocation.frozen);
+    assert_eq!(revocation.tasks, radius.tasks);
     assert_eq!(revocation.selector.unwrap().kind, Some(Kind::Person(rig.person("ana"))));
     assert_eq!((revocation.counts.unwrap().total, revocation.counts.unwrap().confirmed), (2, 2));
     for (task, ended) in

@@ -1,8 +1,11 @@
 //! Quotas: of live leases and of requests, by agent, owner and target; and what a flood leaves on record.
 
+use std::process::Stdio;
+
 use leasehold_law::journal::{Body, Event};
 use leasehold_law::time::Timestamp;
 use leasehold_proto::v1;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -36,6 +39,22 @@ async fn entries(world: &World, kind: &str) -> Vec<Body> {
     let entries = world.running().broker.journal_entries(1, 10_000).await.unwrap();
     let bodies = entries.iter().map(|entry| Body::parse(&entry.body).unwrap());
     bodies.filter(|body| body.kind == kind).collect()
+}
+
+#[tokio::test]
+async fn a_program_that_waits_for_a_place_says_so() {
+    let world = with_quotas("agent = { live = 1 }").await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&[PAIR]).await.unwrap();
+    let held = agent.lease(&task, PAIR).await.unwrap().lease.unwrap().id;
+    let mut exec = world.program(Some("triage"), &["exec", "--lease", PAIR, "--", "true"]);
+    let mut exec = exec.stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(exec.stderr.take().unwrap()).lines();
+    let first = told.next_line().await.unwrap().unwrap();
+    assert!(first.starts_with("leasehold: waiting "), "{first}");
+    assert!(first.contains("may have no more live leases (QUOTA): its quota is 1 at one time"), "{first}");
+    agent.release(&held).await.unwrap();
+    assert!(exec.wait().await.unwrap().success());
 }
 
 #[tokio::test]

@@ -208,3 +208,27 @@ async fn a_mint_outlives_the_freeze_of_something_else() {
     let lease = asked.await.unwrap().unwrap().lease.unwrap();
     assert_eq!(agent.look(&lease.id).await.state(), v1::LeaseState::Active);
 }
+
+#[tokio::test]
+async fn an_agent_that_nobody_knows_is_not_stopped_by_a_slip_of_the_finger() {
+    let world = World::new().await;
+    let triag = "spiffe://suite.leasehold.test/agent/triag";
+    let revoke = async |agent: &str, more: &[&str]| {
+        world.command(&[&["revoke", "--agent", agent, "--reason", "INC-1"], more].concat()).await
+    };
+    for more in [&["--yes"] as &[&str], &["--dry-run"], &[]] {
+        let (code, told) = revoke(triag, more).await;
+        assert_eq!(code, Some(1), "{more:?}: {told}");
+        assert!(told.contains("no lease matches") && told.contains(TRIAGE), "{told}");
+    }
+    let mut admin = world.admin().await;
+    let list = v1::ListRevocationsRequest::default();
+    let raised = admin.revocations.list_revocations(list).await.unwrap().into_inner().revocations;
+    assert_eq!(raised, [], "nothing was frozen");
+    // Ahead of time, and on purpose.
+    let (code, told) = revoke(triag, &["--freeze", "--yes"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    // One that is registered holds nothing, and is no slip.
+    let (code, told) = revoke(OTHER, &["--yes"]).await;
+    assert_eq!(code, Some(0), "{told}");
+}

@@ -1,6 +1,11 @@
 //! One connection to one door of a broker.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use spiffe::SpiffeId;
 use tonic::{Response, Status};
@@ -32,7 +37,11 @@ struct Inner {
     io: Arc<Io>,
     channel: Line,
     options: Options,
+    on_wait: OnceLock<Box<OnWait>>,
 }
+
+/// Who is told that a call waits.
+type OnWait = dyn Fn(&ClientError, Duration) + Send + Sync;
 
 impl Client {
     /// Connects to the agents' door by mutual TLS, with the SVID that the Workload API issues to this process.
@@ -125,7 +134,7 @@ impl Client {
     ) -> Result<Self, ClientError> {
         let io = Io::start().map_err(|error| ClientError::Invalid(format!("no thread: {error}")))?;
         let channel = io.run(connect).await?;
-        Ok(Self { inner: Arc::new(Inner { io, channel, options }) })
+        Ok(Self { inner: Arc::new(Inner { io, channel, options, on_wait: OnceLock::new() }) })
     }
 
     /// Begins a task.
@@ -167,7 +176,7 @@ impl Client {
         loop {
             match self.call(ask()).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => tokio::time::sleep(patience.next(error)?).await,
+                Err(error) => self.pause(&mut patience, error).await?,
             }
         }
     }
@@ -236,6 +245,22 @@ impl Client {
 
     pub(crate) fn patience(&self) -> Patience {
         Patience::new(self.options().patience)
+    }
+
+    /// Has this told whenever a call waits to be asked again: why, and for how long. The first that is given stays.
+    pub fn on_wait(&self, tell: impl Fn(&ClientError, Duration) + Send + Sync + 'static) {
+        // Whoever came first is told.
+        drop(self.inner.on_wait.set(Box::new(tell)));
+    }
+
+    /// Waits before the next try of a call; the error itself when there should be none.
+    pub(crate) async fn pause(&self, patience: &mut Patience, error: ClientError) -> Result<(), ClientError> {
+        let Some(pause) = patience.next(&error) else { return Err(error) };
+        if let Some(tell) = self.inner.on_wait.get() {
+            tell(&error, pause);
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 
     /// How long ending calls wait for the broker to confirm, unless told otherwise.

@@ -246,7 +246,7 @@ pub(crate) async fn request(
             Err(error) if error.is("ATTEMPT_SPENT") && request.attempt < 3 => {
                 request.attempt = next_attempt(&error, request.attempt);
             }
-            Err(error) => tokio::time::sleep(patience.next(error)?).await,
+            Err(error) => client.pause(&mut patience, error).await?,
         }
     }
 }

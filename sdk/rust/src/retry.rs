@@ -29,15 +29,14 @@ impl Patience {
         Self { until, left: TRIES - 1, left_over_quota: TRIES_OVER_QUOTA, pause: FIRST_PAUSE }
     }
 
-    /// How long to wait before the next try; the error itself when there should be none.
-    pub(crate) fn next(&mut self, error: ClientError) -> Result<Duration, ClientError> {
-        let Some(pause) = self.pause_for(&error) else { return Err(error) };
-        let pause = jittered(pause);
+    /// How long to wait before the next try; nothing when there should be none.
+    pub(crate) fn next(&mut self, error: &ClientError) -> Option<Duration> {
+        let pause = jittered(self.pause_for(error)?);
         if self.left == 0 || Instant::now() + pause > self.until {
-            return Err(error);
+            return None;
         }
         self.left -= 1;
-        Ok(pause)
+        Some(pause)
     }
 
     fn pause_for(&mut self, error: &ClientError) -> Option<Duration> {
@@ -103,7 +102,7 @@ mod tests {
 
     fn check(error: ClientError, again: bool) {
         let text = format!("{error:?}");
-        assert_eq!(Patience::new(Duration::from_secs(30)).next(error).is_ok(), again, "{text}");
+        assert_eq!(Patience::new(Duration::from_secs(30)).next(&error).is_some(), again, "{text}");
     }
 
     #[test]
@@ -124,7 +123,7 @@ mod tests {
     fn patience_ends() {
         let mut patience = Patience::new(Duration::from_secs(3600));
         let tries =
-            (0..100).take_while(|_| patience.next(ClientError::Broken(String::new())).is_ok()).count();
+            (0..100).take_while(|_| patience.next(&ClientError::Broken(String::new())).is_some()).count();
         assert_eq!(tries, 11);
     }
 
@@ -132,12 +131,11 @@ mod tests {
     fn a_quota_is_asked_a_few_times_and_not_before_it_said() {
         let mut patience = Patience::new(Duration::from_secs(3600));
         let delay = Duration::from_secs(2);
-        let pauses: Vec<_> = (0..100)
-            .map_while(|_| patience.next(refused(Code::ResourceExhausted, Some(delay))).ok())
-            .collect();
+        let pauses: Vec<_> =
+            (0..100).map_while(|_| patience.next(&refused(Code::ResourceExhausted, Some(delay)))).collect();
         assert_eq!(pauses.len(), 3);
         assert!(pauses.iter().all(|pause| *pause >= delay), "{pauses:?}");
-        assert!(patience.next(ClientError::Broken(String::new())).is_ok(), "other tries are left");
+        assert!(patience.next(&ClientError::Broken(String::new())).is_some(), "other tries are left");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use leasehold_law::time::{Span, Timestamp};
 use tokio::sync::mpsc;
 
 use super::driller;
-use super::known::Turn;
+use super::schedule::Turn;
 use crate::broker::orphans::{Orphan, OrphanWhy};
 use crate::broker::refused::Refused;
 use crate::broker::wait::MAX_WAIT;

@@ -101,7 +101,7 @@ impl Inner {
         }
         let inner = self.clone();
         self.owned.spawn(async move {
-            match inner.ledger.healthy().await {
+            match inner.ledger.check_writable().await {
                 Ok(()) => inner.record_late().await,
                 Err(_) => inner.kill_again(),
             }

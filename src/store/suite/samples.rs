@@ -133,6 +133,7 @@ pub(crate) fn revocation(n: u64, selector: Selector) -> Revocation {
         freeze: true,
         lifted: None,
         leases: vec![],
+        tasks: Vec::new(),
         complete: false,
     }
 }

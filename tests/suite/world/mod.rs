@@ -186,6 +186,27 @@ impl World {
         Client::new(connect_unix(&self.path("admin/admin.sock")).await.unwrap())
     }
 
+    /// The program: as an operator on the broker's host, and as a workload where one is named. Nothing of this machine's
+    /// environment reaches it.
+    pub(crate) fn program(&self, workload: Option<&str>, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command.args(args).env_clear().env("PATH", "/usr/bin:/bin").current_dir(self.dir.path());
+        let socket = format!("unix:{}", self.path("admin/admin.sock").display());
+        command.env("LEASEHOLD_ADMIN_ADDR", socket).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        if let Some(name) = workload {
+            command.env("SPIFFE_ENDPOINT_SOCKET", self.endpoint(name));
+            command.env("LEASEHOLD_ADDR", self.running().agents.to_string());
+        }
+        command
+    }
+
+    /// What became of a run of the program as an operator: its exit code, and all that it said.
+    pub(crate) async fn command(&self, args: &[&str]) -> (Option<i32>, String) {
+        let output = self.program(None, args).output().await.unwrap();
+        let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), told.concat())
+    }
+
     /// A statement on the store, beside the broker.
     pub(crate) fn on_store(&self, sql: &str) {
         let store = rusqlite::Connection::open(self.path("store/leases.db")).unwrap();

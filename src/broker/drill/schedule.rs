@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Cause;
 use leasehold_law::drill::{Drill, Plan};
-use leasehold_law::journal::{Body, Event};
 use leasehold_law::reason::Reason;
 use leasehold_law::task::{Task, TaskState};
 use leasehold_law::time::{Span, Timestamp};
 
-use super::{BROKER_REF, drills_of};
+use super::BROKER_REF;
 use crate::broker::refused::Refused;
 use crate::broker::{Broker, Inner};
 use crate::store::TaskFilter;
@@ -23,10 +22,6 @@ const FIRST: Span = Span::from_mins(1);
 const AGAIN: Span = Span::from_mins(10);
 /// As [`AGAIN`], where somebody or some policy is against it: each try is a refusal on record.
 const REFUSED_AGAIN: Span = Span::from_mins(60);
-/// How many tasks of drills are looked through for the last one that came to its end.
-const LOOK_BACK: usize = 8;
-/// How many entries of such a task are read: it has about ten.
-const ENTRIES: usize = 64;
 /// How many open tasks of drills are read at a time.
 const PAGE: usize = 512;
 
@@ -37,6 +32,8 @@ pub struct DrillStatus {
     pub plan: Option<Plan>,
     /// The last drill that came to its end, by any broker of this store that this one knows of.
     pub last: Option<Drill>,
+    /// When the last one began that has passed, likewise.
+    pub passed_at: Option<Timestamp>,
     /// Why the schedule's last try could not be begun, if it could not.
     pub not_drilled: Option<String>,
     /// When the schedule drills it next.
@@ -82,8 +79,17 @@ impl Drills {
             let wait = |every: Span| if drill.has_passed() { every } else { every.min(AGAIN) };
             status.next = every.map(|every| drill.at + wait(every));
             status.not_drilled = None;
+            if drill.has_passed() {
+                status.passed_at = Some(drill.at);
+            }
             status.last = Some(drill.clone());
         }
+    }
+
+    fn passed(&self, target: &str, at: Timestamp) {
+        let mut map = self.map();
+        let known = &mut map.entry(target.to_owned()).or_default().status.passed_at;
+        *known = (*known).max(Some(at));
     }
 
     fn refused(&self, target: &str, refused: &Refused) {
@@ -131,7 +137,7 @@ impl Broker {
 
     async fn drill_by_schedule(&self, target: &str, every: Span) {
         // Another broker of the same store may have done it.
-        if let Ok(Some(last)) = self.inner.last_drill(target).await
+        if let Ok(Some(last)) = self.inner.ledger.last_drill(target).await
             && last.has_passed()
             && self.now() < last.at + every
         {
@@ -177,8 +183,11 @@ impl Inner {
         }
         let every = self.keep.drill_every();
         for target in self.registry.load_full().catalog().drills.keys() {
-            if let Some(last) = self.last_drill(target).await? {
+            if let Some(last) = self.ledger.last_drill(target).await? {
                 self.drills.ended(&last, every);
+            }
+            if let Some(at) = self.ledger.last_passed(target).await? {
+                self.drills.passed(target, at);
             }
             if every.is_some() {
                 self.drills.not_before(target, self.clock.now() + FIRST);
@@ -197,35 +206,6 @@ impl Inner {
             filter.before = Some(last.terms.id);
             open.extend(page);
         }
-    }
-
-    /// The last drill of a target that came to its end, told from the journal.
-    async fn last_drill(&self, target: &str) -> Result<Option<Drill>, Refused> {
-        for task in self.ledger.store().tasks(&drills_of(target), LOOK_BACK).await? {
-            let entries = self.ledger.store().entries_of_task(task.terms.id, ENTRIES).await?;
-            let drilled = entries.iter().rev().find_map(|entry| drilled(&entry.body));
-            if drilled.is_some() {
-                return Ok(drilled);
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn drilled(body: &[u8]) -> Option<Drill> {
-    match Body::parse(body).ok()?.event {
-        Event::Drilled { drill } => Some(*drill),
-        Event::Lease { .. }
-        | Event::Task { .. }
-        | Event::Decided { .. }
-        | Event::Refused { .. }
-        | Event::RefusedAgain { .. }
-        | Event::Strangers { .. }
-        | Event::Revocation { .. }
-        | Event::Lifted { .. }
-        | Event::Reaped { .. }
-        | Event::Registry { .. }
-        | Event::Broker { .. } => None,
     }
 }
 

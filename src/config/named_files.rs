@@ -1,0 +1,72 @@
+//! The files that a config names, and that the broker reads when it starts: which of them cannot be read now.
+
+use std::path::Path;
+
+use leasehold_backend::Problem as BackendProblem;
+use rustix::fs::{Access, access};
+
+use super::{Config, Store, Target};
+use crate::identity::issuer::KeySource;
+
+impl Config {
+    /// What stands in the way of reading the files that the config names. None is opened. Whoever asks may be another
+    /// user than the broker, and a file may still come: these are warnings, until the broker starts.
+    #[must_use]
+    pub fn unreadable_files(&self) -> Vec<String> {
+        let elsewhere = self.files_beside_targets().into_iter();
+        let elsewhere =
+            elsewhere.filter_map(|(key, path)| Some(format!("`{key}`: {}", unreadable(path)?)));
+        elsewhere.chain(self.targets.values().flat_map(Target::unreadable_files)).collect()
+    }
+
+    fn files_beside_targets(&self) -> Vec<(String, &Path)> {
+        let mut files = vec![("broker.installation_key".to_owned(), self.broker.installation_key.as_path())];
+        let mut name = |key: &str, path: Option<&'_ Path>| {
+            files.extend(path.map(|path| (key.to_owned(), path)));
+        };
+        match &self.store {
+            Store::Sqlite(_) => {}
+            Store::Postgres(shared) => {
+                name("store.postgres.url_file", Some(&shared.url_file));
+                name("store.postgres.sslrootcert", shared.sslrootcert.as_deref());
+            }
+        }
+        if let Some(web) = &self.listen.certificate {
+            name("listen.certificate", Some(&web.certificate));
+            name("listen.key", Some(&web.key));
+        }
+        for issuer in &self.identity.people {
+            name(&format!("identity.people: `{}`", issuer.issuer), issuer.ca_file.as_deref());
+        }
+        for issuer in &self.identity.ci {
+            name(&format!("identity.ci.{}", issuer.name), file_of(&issuer.keys));
+        }
+        for cluster in &self.identity.kubernetes {
+            name(&format!("identity.kubernetes.{}", cluster.name), file_of(&cluster.keys));
+        }
+        files
+    }
+}
+
+fn file_of(keys: &KeySource) -> Option<&Path> {
+    match keys {
+        KeySource::Discovery { ca_file } => ca_file.as_deref(),
+        KeySource::File(path) => Some(path),
+    }
+}
+
+impl Target {
+    /// As [`Config::unreadable_files`], with file and line.
+    fn unreadable_files(&self) -> Vec<String> {
+        let told = |(pointer, path): (String, &str)| {
+            let what = unreadable(Path::new(path))?;
+            Some(self.problem(&BackendProblem::new(&pointer, what)).to_string())
+        };
+        self.files().into_iter().filter_map(told).collect()
+    }
+}
+
+fn unreadable(path: &Path) -> Option<String> {
+    let error = access(path, Access::READ_OK).err()?;
+    Some(format!("`{}` cannot be read: {error}; the broker reads it when it starts", path.display()))
+}
