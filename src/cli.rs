@@ -25,10 +25,11 @@ mod session;
 mod status;
 mod targets;
 mod task;
+mod usage;
 mod view;
 mod whoami;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use leasehold_client::Options;
@@ -314,6 +315,32 @@ pub enum Ask {
     },
 }
 
+/// Reads the command line. Help goes to the standard output, and what is wrong to the error stream, in the shape asked
+/// for.
+///
+/// # Errors
+/// The code to exit with, where there is nothing to run.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    let args: Vec<_> = args.into_iter().collect();
+    Cli::try_parse_from(&args).map_err(|error| {
+        if error.use_stderr() && usage::asks_for_json(&args) {
+            Console::process(Format::Json).problem(&usage::problem(&error));
+        } else {
+            // Nobody is left to hear of a stream that is gone.
+            drop(error.print());
+        }
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::USAGE.0))
+    })
+}
+
+/// Tells what went wrong outside a running broker, in the shape asked for.
+pub fn fail(output: Format, code: u8, told: &str) -> ExitCode {
+    let (what, next) = told.split_once("\n  next: ").unzip();
+    let problem = Problem::new(Exit(code), what.unwrap_or(told));
+    Console::process(output).problem(&Problem { next: next.map(Into::into), ..problem });
+    ExitCode::from(code)
+}
+
 /// Runs a command that asks a running broker; problems are told on the error stream.
 pub async fn run(command: Ask, output: Format) -> ExitCode {
     let mut session = Session::new(Console::process(output), Options::from_env());
@@ -357,10 +384,15 @@ async fn dispatch(command: Ask, session: &mut Session) -> Result<Exit, Problem> 
     }
 }
 
+/// The commit that this was built from, where whoever built it said so. It is not looked for: the same source and the
+/// same environment make the same program.
+const COMMIT: Option<&str> = option_env!("LEASEHOLD_COMMIT");
+
 fn version(session: &mut Session) -> Result<Exit, Problem> {
     let version = env!("CARGO_PKG_VERSION");
-    let report = Report::new(format!("leasehold {version}"), serde_json::json!({"version": version}));
-    session.console.report(&report).map(|()| Exit::DONE)
+    let commit = COMMIT.map(|commit| format!(", commit {commit}")).unwrap_or_default();
+    let json = serde_json::json!({"version": version, "commit": COMMIT});
+    session.console.report(&Report::new(format!("leasehold {version}{commit}"), json)).map(|()| Exit::DONE)
 }
 
 fn completion(shell: clap_complete::Shell, session: &mut Session) -> Result<Exit, Problem> {

@@ -19,6 +19,7 @@ mod json;
 mod key;
 mod kube_accounts;
 mod listen;
+mod named_files;
 mod names;
 mod operators;
 mod people;

@@ -22,7 +22,11 @@ const KEY: &str = "installation.key";
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// These files are there already; nothing was written.
-    #[error("nothing was written, since these are there already: {}", paths(.0))]
+    #[error(
+        "nothing was written, since these are there already: {}\n  \
+         next: leasehold check --config FILE tells whether they are whole; name another folder to start anew",
+        paths(.0)
+    )]
     Exists(Vec<PathBuf>),
     /// A file could not be written; those before it were removed again.
     #[error("`{path}`: {error}", path = path.display())]

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser as _;
 use leasehold::cli::{
     self, BackupArgs, CheckArgs, Cli, Command, DemoArgs, DevArgs, DevCommand, Format, IdentityArgs,
     IdentityCommand, InitArgs, RestoreArgs, ServeArgs, SpireEntriesArgs,
@@ -15,28 +15,33 @@ use leasehold::init::{TargetSpec, database, init};
 use leasehold::server::{self, Checked};
 use leasehold::telemetry;
 
+/// How long `dev env` waits for a dev that is starting: longer than a throwaway database takes.
+const STARTING: Duration = Duration::from_secs(20);
 /// Bad config (sysexits.h).
 const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
-    let Cli { output, command } = Cli::parse();
+    let Cli { output, command } = match cli::parse(std::env::args_os()) {
+        Ok(asked) => asked,
+        Err(code) => return code,
+    };
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(dispatch(command, output)),
-        Err(error) => fail(1, &error),
+        Err(error) => fail(output, 1, &error),
     }
 }
 
 async fn dispatch(command: Command, output: Format) -> ExitCode {
     match command {
-        Command::Serve(args) => serve(args).await,
+        Command::Serve(args) => serve(args, output).await,
         Command::Check(args) => check(args, output).await,
         Command::Backup(args) => backup(args, output).await,
         Command::Restore(args) => restore(args, output).await,
-        Command::Init(args) => make(args),
+        Command::Init(args) => make(args, output),
         Command::Identity(IdentityArgs { command: IdentityCommand::SpireEntries(args) }) => {
             spire_entries(&args, output)
         }
-        Command::Dev(args) => develop(args).await,
+        Command::Dev(args) => develop(args, output).await,
         Command::Demo(DemoArgs { keep, only, pg_bin }) => {
             let options = demo::Options { keep, only, pg_bin, ..demo::Options::default() };
             demo::run(&options, &mut std::io::stdout()).await
@@ -49,11 +54,11 @@ const fn trust(dev_trust: bool) -> Trust {
     if dev_trust { Trust::Dev } else { Trust::Production }
 }
 
-async fn serve(args: ServeArgs) -> ExitCode {
+async fn serve(args: ServeArgs, output: Format) -> ExitCode {
     telemetry::init();
     match server::serve_until_signal(args.config, trust(args.dev_trust), args.force).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(error.exit_code(), &error),
+        Err(error) => fail(output, error.exit_code(), &error),
     }
 }
 
@@ -75,7 +80,7 @@ async fn backup(args: BackupArgs, output: Format) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(error.exit_code(), &error),
+        Err(error) => fail(output, error.exit_code(), &error),
     }
 }
 
@@ -94,7 +99,7 @@ async fn restore(args: RestoreArgs, output: Format) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(error.exit_code(), &error),
+        Err(error) => fail(output, error.exit_code(), &error),
     }
 }
 
@@ -144,46 +149,46 @@ fn spire_entries(args: &SpireEntriesArgs, output: Format) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(error.exit_code(), &error),
+        Err(error) => fail(output, error.exit_code(), &error),
     }
 }
 
-async fn develop(args: DevArgs) -> ExitCode {
+async fn develop(args: DevArgs, output: Format) -> ExitCode {
     if let Some(DevCommand::Env { name, dir }) = args.command {
-        return match run::env(&name, dir.as_deref()) {
+        let exports = run::env(&name, dir.as_deref(), STARTING, &mut std::io::stderr()).await;
+        return match exports {
             Ok(exports) => {
                 say(&exports.trim_end());
                 ExitCode::SUCCESS
             }
-            Err(error) => fail(1, &error),
+            Err(error) => fail(output, 1, &error),
         };
     }
     telemetry::init();
     let options = run::Options { postgres: args.postgres, dir: args.dir, yes: args.yes };
     match run::dev(&options, &mut std::io::stdout()).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(error.exit_code(), &error),
+        Err(error) => fail(output, error.exit_code(), &error),
     }
 }
 
-fn make(args: InitArgs) -> ExitCode {
+fn make(args: InitArgs, output: Format) -> ExitCode {
     let target = args.target.map(|(name, url)| format!("{name}={url}").parse::<TargetSpec>()).transpose();
     let target = match target {
         Ok(target) => target,
-        Err(error) => return fail(2, &error),
+        Err(error) => return fail(output, 2, &error),
     };
     match init(&args.dir, target.as_ref(), &database::statements(), server::entropy().as_ref()) {
         Ok(made) => {
             say(&made);
             ExitCode::SUCCESS
         }
-        Err(error) => fail(1, &error),
+        Err(error) => fail(output, 1, &error),
     }
 }
 
-fn fail(code: u8, error: &dyn Display) -> ExitCode {
-    complain(&format!("error: {error}"));
-    ExitCode::from(code)
+fn fail(output: Format, code: u8, error: &dyn Display) -> ExitCode {
+    cli::fail(output, code, &error.to_string())
 }
 
 /// Nobody is left to hear of a stream that is gone.

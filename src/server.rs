@@ -88,6 +88,11 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// A broker serves from a store that was to be put back.
+    #[error(
+        "a broker serves from {0}, and nothing was restored\n  next: stop it, restore, and start it again"
+    )]
+    Serving(String),
     /// The broker has no identity.
     #[error(transparent)]
     Identity(#[from] crate::identity::spiffe::SpiffeError),
@@ -123,6 +128,7 @@ impl StartError {
             Self::Config(_) => 78,
             Self::Key(_)
             | Self::Store(_)
+            | Self::Serving(_)
             | Self::Identity(_)
             | Self::Listen(_)
             | Self::Recover(_)

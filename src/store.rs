@@ -6,12 +6,12 @@
 mod archive;
 mod aside;
 mod bad;
+mod conditions;
 pub mod postgres;
 mod set;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
-mod terms;
 
 use std::borrow::Cow;
 

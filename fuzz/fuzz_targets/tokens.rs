@@ -17,6 +17,7 @@ fuzz_target!(|text: &str| {
         issuer: None,
         audience: "leasehold",
         max_life: Span::from_mins(60),
+        access_token: true,
         now: Timestamp(1_795_000_000_000),
     };
     let _ = token::peek(text);

@@ -172,7 +172,8 @@ pub struct Demand<'a> {
     pub now: Timestamp,
 }
 
-/// A proof that holds. Whether it came before is for the caller to know, who keeps [`Proof::id`] for [`FRESH`].
+/// A proof that holds. Whether it came before is for the caller to know, who keeps [`Proof::id`] until
+/// [`FRESH`] after [`Proof::made_at`]: it may be dated as far ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// Whose it is.

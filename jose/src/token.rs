@@ -16,8 +16,11 @@ pub const MAX_BYTES: usize = 16 * 1024;
 pub const LEEWAY: Span = Span::from_secs(30);
 /// The longest name that a token may give its subject, in bytes.
 const MAX_SUBJECT: usize = 2048;
-/// What `typ` may say (RFC 7519 section 5.1, RFC 9068 section 2.1); compared without regard to case.
-const TYPES: [&str; 4] = ["jwt", "jose", "at+jwt", "application/at+jwt"];
+/// What `typ` may say of a token that is no access token (RFC 7519 section 5.1; SPIFFE JWT-SVID section 2); compared without
+/// regard to case.
+const TYPES: [&str; 2] = ["jwt", "jose"];
+/// What it may say of an access token: issuers that follow RFC 9068 section 2.1 name it so, and others do not.
+const ACCESS_TYPES: [&str; 4] = ["jwt", "jose", "at+jwt", "application/at+jwt"];
 
 /// What a token must be, where it is accepted.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +29,10 @@ pub struct Rules<'a> {
     pub issuer: Option<&'a str>,
     /// The one audience (RULES R-20).
     pub audience: &'a str,
-    /// The longest that it may live from when it was issued.
+    /// The longest that it may live from when it was issued; from now, where it does not say when that was.
     pub max_life: Span,
+    /// Whether it may be an access token (RFC 9068). One that says so is no ID token, and never does for one.
+    pub access_token: bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -111,7 +116,7 @@ pub enum TokenError {
 /// Where it is no token, or names no key.
 pub fn peek(token: &str) -> Result<Peek, TokenError> {
     let parts = Parts::of(token)?;
-    let header = Header::read(parts.header, &TYPES)?;
+    let header = Header::read(parts.header, &ACCESS_TYPES)?;
     let Object(claims) = object(parts.claims, "its claims are not a JSON object")?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(Peek {
@@ -129,7 +134,8 @@ pub fn peek(token: &str) -> Result<Peek, TokenError> {
 /// The first rule that does not hold, as [`TokenError`] says.
 pub fn read(token: &str, keys: &Keys, rules: &Rules<'_>) -> Result<Claims, TokenError> {
     let parts = Parts::of(token)?;
-    let header = Header::read(parts.header, &TYPES)?;
+    let types: &[_] = if rules.access_token { &ACCESS_TYPES } else { &TYPES };
+    let header = Header::read(parts.header, types)?;
     let mut known = keys.of(header.key_id()?, header.algorithm).peekable();
     known.peek().ok_or(TokenError::UnknownKey)?;
     if !known.any(|key| parts.is_signed_by(&key.key, header.algorithm)) {

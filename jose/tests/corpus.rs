@@ -28,7 +28,13 @@ impl World {
 
     fn rules() -> Rules<'static> {
         let now = Timestamp(NOW * 1000);
-        Rules { issuer: Some(ISSUER), audience: "leasehold", max_life: Span::from_mins(60), now }
+        Rules {
+            issuer: Some(ISSUER),
+            audience: "leasehold",
+            max_life: Span::from_mins(60),
+            access_token: false,
+            now,
+        }
     }
 
     fn read(&self, token: &str) -> String {

@@ -34,7 +34,10 @@ pub const DRILL: &str = "leasehold/drill";
 
 /// Why a text is no caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a workload or operator; write `spiffe://trust-domain/path` or `uid:N`")]
+#[error(
+    "`{0}` is not a workload or operator; write `spiffe://trust-domain/path`, `uid:N`, \
+     `ci:ISSUER|JOB`, `kube:CLUSTER|NAMESPACE/ACCOUNT`, `personal:ISSUER|SUBJECT/AGENT` or `oidc:ISSUER|SUBJECT`"
+)]
 pub struct CallerIdError(String);
 
 /// An identity that somebody outside the trust domain vouches for, as `issuer|name`. It is never a path in the trust

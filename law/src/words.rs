@@ -1,5 +1,6 @@
-//! How many of a thing, in words for people.
+//! Words for people: how many of a thing, and all that an error has to say.
 
+use std::error::Error;
 use std::fmt::Display;
 
 /// `1 lease`, `2 leases`, `0 entries`.
@@ -19,6 +20,18 @@ pub fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, thing: &str) -
 pub fn count_are<N: Copy + Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
     let verb = if number == N::from(1) { "is" } else { "are" };
     format!("{} {verb}", count(number, thing))
+}
+
+/// An error with its causes; transport errors say nothing without them.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

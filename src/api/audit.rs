@@ -165,7 +165,7 @@ impl Api {
     /// What an agent did for somebody leads to them; the person who answers for it, otherwise.
     fn hit_for(&self, kind: v1::FindKind, agent: &CallerId, person: Option<&Vouched>) -> v1::FindHit {
         let hit = self.agent_hit(kind, agent);
-        let person = person.map(write::person_text);
+        let person = person.map(write::person);
         v1::FindHit { person: person.unwrap_or(hit.person), ..hit }
     }
 

@@ -163,7 +163,7 @@ fn nobody() -> Refused {
         .next("connect with an X.509-SVID from your Workload API")
 }
 
-fn no_bearer(why: BearerRefused) -> Refused {
+pub(super) fn no_bearer(why: BearerRefused) -> Refused {
     match why {
         BearerRefused::Missing(what) => Refused::new(Reason::NoIdentity, what)
             .next("send `authorization: DPoP TOKEN` and a `dpop` proof with each request (RFC 9449)"),

@@ -3,17 +3,17 @@
 use leasehold_law::behalf::OnBehalfOf;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::TaskId;
-use leasehold_law::reason::Reason;
 use leasehold_law::request::MAX_REASON_BYTES;
 use leasehold_law::task::Task;
 use leasehold_proto::v1::{self, task_service_server::TaskService};
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use super::layers::no_bearer;
 use super::watch::{self, TaskStream};
 use super::{Api, asker, read, standing, write};
 use crate::broker::{Asker, Broker, Ended, Refused, TaskFilter};
-use crate::identity::bearer::TokenRefused;
+use crate::identity::bearer::BearerRefused;
 
 #[tonic::async_trait]
 impl TaskService for Api {
@@ -168,13 +168,15 @@ impl Api {
     }
 }
 
-fn no_subject(refused: TokenRefused) -> Refused {
-    let told = if refused.is_ours {
-        Refused::new(Reason::IssuerDown, refused.what)
-    } else {
-        Refused::field("on_behalf_of.token", refused.what)
-    };
-    told.next(refused.next)
+fn no_subject(why: BearerRefused) -> Refused {
+    match why {
+        BearerRefused::Token(refused) if !refused.is_ours => {
+            Refused::field("on_behalf_of.token", refused.what).next(refused.next)
+        }
+        other @ (BearerRefused::Token(_) | BearerRefused::Missing(_) | BearerRefused::Busy) => {
+            no_bearer(other)
+        }
+    }
 }
 
 fn task_id(text: &str) -> Result<TaskId, Refused> {

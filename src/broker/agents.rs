@@ -255,13 +255,13 @@ impl Broker {
             return Ok(0);
         }
         let who: Vec<_> = changed.iter().map(|one| one.entry.who.clone()).collect();
-        self.inner.ledger.record_registrations(changed, registry.book_guard()).await?;
-        let inner = self.inner.clone();
-        let reassessed = self.inner.owned.spawn(async move {
+        let (inner, guard) = (self.inner.clone(), registry.book_guard());
+        let registered = self.inner.owned.spawn(async move {
+            inner.ledger.record_registrations(changed, guard).await?;
             inner.reload_agents(None).await?;
             inner.reassess_agents(&who).await
         });
-        reassessed.await.map_err(|error| Refused::internal(&error))?
+        registered.await.map_err(|error| Refused::internal(&error))?
     }
 }
 
@@ -344,8 +344,20 @@ impl Inner {
         Err(Refused::contended("the registry of agents keeps changing"))
     }
 
-    /// What an agent runs that nobody has reviewed goes on record: once for each manifest, not for each task.
+    /// What an agent runs that nobody has reviewed goes on record: once for each manifest, not for each task. In a task that
+    /// no caller can cancel: the live leases of that agent are decided again.
     pub(super) async fn note_drift(self: &Arc<Self>, task: &Task) {
+        if self.drift(task).is_none() {
+            return;
+        }
+        let (inner, task) = (self.clone(), task.clone());
+        let noted = self.owned.spawn(async move { inner.put_drift_on_record(&task).await });
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "that an agent drifts is not on record");
+        }
+    }
+
+    async fn put_drift_on_record(self: &Arc<Self>, task: &Task) {
         for _ in 0..TRIES {
             match self.try_note_drift(task).await {
                 Ok(()) => return,
@@ -405,13 +417,18 @@ impl Inner {
         known.iter().any(|drift| drift.claimed == claimed)
     }
 
-    /// The registrations that stop or lower an agent: what a broker that fell may not have seen through.
-    pub(super) fn ruled(&self) -> Vec<Who> {
-        let registry = self.registry.load();
-        let ruled = registry
-            .book()
-            .entries()
-            .filter(|entry| entry.ruling.as_ref().is_some_and(|ruling| ruling.status != Status::Active));
-        ruled.map(|entry| entry.who.clone()).collect()
+    /// Decides the live leases of every registration again of which the store keeps something: what a broker that fell may
+    /// not have seen through. Beside everything else, since that may be all of them; what is new is decided by what is kept.
+    pub(super) fn reassess_kept(self: &Arc<Self>) {
+        let kept: Vec<_> = self.registry.load().book().entries().map(|entry| entry.who.clone()).collect();
+        if kept.is_empty() {
+            return;
+        }
+        let inner = self.clone();
+        self.owned.spawn(async move {
+            if let Err(error) = inner.reassess_agents(&kept).await {
+                tracing::warn!(%error, "leases of registrations that changed could not all be decided again");
+            }
+        });
     }
 }

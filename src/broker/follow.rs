@@ -51,7 +51,8 @@ impl Inner {
     async fn take_over(self: &Arc<Self>) -> Result<(), Refused> {
         self.resume_revocations(Span::ZERO).await?;
         self.standing().await?;
-        self.reassess_agents(&self.ruled()).await.map(drop)
+        self.reassess_kept();
+        Ok(())
     }
 
     async fn hear_of_lease(&self, id: leasehold_law::id::LeaseId) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_law::behalf::OnBehalfOf;
+use leasehold_law::behalf::{OnBehalfOf, PERSONAL_SESSION};
 use leasehold_law::caller::CallerId;
 use leasehold_law::id::TaskId;
 use leasehold_law::journal::Event;
@@ -23,9 +23,6 @@ use super::session::behalf;
 use super::{Broker, Inner};
 use crate::ledger::LedgerError;
 use crate::registry::Registry;
-
-/// The furthest deadline of a task that an agent opens in a person's session.
-const PERSONAL_DEADLINE: Span = Span::from_mins(8 * 60);
 
 /// A task that was opened, or had been by the same request.
 #[derive(Debug)]
@@ -192,7 +189,7 @@ impl Inner {
                 return Err(Refused::field("liveness", what));
             }
             (Liveness::Heartbeat { .. }, CallerId::PersonalAgent(_)) => {
-                self.tasks.max_deadline.min(PERSONAL_DEADLINE)
+                self.tasks.max_deadline.min(PERSONAL_SESSION)
             }
             (Liveness::Heartbeat { .. }, _) => self.tasks.max_deadline,
             (Liveness::Deadline, _) => self.tasks.max_deadline.min(Liveness::MAX_DEADLINE),

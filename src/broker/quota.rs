@@ -21,8 +21,8 @@ use crate::store::{Ceiling, Counted};
 /// When to ask again where only the end of a lease makes room.
 const UNTIL_A_LEASE_ENDS: Span = Span::from_secs(5);
 
-/// Counts requests. There is a bucket for each registered agent, owner and target that has a rate, and no other.
-pub(super) struct Meter {
+/// Lets requests through at their rates. There is a bucket for each registered agent, owner and target that has a rate, and no other.
+pub(super) struct RateLimiter {
     quotas: Quotas,
     /// How many brokers count beside each other, this one among them: each has its part of every rate.
     brokers: AtomicU32,
@@ -37,7 +37,7 @@ struct Exhausted {
     wait: Span,
 }
 
-impl Meter {
+impl RateLimiter {
     pub(super) fn new(quotas: Quotas) -> Self {
         Self { quotas, brokers: AtomicU32::new(1), buckets: Mutex::default() }
     }
@@ -70,7 +70,7 @@ impl Broker {
     /// lets through its part of every rate.
     #[must_use]
     pub fn live_brokers(&self) -> u32 {
-        self.inner.meter.brokers.load(Ordering::Relaxed)
+        self.inner.limiter.brokers.load(Ordering::Relaxed)
     }
 }
 
@@ -78,7 +78,7 @@ impl Inner {
     /// Looks how many brokers rates are divided among. While the store does not say, it stays as it was.
     pub(super) async fn count_brokers(&self) {
         match self.ledger.store().live_brokers().await {
-            Ok(brokers) => self.meter.brokers.store(brokers.max(1), Ordering::Relaxed),
+            Ok(brokers) => self.limiter.brokers.store(brokers.max(1), Ordering::Relaxed),
             Err(error) => tracing::debug!(%error, "how many brokers live cannot be read"),
         }
     }
@@ -92,14 +92,14 @@ impl Inner {
         let registry = self.registry.load();
         let Some(owner) = registry.owner(&asker.id) else { return Ok(()) };
         let holders = [Holder::Agent(asker.id.clone()), Holder::Owner(owner.clone())];
-        self.meter.take(&holders, self.clock.now()).map_err(Refused::from)
+        self.limiter.take(&holders, self.clock.now()).map_err(Refused::from)
     }
 
     /// Counts what will touch a target that the caller may ask for: others must neither use up its rate nor learn of
     /// it.
     pub(super) fn count_use(&self, target: &str) -> Result<(), Refused> {
         let holders = [Holder::Target(target.to_owned())];
-        self.meter.take(&holders, self.clock.now()).map_err(Refused::from)
+        self.limiter.take(&holders, self.clock.now()).map_err(Refused::from)
     }
 
     /// What must not be reached by one more lease of this agent on this target.
@@ -112,7 +112,7 @@ impl Inner {
     }
 
     fn ceiling(&self, registry: &Registry, holder: Holder) -> Option<Ceiling> {
-        let most = self.meter.quotas.of(&holder).live?;
+        let most = self.limiter.quotas.of(&holder).live?;
         let counted = match &holder {
             Holder::Agent(agent) => Counted::Agents(vec![agent.clone()]),
             Holder::Owner(owner) => Counted::Agents(registry.named_agents_of(owner)),
@@ -168,19 +168,19 @@ mod tests {
     fn a_call_takes_from_every_bucket_or_from_none() {
         let rate = |text: &str| Quota { live: None, rate: Some(text.parse().unwrap()) };
         let quotas = Quotas { agent: rate("2/s"), owner: rate("1/s"), ..Quotas::default() };
-        let meter = Meter::new(quotas);
+        let limiter = RateLimiter::new(quotas);
         let agent = |n: u8| Holder::Agent(format!("spiffe://prod.example/agent/{n}").parse().unwrap());
         let both = |n| [agent(n), Holder::Owner("person:ana".parse().unwrap())];
-        assert!(meter.take(&both(1), T0).is_ok());
-        let exhausted = meter.take(&both(1), T0).unwrap_err();
+        assert!(limiter.take(&both(1), T0).is_ok());
+        let exhausted = limiter.take(&both(1), T0).unwrap_err();
         assert_eq!((exhausted.holder.kind(), exhausted.wait), ("owner", Span::from_secs(1)));
-        assert!(meter.take(&[agent(1)], T0).is_ok(), "what the owner refused took nothing of the agent");
-        assert!(meter.take(&[agent(1)], T0).is_err());
+        assert!(limiter.take(&[agent(1)], T0).is_ok(), "what the owner refused took nothing of the agent");
+        assert!(limiter.take(&[agent(1)], T0).is_err());
         assert!(
-            meter.take(&[Holder::Target("orders".into())], T0).is_ok(),
+            limiter.take(&[Holder::Target("orders".into())], T0).is_ok(),
             "what has no rate is not counted"
         );
-        assert_eq!(meter.buckets.lock().unwrap().len(), 2);
+        assert_eq!(limiter.buckets.lock().unwrap().len(), 2);
     }
 
     #[test]

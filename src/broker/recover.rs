@@ -30,7 +30,7 @@ impl Broker {
         self.inner.recover_drills().await?;
         let resumed = self.inner.resume_revocations(Span::ZERO).await?;
         let revoked = self.inner.reassess(changed).await?;
-        let revoked = revoked + self.inner.reassess_agents(&self.inner.ruled()).await?;
+        self.inner.reassess_kept();
         let details = BTreeMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("config subjects changed".to_owned(), changed.len().to_string()),

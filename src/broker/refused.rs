@@ -1,23 +1,19 @@
 //! One error for everything that is refused: what, why, and what to do next.
 
+mod journal;
+mod policy;
+mod target;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
-use leasehold_backend::BackendError;
-use leasehold_law::catalog::{Agent, Autonomy};
-use leasehold_law::id::{DecisionId, LeaseId, TaskId};
+use leasehold_law::id::{DecisionId, TaskId};
 use leasehold_law::lease::Lease;
-use leasehold_law::policy::{Answer, DecisionRecord, Denial, Near};
 use leasehold_law::reason::Reason;
-use leasehold_law::registry::{LoweredBy, Ruling, Status};
 use leasehold_law::revocation::Revocation;
 use leasehold_law::scope::{OutOfScope, Pair};
-use leasehold_law::time::{Span, Timestamp};
+use leasehold_law::time::Span;
 use leasehold_law::words::count_are;
-
-use crate::ledger::LedgerError;
-use crate::store::StoreError;
-use crate::vault_door::Closed;
 
 /// A call that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,89 +221,6 @@ impl Refused {
         }
     }
 
-    /// Policy said no, or that people must be asked.
-    #[must_use]
-    pub fn policy(record: &DecisionRecord) -> Self {
-        let what = format!("denied {}", record.pair);
-        let refused = match (record.answer, &record.denial) {
-            (Answer::Ask, _) => Self::needs_approval(record),
-            (_, Some(Denial::Forbidden { by })) => {
-                Self::new(Reason::Forbidden, what).why(conditions("forbids", by))
-            }
-            (_, Some(Denial::PolicyError { policies })) => Self::new(Reason::Forbidden, what)
-                .why(format!("policy {} failed on this request, and an error denies", policies.join(", "))),
-            (_, Some(Denial::Stopped { status, ruling })) => {
-                Self::new(Reason::AgentStopped, what).stopped(&record.agent, *status, ruling.as_ref())
-            }
-            (_, Some(Denial::BeyondAutonomy { level, lowered })) => {
-                Self::new(Reason::BeyondAutonomy, what).beyond(&record.agent, *level, lowered.as_ref())
-            }
-            (_, Some(Denial::NoPermit { nearest: Some(near) })) => {
-                Self::new(Reason::NoPermit, what).why(format!(
-                    "no policy permits it; nearest is {}",
-                    conditions("needs", std::slice::from_ref(near))
-                ))
-            }
-            (_, Some(Denial::NoPermit { nearest: None }) | None) => {
-                Self::new(Reason::NoPermit, what).why("no policy permits it")
-            }
-        };
-        let refused = match refused.next {
-            Some(_) => refused,
-            None => refused.next(format!("give {} to your platform team", record.id)),
-        };
-        refused.decided(record.id).detail("pair", &record.pair)
-    }
-
-    /// By whom, and what next.
-    fn stopped(self, agent: &Agent, status: Status, ruling: Option<&Ruling>) -> Self {
-        let (id, status) = (&agent.id, status.name());
-        let refused = self.detail("status", status);
-        match ruling {
-            Some(Ruling { by, reason, at, .. }) => refused
-                .why(format!("{id} is {status} since {at} by {by}: \"{reason}\""))
-                .next(format!("an admin lets it work again with: leasehold agents resume {id} --reason R")),
-            None => refused
-                .why(format!("{id} is registered as {status}"))
-                .next(format!("{} registered it, and can say why", agent.owner)),
-        }
-    }
-
-    fn beyond(self, agent: &Agent, level: Autonomy, lowered: Option<&LoweredBy>) -> Self {
-        let (id, owner) = (&agent.id, &agent.owner);
-        let may = match level {
-            Autonomy::Observe => "may only do what is read-only",
-            Autonomy::Propose => "may propose, and holds nothing",
-            Autonomy::Act => "may act",
-        };
-        let refused = self.detail("autonomy", level.name());
-        let Some(by) = lowered else {
-            return refused
-                .why(format!("{id} is registered with autonomy {}: it {may}", level.name()))
-                .next(format!("{owner} answers for it; what it may do is in its registration"));
-        };
-        let refused = refused.why(format!("{id} {by}: it {may}"));
-        match by {
-            LoweredBy::Retired => refused
-                .next(format!("an admin lets it work again with: leasehold agents resume {id} --reason R")),
-            LoweredBy::Unreviewed { .. } => {
-                refused.next(format!("{owner} has it reviewed: leasehold agents review {id}"))
-            }
-            LoweredBy::Drift { claimed, .. } => {
-                let digest = claimed.map_or("DIGEST".to_owned(), |digest| digest.to_string());
-                refused.next(format!(
-                    "{owner} has it reviewed: leasehold agents review {id} --manifest {digest}"
-                ))
-            }
-        }
-    }
-
-    fn needs_approval(record: &DecisionRecord) -> Self {
-        let who = record.need.as_ref().map_or("people", |need| need.approvers.as_str());
-        Self::new(Reason::NeedsApproval, format!("{} needs approval", record.pair))
-            .why(format!("policy asks {who}; this server cannot ask people yet"))
-    }
-
     /// An attempt of a request that has ended.
     #[must_use]
     pub fn attempt_spent(lease: &Lease) -> Self {
@@ -333,17 +246,6 @@ impl Refused {
         Self::new(Reason::Contended, what).retry_after(Span(250)).next("try again")
     }
 
-    /// The old credential of a request cannot be proven dead yet.
-    #[must_use]
-    pub fn still_alive(lease: LeaseId, target: &str, until: Timestamp) -> Self {
-        Self::new(Reason::TargetDown, format!("{lease} is not proven dead yet"))
-            .why(format!("`{target}` has not confirmed its end; it may live until {until}"))
-            .next("try again; the broker goes on revoking it")
-            .retry_after(Span::from_secs(5))
-            .detail("lease", lease)
-            .detail("alive_until", until)
-    }
-
     /// No more renewals.
     #[must_use]
     pub fn life_reached(lease: &Lease) -> Self {
@@ -360,103 +262,6 @@ impl Refused {
             .next("ask for a new lease")
             .detail("lease", lease.terms.id)
             .detail("state", lease.state.name())
-    }
-
-    /// The target may not be minted in now. Agents get a plain sentence: what the target says may name its address and
-    /// the broker's login, and operators have that in `leasehold status` and in the log.
-    #[must_use]
-    pub fn closed(target: &str, closed: &Closed) -> Self {
-        let down = |why: &str| {
-            Self::new(Reason::TargetDown, format!("`{target}` does not answer"))
-                .why(why)
-                .next("try again; the broker keeps trying, and tells when it answers")
-                .retry_after(Span::from_secs(5))
-        };
-        match closed {
-            Closed::Unknown => down("it is not configured"),
-            Closed::Down(_) => down("the broker cannot reach it, or it is too slow"),
-            Closed::Unfit(missing) => {
-                Self::new(Reason::PrivilegeMissing, format!("the broker may not mint in `{target}`"))
-                    .why(format!("it lacks {}", missing.what))
-                    .next(missing.fix.clone())
-            }
-            Closed::Clock(offset) => {
-                Self::new(Reason::Clock, format!("the clock of `{target}` differs by {offset} ms"))
-                    .why("a credential could outlive its lease")
-                    .next("set the clocks right; the broker looks again every 30 s")
-                    .retry_after(Span::from_secs(30))
-            }
-        }
-        .detail("target", target)
-    }
-
-    /// The target did not do what it was asked.
-    #[must_use]
-    pub fn backend(target: &str, error: &BackendError) -> Self {
-        match error {
-            BackendError::Transient { .. } | BackendError::TooLate => {
-                Self::closed(target, &Closed::Down(error.to_string()))
-            }
-            BackendError::Refused { what, fix: Some(fix) } => {
-                Self::new(Reason::PrivilegeMissing, format!("`{target}` refused"))
-                    .why(what.clone())
-                    .next(fix.clone())
-                    .detail("target", target)
-            }
-            BackendError::Refused { fix: None, .. }
-            | BackendError::BadRecipe(_)
-            | BackendError::Conflict(_)
-            | BackendError::Absent => Self::new(Reason::TargetRefused, format!("`{target}` refused"))
-                .why(error.to_string())
-                .next(format!("an operator looks with: leasehold targets check {target}"))
-                .detail("target", target),
-        }
-    }
-
-    /// The journal takes nothing: no record, no credential.
-    #[must_use]
-    pub fn journal(error: &StoreError) -> Self {
-        Self::new(Reason::Journal, "the journal cannot be written, so nothing is issued")
-            .why(error.to_string())
-            .next("revoking goes on; an operator looks with: leasehold status")
-            .retry_after(Span::from_secs(5))
-    }
-
-    /// Leases are being revoked, but a crash would forget it, and no freeze is in force.
-    #[must_use]
-    pub fn unrecorded(revocation: &Revocation, error: &LedgerError) -> Self {
-        let count = revocation.leases.len();
-        Self::new(
-            Reason::Journal,
-            format!("{} being revoked, and nothing of it is on record", count_are(count, "lease")),
-        )
-        .why(format!(
-            "they are being killed, but a crash would forget them, and no freeze is in force: {error}"
-        ))
-        .next("mend the journal, then revoke again")
-        .detail("leases", count)
-    }
-
-    /// A revocation is on record, and its list cannot be read to its end yet.
-    #[must_use]
-    pub fn unfinished(revocation: &Revocation, error: &StoreError) -> Self {
-        let (id, count) = (revocation.id, revocation.leases.len());
-        Self::new(
-            Reason::Journal,
-            format!("{} being revoked, and not all are listed yet", count_are(count, "lease")),
-        )
-        .why(format!("the store cannot be read to the end; the broker goes on by itself: {error}"))
-        .next(format!("see it through: leasehold revocations watch {id}"))
-        .detail("revocation", id)
-    }
-
-    /// Too much at once: nothing was begun.
-    #[must_use]
-    pub fn overloaded(what: impl Into<String>) -> Self {
-        Self::new(Reason::Quota, what)
-            .why("the broker bounds what it does at one time, so that stopping is never kept waiting")
-            .next("try again")
-            .retry_after(Span::from_secs(1))
     }
 
     /// The clock cannot be trusted.
@@ -480,39 +285,6 @@ impl Refused {
     #[must_use]
     pub fn internal(error: &impl fmt::Display) -> Self {
         Self::new(Reason::Internal, "the broker failed").why(error.to_string())
-    }
-}
-
-fn conditions(verb: &str, policies: &[Near]) -> String {
-    let each = |near: &Near| {
-        let what = if near.conditions.is_empty() { "it".to_owned() } else { near.conditions.join(" and ") };
-        format!("policy \"{}\" {verb} {what}", near.policy)
-    };
-    policies.iter().map(each).collect::<Vec<_>>().join("; ")
-}
-
-impl From<LedgerError> for Refused {
-    fn from(error: LedgerError) -> Self {
-        match error {
-            LedgerError::Stale(subject) => Self::contended(format!("{subject} changed meanwhile")),
-            LedgerError::Full(ceiling) => ceiling.as_ref().into(),
-            LedgerError::Store(error) => error.into(),
-            LedgerError::Unknown(error) => Self::journal(&error),
-            LedgerError::Illegal(error) => Self::internal(&error),
-            LedgerError::IllegalTask(error) => Self::internal(&error),
-        }
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Busy => Self::overloaded("too much is waiting to be written"),
-            StoreError::Unusable(_) | StoreError::Fenced | StoreError::Held(_) => Self::journal(&error),
-            StoreError::Unreadable(_) | StoreError::Newer { .. } | StoreError::Foreign(_) => {
-                Self::internal(&error)
-            }
-        }
     }
 }
 

@@ -37,52 +37,49 @@ const RECORDED_WITHIN: Span = Span::from_secs(10);
 /// Which revocations are being seen through here, and when to look for those that nobody sees through.
 #[derive(Default)]
 pub(super) struct Taking {
-    under_way: Mutex<BTreeSet<RevocationId>>,
-    /// Cut short here: nobody else sees them through.
-    owed: Mutex<BTreeSet<RevocationId>>,
-    /// Up to here all are complete.
-    complete: Mutex<Option<RevocationId>>,
+    known: Mutex<Known>,
     next: AtomicI64,
     busy: AtomicBool,
+}
+
+#[derive(Default)]
+struct Known {
+    under_way: BTreeSet<RevocationId>,
+    /// Cut short here: nobody else sees them through.
+    owed: BTreeSet<RevocationId>,
+    /// Up to here all are complete.
+    complete: Option<RevocationId>,
 }
 
 /// A revocation that is being seen through; it is over when this is gone.
 pub(super) struct Turn<'a>(&'a Taking, RevocationId);
 
 impl Taking {
-    fn under_way(&self) -> MutexGuard<'_, BTreeSet<RevocationId>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn owed(&self) -> MutexGuard<'_, BTreeSet<RevocationId>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn complete(&self) -> MutexGuard<'_, Option<RevocationId>> {
-        self.complete.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin(&self, id: RevocationId) -> Turn<'_> {
-        self.under_way().insert(id);
+        self.known().under_way.insert(id);
         Turn(self, id)
     }
 
     /// One was cut short here.
     pub(super) fn owe(&self, id: RevocationId) {
-        self.owed().insert(id);
+        self.known().owed.insert(id);
         self.next.store(0, Ordering::Relaxed);
     }
 
     /// One that was complete is not any more.
     pub(super) fn reopen(&self, id: RevocationId) {
-        *self.complete() = None;
+        self.known().complete = None;
         self.owe(id);
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.under_way().remove(&self.1);
+        self.0.known().under_way.remove(&self.1);
     }
 }
 
@@ -125,18 +122,19 @@ impl Inner {
     }
 
     /// Ends the tasks that a revoked person stands behind, as the end of their session does. What was opened after a
-    /// revocation that leaves no barrier is not meant.
+    /// revocation that leaves no barrier is not meant. One that cannot be ended stops no other (law 9).
     async fn end_tasks_of(self: &Arc<Self>, revocation: &mut Revocation) -> Result<(), StoreError> {
+        let mut outcome = Ok(());
         for task in self.tasks_of(&revocation.selector).await? {
-            if revocation.is_freezing() || task.terms.opened_at <= revocation.at + RECORDED_WITHIN {
-                let (task, _) = self
-                    .end_task(task, Cause::PersonEnded)
-                    .await
-                    .map_err(|refused| StoreError::Unusable(refused.what))?;
-                revocation.tasks.push(task.terms.id);
+            if !revocation.is_freezing() && task.terms.opened_at > revocation.at + RECORDED_WITHIN {
+                continue;
+            }
+            match self.end_task(task, Cause::PersonEnded).await {
+                Ok((task, _)) => revocation.tasks.push(task.terms.id),
+                Err(refused) => outcome = Err(StoreError::Unusable(refused.what)),
             }
         }
-        Ok(())
+        outcome
     }
 
     /// A page that cannot be read is tried again: nothing of it is passed over meanwhile.
@@ -209,7 +207,7 @@ impl Inner {
             let id = revocation.id;
             let _turn = self.taking.begin(id);
             match self.resume(revocation, &mut taken).await {
-                Ok(true) => drop(self.taking.owed().remove(&id)),
+                Ok(true) => drop(self.taking.known().owed.remove(&id)),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(revocation = %id, %error, "a revocation was cut short, and waits");
@@ -223,7 +221,7 @@ impl Inner {
     /// Revocations that are not complete, and that nobody sees through here. Those up to which all are complete are
     /// read once.
     async fn cut_short(&self, older: Span) -> Result<Vec<Revocation>, StoreError> {
-        let (now, known) = (self.clock.now(), *self.taking.complete());
+        let (now, known) = (self.clock.now(), self.taking.known().complete);
         let (mut found, mut before) = (self.owed().await?, None);
         let mut complete = None;
         let mut all = false;
@@ -244,22 +242,20 @@ impl Inner {
             }
         }
         // Only where the look came to its end, and nothing was opened again meanwhile.
-        let mut mark = self.taking.complete();
-        if all && *mark == known {
-            *mark = complete.or(known);
+        let mut taking = self.taking.known();
+        if all && taking.complete == known {
+            taking.complete = complete.or(known);
         }
-        drop(mark);
         found.sort_by_key(|one| one.id);
         found.dedup_by_key(|one| one.id);
-        let (under_way, owed) = (self.taking.under_way(), self.taking.owed());
-        let is_left = |id: &RevocationId| owed.contains(id) || now.since(id.made_at()) >= older;
-        found.retain(|one| is_left(&one.id) && !under_way.contains(&one.id));
+        let is_left = |id: &RevocationId| taking.owed.contains(id) || now.since(id.made_at()) >= older;
+        found.retain(|one| is_left(&one.id) && !taking.under_way.contains(&one.id));
         Ok(found)
     }
 
     /// Those that were cut short here, however old they are.
     async fn owed(&self) -> Result<Vec<Revocation>, StoreError> {
-        let ids: Vec<_> = self.taking.owed().iter().copied().collect();
+        let ids: Vec<_> = self.taking.known().owed.iter().copied().collect();
         let mut found = Vec::new();
         for id in ids {
             found.extend(self.ledger.store().revocation(id).await?.filter(|one| !one.complete));

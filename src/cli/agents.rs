@@ -337,7 +337,7 @@ fn changes(answer: &v1::ChangeAgentsResponse, dry_run: bool) -> Report {
         text.push_str("no agents\n");
     }
     if answer.leases_ended > 0 {
-        text.push_str(&format!("no longer stood, and end: {}\n", count(answer.leases_ended, "lease")));
+        text.push_str(&format!("{} no longer stood, and end\n", count(answer.leases_ended, "lease")));
     }
     let changes: Vec<_> =
         answer.changes.iter().map(|one| json!({"agent": one.agent, "change": one.change})).collect();

@@ -36,7 +36,7 @@ pub struct ExecArgs {
     #[arg(long = "lease", value_name = "[NAME=]INTENT@TARGET[,ttl=..][,param.K=V]", value_parser = parse::named_pair)]
     leases: Vec<NamedPair>,
     /// The agent to act as, in the session of `leasehold login`, by its name under `personal_agents` in the config.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "on_behalf_of")]
     agent: Option<String>,
     /// What it is for, for people to read.
     #[arg(long)]
@@ -79,6 +79,8 @@ struct Plan {
     manifest: Option<String>,
     /// Whom the command acts for.
     person: PersonArgs,
+    /// Something was said of the task, which is another's.
+    passed_over: bool,
 }
 
 pub(crate) async fn run(args: ExecArgs, session: &mut Session) -> Result<Exit, Problem> {
@@ -116,6 +118,9 @@ async fn prepare(args: ExecArgs, session: &mut Session) -> Result<Ready, Problem
             return Err(problem);
         }
     };
+    if plan.passed_over {
+        session.console.note("this runs inside a task: its purpose and refs stay as they are (unset LEASEHOLD_TASK for one of its own)");
+    }
     if plan.how == How::Env {
         session.console.note("warning: --as env shows the secrets to all that runs as this user, in /proc");
     }
@@ -179,11 +184,13 @@ fn plan(args: ExecArgs, file: RunFile, inside: Option<String>) -> Result<Plan, P
             .next("--lease INTENT@TARGET, or `leases` in leasehold.run.toml; `leasehold grants` lists what there is"));
     }
     distinct(&leases)?;
+    let said = args.purpose.is_some();
     let purpose = args.purpose.or(file.purpose).unwrap_or_default();
     let inside = inside.filter(|task| !task.is_empty());
     let manifest = args.manifest.digest()?;
     let ExecArgs { refs, how, command, person, .. } = args;
-    Ok(Plan { leases, purpose, refs, how, command, inside, manifest, person })
+    let passed_over = inside.is_some() && (said || !refs.is_empty());
+    Ok(Plan { leases, purpose, refs, how, command, inside, manifest, person, passed_over })
 }
 
 /// Names must differ, and so must unnamed targets: told before anything is minted.
@@ -203,7 +210,9 @@ fn distinct(leases: &[NamedPair]) -> Result<(), Problem> {
 
 async fn open(client: &Client, plan: &mut Plan) -> Result<Task, Problem> {
     if let Some(task) = &plan.inside {
-        return Ok(Task::join(client, task).await?);
+        let joined = Task::join(client, task).await?;
+        plan.person.fits(joined.opened()).await?;
+        return Ok(joined);
     }
     let mut builder = client.task().purpose(plan.purpose.clone()).refs(plan.refs.clone());
     if let Some(digest) = &plan.manifest {

@@ -118,7 +118,7 @@ mod tests {
         ("model = \"m\"\n[tools]\nsearch = \"gone.json\"", "No such file or directory (os error 2)"),
         ("model = \"m\"\n[tools.search]\nfile = \"prompt.md\"", "invalid type: map, expected path string"),
         ("model = \"m", "invalid basic string, expected `\"`"),
-        ("{\"model\": \"m\"}", "key with no value, expected `=`"),
+        ("{\"model\": \"m\"}", "invalid key-value pair, expected key"),
     ];
 
     #[test]

@@ -134,7 +134,7 @@ fn from_channel(error: &ChannelError) -> Problem {
     match error {
         ChannelError::NoSocket { socket, reason } => {
             Problem::new(Exit::UNREACHABLE, format!("no socket at `{socket}`")).why(reason.clone()).next(
-                "is the SPIRE agent, or the broker, running there? `leasehold doctor` looks step by step",
+                "is the SPIRE agent running there? `leasehold doctor` looks step by step",
             )
         }
         ChannelError::NotAllowed { socket } => {

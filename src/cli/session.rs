@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use leasehold_client::{Client, ClientError, Options, Platform};
+use leasehold_client::{ChannelError, Client, ClientError, Options, Platform};
 
 use super::{console::Console, login, problem::Problem, view::length};
 
@@ -56,10 +56,24 @@ impl Session {
     /// The admin door.
     pub(crate) async fn admin(&self) -> Result<Client, Problem> {
         if !self.options.admin_addr.starts_with("https://") {
-            return Ok(talking(Client::connect_admin(self.options.clone()).await?));
+            let client = Client::connect_admin(self.options.clone()).await;
+            return Ok(talking(client.map_err(|error| self.admin_door(error))?));
         }
         let tokens = login::person()?;
         Ok(talking(Client::connect_admin_with(self.options.clone(), Arc::new(tokens)).await?))
+    }
+
+    /// What stood in the way at the operators' door, which is the broker's own.
+    fn admin_door(&self, error: ClientError) -> Problem {
+        let is_away = matches!(&error, ClientError::Connect(ChannelError::NoSocket { .. }));
+        let problem = Problem::from(error);
+        if !is_away || !self.options.admin_addr.starts_with("unix:") {
+            return problem;
+        }
+        problem.next(
+            "is `leasehold serve` running on this host? `listen.admin` in its config names the socket: export \
+             LEASEHOLD_ADMIN_ADDR=unix:/path; of `leasehold dev`: eval \"$(leasehold dev env operator)\"",
+        )
     }
 
     /// The door for tokens, as an agent in this person's session.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand, ValueEnum};
-use leasehold_client::{FileTokens, Pair, Task, TaskBuilder, v1, wire_duration};
+use leasehold_client::{
+    ClientError, FileTokens, Pair, Task, TaskBuilder, TokenSource as _, v1, wire_duration,
+};
+use leasehold_jose::token;
 use serde_json::{Value, json};
 
 mod watch;
@@ -74,13 +77,29 @@ pub struct OpenArgs {
 /// The person that a task acts for.
 #[derive(Debug, Default, Args)]
 pub(crate) struct PersonArgs {
-    /// A file with a token of the person that this is done for, which names this agent. Kept fresh by whoever wrote it: it is
-    /// read again with each heartbeat, and the task ends a minute after the token does.
+    /// A file with a token of the person that this is done for, which names this agent: docs/identity.md. The task ends a
+    /// minute after the token does. `exec` brings each newer one that the file holds by then; `task open` cannot.
     #[arg(long, value_name = "TOKEN_FILE", env = "LEASEHOLD_ON_BEHALF_OF_FILE")]
     on_behalf_of: Option<PathBuf>,
 }
 
 impl PersonArgs {
+    /// That a task which is joined, and so has whom it acts for already, acts for this person.
+    pub(crate) async fn fits(&self, task: &v1::Task) -> Result<(), Problem> {
+        let Some(file) = &self.on_behalf_of else { return Ok(()) };
+        let read = FileTokens::new(file, "--on-behalf-of").fetch().await.map_err(ClientError::Token)?;
+        let said = token::peek(&read).ok().and_then(|said| Some((said.issuer?, said.subject?)));
+        let is_theirs =
+            said.is_some_and(|(issuer, subject)| task.on_behalf_of == format!("oidc:{issuer}|{subject}"));
+        if is_theirs {
+            return Ok(());
+        }
+        let whom = if task.on_behalf_of.is_empty() { "nobody" } else { &task.on_behalf_of };
+        Err(Problem::usage("this runs inside a task, which acts for whom it was opened for")
+            .why(format!("{} acts for {whom}", task.id))
+            .next("unset LEASEHOLD_TASK, to open one for the person of --on-behalf-of"))
+    }
+
     /// A task that acts for them.
     pub(crate) fn stands_behind(self, task: TaskBuilder) -> TaskBuilder {
         match self.on_behalf_of {

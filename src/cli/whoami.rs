@@ -64,7 +64,7 @@ fn report(answer: &v1::WhoAmIResponse) -> Report {
     let fields = view::fields(&[
         ("id", answer.id.clone()),
         ("door", answer.door().word()),
-        ("svid until", stamp(answer.svid_expires_at)),
+        ("proof until", stamp(answer.svid_expires_at)),
         ("registered", registered.to_owned()),
         ("owner", answer.owner.clone()),
         ("groups", answer.groups.join(", ")),

@@ -110,6 +110,6 @@ fn escaped(key: &str) -> String {
 }
 
 /// Whether a key of a target holds a path, which config means relative to its own folder.
-fn is_path(key: &str) -> bool {
+pub(super) fn is_path(key: &str) -> bool {
     key.ends_with("_file") || key == "sslrootcert"
 }

@@ -14,37 +14,31 @@ impl Config {
     #[must_use]
     pub fn unreadable_files(&self) -> Vec<String> {
         let elsewhere = self.files_beside_targets().into_iter();
-        let elsewhere =
-            elsewhere.filter_map(|(key, path)| Some(format!("`{key}`: {}", unreadable(path)?)));
+        let elsewhere = elsewhere.filter_map(|(key, path)| Some(format!("`{key}`: {}", unreadable(path)?)));
         elsewhere.chain(self.targets.values().flat_map(Target::unreadable_files)).collect()
     }
 
     fn files_beside_targets(&self) -> Vec<(String, &Path)> {
-        let mut files = vec![("broker.installation_key".to_owned(), self.broker.installation_key.as_path())];
-        let mut name = |key: &str, path: Option<&'_ Path>| {
-            files.extend(path.map(|path| (key.to_owned(), path)));
-        };
+        let mut files =
+            vec![("broker.installation_key".to_owned(), Some(self.broker.installation_key.as_path()))];
         match &self.store {
             Store::Sqlite(_) => {}
             Store::Postgres(shared) => {
-                name("store.postgres.url_file", Some(&shared.url_file));
-                name("store.postgres.sslrootcert", shared.sslrootcert.as_deref());
+                files.push(("store.postgres.url_file".to_owned(), Some(&shared.url_file)));
+                files.push(("store.postgres.sslrootcert".to_owned(), shared.sslrootcert.as_deref()));
             }
         }
         if let Some(web) = &self.listen.certificate {
-            name("listen.certificate", Some(&web.certificate));
-            name("listen.key", Some(&web.key));
+            files.push(("listen.certificate".to_owned(), Some(&web.certificate)));
+            files.push(("listen.key".to_owned(), Some(&web.key)));
         }
-        for issuer in &self.identity.people {
-            name(&format!("identity.people: `{}`", issuer.issuer), issuer.ca_file.as_deref());
-        }
-        for issuer in &self.identity.ci {
-            name(&format!("identity.ci.{}", issuer.name), file_of(&issuer.keys));
-        }
-        for cluster in &self.identity.kubernetes {
-            name(&format!("identity.kubernetes.{}", cluster.name), file_of(&cluster.keys));
-        }
-        files
+        let people = self.identity.people.iter();
+        files.extend(people.map(|one| (format!("identity.people: {}", one.issuer), one.ca_file.as_deref())));
+        let ci = self.identity.ci.iter();
+        files.extend(ci.map(|one| (format!("identity.ci.{}", one.name), file_of(&one.keys))));
+        let clusters = self.identity.kubernetes.iter();
+        files.extend(clusters.map(|one| (format!("identity.kubernetes.{}", one.name), file_of(&one.keys))));
+        files.into_iter().filter_map(|(key, path)| Some((key, path?))).collect()
     }
 }
 

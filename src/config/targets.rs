@@ -43,6 +43,13 @@ impl Target {
     pub fn problem(&self, found: &BackendProblem) -> Problem {
         located(&self.law.name, &self.lines, found)
     }
+
+    /// The files that its table names, with the pointers to them.
+    pub(super) fn files(&self) -> Vec<(String, &str)> {
+        let mut found = Vec::new();
+        files("", &self.table, &json::is_path, &mut found);
+        found
+    }
 }
 
 fn located(target: &str, lines: &Lines, found: &BackendProblem) -> Problem {
@@ -84,10 +91,10 @@ fn target(name: &str, value: &Value<'_>, world: &World<'_>) -> Option<Target> {
 fn secrets(table: &Map<String, Json>, target: &str, lines: &Lines, value: &Value<'_>) {
     let Context { source, report } = value.context();
     let mut found = Vec::new();
-    secret_files("", table, &mut found);
+    files("", table, &|key| key.ends_with("_file"), &mut found);
     for (pointer, file) in found {
         let path = source.resolve(file);
-        // One that is not there yet is told where it is opened: by `check --online` and `serve`.
+        // Whether it is there is told by `check` and `serve`.
         if !std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
             continue;
         }
@@ -97,13 +104,18 @@ fn secrets(table: &Map<String, Json>, target: &str, lines: &Lines, value: &Value
     }
 }
 
-/// What a backend's table calls `..._file`, at any depth.
-fn secret_files<'t>(pointer: &str, table: &'t Map<String, Json>, found: &mut Vec<(String, &'t str)>) {
+/// What a backend's table names under such keys, at any depth.
+fn files<'t>(
+    pointer: &str,
+    table: &'t Map<String, Json>,
+    is_file: &dyn Fn(&str) -> bool,
+    found: &mut Vec<(String, &'t str)>,
+) {
     for (key, value) in table {
         let pointer = format!("{pointer}/{key}");
         match value {
-            Json::Object(inner) => secret_files(&pointer, inner, found),
-            Json::String(file) if key.ends_with("_file") => found.push((pointer, file)),
+            Json::Object(inner) => files(&pointer, inner, is_file, found),
+            Json::String(file) if is_file(key) => found.push((pointer, file)),
             Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {}
         }
     }

@@ -719,6 +719,21 @@ fn a_policy_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_file_that_is_named_and_not_there_is_told() {
+    let key = "installation_key = \"/etc/leasehold/installation.key\"";
+    assert!(EXAMPLE.contains(key));
+    let text = EXAMPLE.replace("/run/secrets/orders-admin", "orders.password");
+    let folder = Folder::with(&text.replace(key, "installation_key = \"installation.key\""));
+    let told = || folder.load(Trust::Production).unwrap().config.unreadable_files();
+    let shown = told().join("\n").replace(&format!("{}/", folder.0.path().display()), "");
+    insta::assert_snapshot!(shown);
+    for name in ["orders.password", "installation.key"] {
+        folder.write(name, "x");
+    }
+    assert!(told().iter().all(|line| !line.contains("orders.password") && !line.contains("installation")));
+}
+
+#[test]
 fn paths_are_relative_to_the_folder_of_the_config() {
     let folder = Folder::with(&EXAMPLE.replace("/run/secrets/orders-admin", "orders.password"));
     let config = folder.load(Trust::Production).unwrap().config;

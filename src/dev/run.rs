@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
 
 use super::DevError;
 use super::trust_domain::{DEFAULT_TTL, DevIdentity, DevTrustDomain};
@@ -60,15 +63,19 @@ pub enum RunError {
     /// The database, or the answer to the question whether to set it up.
     #[error("{0}")]
     Database(String),
-    /// No such identity, or dev does not run.
-    #[error("there is no dev identity `{name}` in {dir}: {known}", dir = dir.display())]
+    /// No such identity.
+    #[error("there is no dev identity `{name}`: there is {known}")]
     NoIdentity {
         /// As given.
         name: String,
-        /// Where it was looked for.
-        dir: PathBuf,
         /// What there is instead.
         known: String,
+    },
+    /// Dev does not run.
+    #[error("nobody serves in {dir}: start `leasehold dev` first", dir = dir.display())]
+    NotServing {
+        /// Where it was looked for.
+        dir: PathBuf,
     },
 }
 
@@ -85,7 +92,8 @@ impl RunError {
             | Self::TrustDomain(_)
             | Self::Key(_)
             | Self::Database(_)
-            | Self::NoIdentity { .. } => 1,
+            | Self::NoIdentity { .. }
+            | Self::NotServing { .. } => 1,
         }
     }
 }
@@ -99,6 +107,10 @@ const IDENTITIES: [(&str, &str); 4] = [
     ("report", "/agent/report"),
     ("operator", "/operator/admin"),
 ];
+
+/// How long one look at a broker may take, and the rest between two.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Runs until a signal says to stop.
 ///
@@ -122,36 +134,68 @@ pub async fn dev(options: &Options, out: &mut dyn Write) -> Result<(), RunError>
     Ok(())
 }
 
-/// What a shell evaluates to become one of the dev identities.
+/// What a shell evaluates to become one of the dev identities. A dev that is just starting is waited for, and `out` is
+/// told so.
 ///
 /// # Errors
-/// Where dev has not served that identity in that folder.
-pub fn env(name: &str, dir: Option<&Path>) -> Result<String, RunError> {
+/// Where dev serves no such identity, or does not serve in that folder within `patience`.
+pub async fn env(
+    name: &str,
+    dir: Option<&Path>,
+    patience: Duration,
+    out: &mut dyn Write,
+) -> Result<String, RunError> {
     let dir = folder(dir)?;
+    if !served().any(|known| known == name) {
+        return Err(RunError::NoIdentity {
+            name: name.to_owned(),
+            known: served().collect::<Vec<_>>().join(", "),
+        });
+    }
     let socket = dir.join("dev").join(format!("{name}.sock"));
-    let address = std::fs::read_to_string(dir.join(ADDRESS));
-    let plain = !name.contains('/') && socket.exists();
-    let (true, Ok(address)) = (plain, address) else { return Err(no_identity(name, dir)) };
+    let address = match serving(&dir, &socket).await {
+        Some(address) => address,
+        None => {
+            // Nobody may be left to hear it.
+            drop(writeln!(out, "leasehold: waiting for `leasehold dev` in {}", dir.display()));
+            until_serving(&dir, &socket, patience).await.ok_or(RunError::NotServing { dir: dir.clone() })?
+        }
+    };
     let exports = [
         ("SPIFFE_ENDPOINT_SOCKET", format!("unix:{}", socket.display())),
-        ("LEASEHOLD_ADDR", address.trim().to_owned()),
+        ("LEASEHOLD_ADDR", address),
         ("LEASEHOLD_ADMIN_ADDR", format!("unix:{}", dir.join("admin/admin.sock").display())),
     ];
     Ok(exports.iter().map(|(key, value)| format!("export {key}={}\n", quoted(value))).collect())
 }
 
+/// Who can be become: everybody but the broker.
+fn served() -> impl Iterator<Item = &'static str> {
+    IDENTITIES.into_iter().map(|(name, _)| name).skip(1)
+}
+
+/// The address of the agents' door, once somebody answers there. Files alone say nothing: a dev that is gone left them.
+async fn serving(dir: &Path, socket: &Path) -> Option<String> {
+    let address = std::fs::read_to_string(dir.join(ADDRESS)).ok()?.trim().to_owned();
+    let answer = tokio::time::timeout(LOOK, TcpStream::connect(&address)).await;
+    (socket.exists() && matches!(answer, Ok(Ok(_)))).then_some(address)
+}
+
+async fn until_serving(dir: &Path, socket: &Path, patience: Duration) -> Option<String> {
+    let look = async {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if let Some(address) = serving(dir, socket).await {
+                return address;
+            }
+        }
+    };
+    tokio::time::timeout(patience, look).await.ok()
+}
+
 /// For a shell: nothing in it means anything.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-fn no_identity(name: &str, dir: PathBuf) -> RunError {
-    let known: Vec<_> = IDENTITIES.iter().skip(1).map(|(name, _)| *name).collect();
-    let known = match dir.join(ADDRESS).exists() {
-        true => format!("it serves {}", known.join(", ")),
-        false => "start `leasehold dev` first".to_owned(),
-    };
-    RunError::NoIdentity { name: name.to_owned(), dir, known }
 }
 
 /// The folder asked for, or the one of this user; absolute, since others are told of it.
@@ -230,32 +274,49 @@ fn greet(dir: &Path, target: &Target, agents: std::net::SocketAddr, out: &mut dy
 mod tests {
     use super::*;
 
-    #[test]
-    fn exports_can_be_evaluated() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// What `dev env triage` says of a dev that begins to serve while it is asked.
+    async fn asked_too_early(dir: &Path) -> (String, String) {
+        let mut noted = Vec::new();
+        let starting = async {
+            tokio::task::yield_now().await;
+            let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            std::fs::create_dir_all(dir.join("dev")).unwrap();
+            std::fs::write(dir.join("dev/triage.sock"), "").unwrap();
+            std::fs::write(dir.join(ADDRESS), format!("{}\n", door.local_addr().unwrap())).unwrap();
+            door
+        };
+        let (exports, _door) = tokio::join!(env("triage", Some(dir), PATIENCE, &mut noted), starting);
+        (exports.unwrap(), String::from_utf8(noted).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_dev_that_is_starting_is_waited_for_and_its_exports_can_be_evaluated() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("it's here");
-        std::fs::create_dir_all(at.join("dev")).unwrap();
-        std::fs::write(at.join("dev/triage.sock"), "").unwrap();
-        std::fs::write(at.join(ADDRESS), "127.0.0.1:8443\n").unwrap();
-        let script = format!(
-            "{}printf %s \"$SPIFFE_ENDPOINT_SOCKET $LEASEHOLD_ADDR\"",
-            env("triage", Some(&at)).unwrap()
-        );
+        let (exports, noted) = asked_too_early(&at).await;
+        assert!(noted.starts_with("leasehold: waiting for `leasehold dev` in "), "{noted}");
+        let script = format!("{exports}printf %s \"$SPIFFE_ENDPOINT_SOCKET $LEASEHOLD_ADDR\"");
         let told = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        let expect = format!("unix:{}/dev/triage.sock 127.0.0.1:8443", at.display());
+        let address = std::fs::read_to_string(at.join(ADDRESS)).unwrap();
+        let expect = format!("unix:{}/dev/triage.sock {}", at.display(), address.trim());
         assert_eq!(String::from_utf8(told.stdout).unwrap(), expect);
     }
 
-    #[test]
-    fn an_identity_that_is_not_there_is_told_with_those_that_are() {
+    #[tokio::test]
+    async fn an_identity_that_is_not_there_is_told_with_those_that_are() {
         let dir = tempfile::tempdir().unwrap();
-        let check = |name: &str, expect: &str| {
-            let told = env(name, Some(dir.path())).unwrap_err().to_string();
+        let check = async |name: &str, expect: &str| {
+            let told =
+                env(name, Some(dir.path()), Duration::ZERO, &mut Vec::new()).await.unwrap_err().to_string();
             assert!(told.contains(expect), "{told}");
         };
-        check("triage", "start `leasehold dev` first");
+        check("triage", "start `leasehold dev` first").await;
+        // What a dev that is gone left behind is no dev.
         std::fs::write(dir.path().join(ADDRESS), "127.0.0.1:1").unwrap();
-        check("nobody", "it serves triage, report, operator");
-        check("../triage", "no dev identity");
+        check("triage", "start `leasehold dev` first").await;
+        check("nobody", "there is triage, report, operator").await;
+        check("../triage", "no dev identity").await;
     }
 }

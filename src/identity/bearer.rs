@@ -16,6 +16,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use leasehold_jose::{Demand, Peek, Proof, TokenError, proof, token};
+use leasehold_law::behalf::PERSONAL_SESSION;
 use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
 use leasehold_law::scope::is_name;
 use leasehold_law::time::{Span, Timestamp};
@@ -32,9 +33,6 @@ const AT_ONCE: usize = 256;
 const VERIFIED: usize = 16 * 1024;
 /// For how long: a key that its issuer withdrew counts for no longer. A trust domain that is gone counts no more at once.
 const VERIFIED_FOR: Span = Span::from_secs(60);
-
-/// An agent on a person's machine acts in a session no longer than that.
-const PERSONAL: Span = Span::from_mins(8 * 60);
 
 /// Remembers the first key that each token came with, for all brokers of a store.
 #[async_trait]
@@ -102,7 +100,8 @@ pub struct TokenRefused {
     pub what: String,
     /// What to do next.
     pub next: String,
-    /// Whether the keys of the issuer could not be had, so that the same token may be accepted later.
+    /// Whether it is not the token's fault: the keys of its issuer could not be had, or the broker could not make sure whose
+    /// it is. The same token may be accepted later.
     pub is_ours: bool,
 }
 
@@ -281,7 +280,7 @@ impl Bearers {
         if let Some(known) = verified.filter(|known| known.by.holds(&known.vouch.id)) {
             return if known.key == key { Ok(known.vouch) } else { Err(another_s().into()) };
         }
-        // Only here may somebody else be waited for: those who are known never meet this bound.
+        // Only here may somebody else be waited for: whoever came within the last minute does not meet this bound.
         let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
         let (vouch, by) = self.verify(token, now).await?;
         let first = self.settings.bindings.first_key(&digest, key, vouch.expires_at, now).await;
@@ -373,8 +372,9 @@ fn acting(vouch: Vouch, agent: Option<&str>, now: Timestamp) -> Result<Vouch, To
         return Err(TokenRefused::new(what, "leave the agent out: a workload is who its token says"));
     };
     let began = vouch.session.as_ref().and_then(|session| session.signed_in_at);
-    if began.is_some_and(|began| now.since(began) >= PERSONAL) {
-        let what = format!("the session began more than {PERSONAL} ago: too long for an agent to act in it");
+    if began.is_some_and(|began| now.since(began) >= PERSONAL_SESSION) {
+        let what =
+            format!("the session began more than {PERSONAL_SESSION} ago: too long for an agent to act in it");
         return Err(TokenRefused::new(what, "sign in anew: leasehold login"));
     }
     let unfit = || TokenRefused::new("the proof names no agent that could be", "leasehold exec --agent NAME");

@@ -2,7 +2,7 @@
 //! (RULES R-20). Numeric ids are what rules rest on, since names of owners and repositories can be given to others.
 
 use async_trait::async_trait;
-use leasehold_jose::{Claims, Peek};
+use leasehold_jose::{Claims, Peek, Rules};
 use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::time::{Span, Timestamp};
 
@@ -84,8 +84,9 @@ impl TokenKind for CiTokens {
     async fn verify(&self, token: &str, peek: &Peek, now: Timestamp) -> Result<Vouch, TokenRefused> {
         let stranger = || TokenRefused::new("the token is of no CI platform that is configured", NEXT);
         let source = self.source(peek).ok_or_else(stranger)?;
-        let demand = (source.settings.audience.as_str(), source.settings.max_life);
-        let claims = source.issuer.verify(token, peek, demand, now).await?;
+        let (audience, max_life) = (source.settings.audience.as_str(), source.settings.max_life);
+        let rules = Rules { issuer: None, audience, max_life, access_token: false, now };
+        let claims = source.issuer.verify(token, peek, rules).await?;
         let id = source.whose(&claims)?.clone();
         let (issued_at, expires_at) = (claims.issued_at(), claims.expires_at());
         Ok(Vouch { id, proven_by: ProvenBy::CiToken, issued_at, expires_at, session: None })

@@ -137,20 +137,13 @@ impl Issuer {
         &self.0.url
     }
 
-    /// Verifies a token of this issuer: its signature, its one audience, how long it may live.
+    /// Verifies a token of this issuer by these rules, whatever issuer they name.
     ///
     /// # Errors
     /// The first rule that does not hold; [`TokenRefused::is_ours`] where the keys cannot be had now.
-    pub async fn verify(
-        &self,
-        token: &str,
-        peek: &Peek,
-        (audience, max_life): (&str, Span),
-        now: Timestamp,
-    ) -> Result<Claims, TokenRefused> {
+    pub async fn verify(&self, token: &str, peek: &Peek, rules: Rules<'_>) -> Result<Claims, TokenRefused> {
         let keys = self.keys(&peek.key_id).await?;
-        let rules = Rules { issuer: Some(self.0.url.as_str()), audience, max_life, now };
-        Ok(token::read(token, &keys, &rules)?)
+        Ok(token::read(token, &keys, &Rules { issuer: Some(self.0.url.as_str()), ..rules })?)
     }
 
     /// Its keys. Where this key is not among them, it was asked for it just now.

@@ -85,7 +85,7 @@ impl TokenKind for JwtSvids {
         let id: SpiffeId = peek.subject.as_deref().unwrap_or_default().parse().map_err(|_| not_a_svid())?;
         let keys = keys_of(&*self.bundle(&id)?);
         let (audience, max_life) = (&self.settings.audience, self.settings.max_life);
-        let rules = Rules { issuer: None, audience, max_life, now };
+        let rules = Rules { issuer: None, audience, max_life, access_token: false, now };
         let claims = token::read(token, &keys, &rules)?;
         if claims.subject() != id.as_str() {
             return Err(not_a_svid());

@@ -1,7 +1,7 @@
 //! Service accounts of Kubernetes clusters, which come with the projected token of their pod (RULES R-20).
 
 use async_trait::async_trait;
-use leasehold_jose::{Claims, Peek};
+use leasehold_jose::{Claims, Peek, Rules};
 use leasehold_law::caller::{CallerId, ProvenBy};
 use leasehold_law::time::{Span, Timestamp};
 use serde_json::{Map, Value};
@@ -90,8 +90,9 @@ impl TokenKind for KubeTokens {
     async fn verify(&self, token: &str, peek: &Peek, now: Timestamp) -> Result<Vouch, TokenRefused> {
         let stranger = || TokenRefused::new("the token is of no cluster that is configured", NEXT);
         let source = self.source(peek).ok_or_else(stranger)?;
-        let demand = (source.settings.audience.as_str(), source.settings.max_life);
-        let claims = source.issuer.verify(token, peek, demand, now).await?;
+        let (audience, max_life) = (source.settings.audience.as_str(), source.settings.max_life);
+        let rules = Rules { issuer: None, audience, max_life, access_token: false, now };
+        let claims = source.issuer.verify(token, peek, rules).await?;
         let id = source.whose(&Bearer::read(&claims)?)?.clone();
         let (issued_at, expires_at) = (claims.issued_at(), claims.expires_at());
         Ok(Vouch { id, proven_by: ProvenBy::KubeToken, issued_at, expires_at, session: None })

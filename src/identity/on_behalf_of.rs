@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::Now;
-use super::bearer::TokenRefused;
+use super::bearer::{BearerRefused, TokenRefused};
 use super::people::PeopleTokens;
 
 /// Tokens that are verified at one time: each may make us wait for an issuer.
@@ -55,16 +55,15 @@ impl SubjectTokens {
     ///
     /// # Errors
     /// Why it proves nothing, or not for this agent.
-    pub async fn verify(&self, token: &str, agent: &CallerId) -> Result<OnBehalfOf, TokenRefused> {
-        let busy = "the broker has too many tokens to judge";
-        let _turn =
-            self.turns.try_acquire().map_err(|_| TokenRefused::later(busy, "call again in a while"))?;
-        let peek = token::peek(token)?;
+    pub async fn verify(&self, token: &str, agent: &CallerId) -> Result<OnBehalfOf, BearerRefused> {
+        let _turn = self.turns.try_acquire().map_err(|_| BearerRefused::Busy)?;
+        let peek = token::peek(token).map_err(TokenRefused::from)?;
         let issuer = self.issuers.iter().find(|issuer| issuer.is_subject(&peek)).ok_or_else(nobody_s)?;
         let subject = issuer.verify_subject(token, &peek, agent, (self.now)()).await?;
         if self.issued_since.is_some_and(|since| subject.issued_at.is_none_or(|at| at < since)) {
             let what = "the token was issued before this broker was restored from a backup";
-            return Err(TokenRefused::new(what, "get a fresh token of that person and call again"));
+            let next = "get a fresh token of that person and call again";
+            return Err(TokenRefused::new(what, next).into());
         }
         Ok(subject.on_behalf_of)
     }
@@ -92,10 +91,10 @@ impl Delegation {
         let parties: Vec<_> = ["azp", "client_id"].iter().filter_map(|name| claims.claim(name)).collect();
         let [party, more @ ..] = parties.as_slice() else { return Err(names_nobody()) };
         let Some(client) = party.as_str().filter(|_| more.iter().all(|other| other == party)) else {
-            return Err(another_s("azp"));
+            return Err(another_s("azp` or `client_id"));
         };
         let mapped = || self.clients.get(client).into_iter().flatten().any(|one| one.to_string() == agent);
-        if client == agent || mapped() { Ok(()) } else { Err(another_s("azp")) }
+        if client == agent || mapped() { Ok(()) } else { Err(another_s("azp` or `client_id")) }
     }
 }
 

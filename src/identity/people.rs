@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use leasehold_jose::{Claims, Peek};
+use leasehold_jose::{Claims, Peek, Rules};
 use leasehold_law::behalf::OnBehalfOf;
 use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
 use leasehold_law::time::{Span, Timestamp};
@@ -67,7 +67,9 @@ impl PeopleTokens {
         let PeopleSettings { issuer, max_life, .. } = &self.settings;
         let taken = self.settings.on_behalf_of.as_ref();
         let taken = taken.ok_or_else(|| TokenRefused::new("no such tokens are taken", "ask an operator"))?;
-        let claims = self.issuer.verify(token, peek, (&taken.audience, *max_life), now).await?;
+        let (audience, max_life) = (taken.audience.as_str(), *max_life);
+        let rules = Rules { issuer: None, audience, max_life, access_token: true, now };
+        let claims = self.issuer.verify(token, peek, rules).await?;
         taken.names(&claims, issuer.as_str(), agent)?;
         let on_behalf_of = OnBehalfOf { person: self.person(&claims)?, until: Some(claims.expires_at()) };
         Ok(Subject { on_behalf_of, issued_at: claims.issued_at() })
@@ -100,7 +102,9 @@ impl TokenKind for PeopleTokens {
 
     async fn verify(&self, token: &str, peek: &Peek, now: Timestamp) -> Result<Vouch, TokenRefused> {
         let PeopleSettings { client_id, max_life, .. } = &self.settings;
-        let claims = self.issuer.verify(token, peek, (client_id, *max_life), now).await?;
+        let (audience, max_life) = (client_id.as_str(), *max_life);
+        let rules = Rules { issuer: None, audience, max_life, access_token: false, now };
+        let claims = self.issuer.verify(token, peek, rules).await?;
         // Core 1.0 section 3.1.3.7: a token that the issuer gave to another program is that program's.
         if claims.claim("azp").is_some_and(|azp| azp.as_str() != Some(client_id)) {
             let next = "sign in with the client that the broker's config names: leasehold login";

@@ -1,11 +1,9 @@
 //! The broker's own SVID and trust bundles, live from a Workload API, and the proof of a peer's SVID.
 
-use std::{
-    collections::BTreeSet,
-    fmt, io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod life;
+mod tls;
+
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use ::spiffe::{
     TrustDomain, X509Source, X509Svid,
@@ -13,31 +11,20 @@ use ::spiffe::{
     workload_api::{WorkloadApiClient, WorkloadApiError},
     x509_source::{SvidPicker, X509SourceError},
 };
-use leasehold_law::{
-    caller::{CallerIdError, SpiffeId},
-    time::Timestamp,
-};
-use rustls::{ProtocolVersion, pki_types::CertificateDer};
+use leasehold_law::{caller::SpiffeId, time::Timestamp, words::with_causes};
 use spiffe_rustls::{TerminalSourcePolicy, TlsStatus, TrustDomainPolicy};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, timeout_at},
-};
-use tokio_rustls::{StartHandshake, TlsAcceptor, server::TlsStream};
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
-use super::{
-    refusal::{RefusalReason, Refused},
-    standing::{Standing, Watch},
-    vouched::{Bundles, Vouched},
-    web,
-};
+pub(super) use life::Life;
+use life::{Warned, warn_of_long_life};
+pub(super) use tls::Proven;
+pub use tls::{OpenTls, ServerTls};
+
+use super::standing::{Standing, Watch};
 
 /// Rest between two looks at a Workload API that is not there yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// SVIDs that live longer are warned about (RULES R-25); SPIRE dates them back by some seconds.
-const LONG_LIFE_SECONDS: i64 = 3600 + 60;
-const WARNED_PEERS: usize = 1024;
 
 /// Trust domains made by `leasehold dev` for trying things out: anybody who can read a file is anybody in them.
 pub fn is_dev_trust_domain(name: &str) -> bool {
@@ -286,8 +273,9 @@ async fn look_for(
     endpoint: Endpoint,
     id: &::spiffe::SpiffeId,
 ) -> Result<(), SpiffeError> {
-    let client =
-        WorkloadApiClient::connect(endpoint).await.map_err(|error| no_socket(settings, &full(&error)))?;
+    let client = WorkloadApiClient::connect(endpoint)
+        .await
+        .map_err(|error| no_socket(settings, &with_causes(&error)))?;
     let context = client.fetch_x509_context().await.map_err(|error| api_error(settings, &error))?;
     if context.svids().iter().any(|svid| svid.spiffe_id() == id) {
         return Ok(());
@@ -305,203 +293,11 @@ fn api_error(settings: &SpiffeSettings, error: &WorkloadApiError) -> SpiffeError
     if matches!(error, WorkloadApiError::NoIdentityIssued) {
         return SpiffeError::NoIdentityIssued { endpoint };
     }
-    SpiffeError::Unusable { endpoint, reason: full(error) }
+    SpiffeError::Unusable { endpoint, reason: with_causes(error) }
 }
 
 fn source_error(settings: &SpiffeSettings, error: &X509SourceError) -> SpiffeError {
-    SpiffeError::Unusable { endpoint: settings.workload_api.clone(), reason: full(error) }
-}
-
-/// An error with its causes; transport errors say nothing without them.
-pub(super) fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-fn warn_of_long_life(source: &X509Source) {
-    let Ok(svid) = source.svid() else { return };
-    if let Ok(life) = Life::of(svid.leaf().as_bytes())
-        && life.is_long()
-    {
-        warn_of(svid.spiffe_id(), life);
-    }
-}
-
-/// The validity of a certificate in Unix seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Life {
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
-}
-
-impl Life {
-    pub(super) fn of(der: &[u8]) -> Result<Self, Refused> {
-        let not_a_svid = |error: &dyn fmt::Display| Refused::new(RefusalReason::NotASvid, error.to_string());
-        let (_, certificate) =
-            x509_parser::parse_x509_certificate(der).map_err(|error| not_a_svid(&error))?;
-        Ok(Self::read(&certificate))
-    }
-
-    fn read(certificate: &X509Certificate<'_>) -> Self {
-        let validity = certificate.validity();
-        Self { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
-    }
-
-    fn seconds(self) -> i64 {
-        self.not_after.saturating_sub(self.not_before)
-    }
-
-    fn is_long(self) -> bool {
-        self.seconds() > LONG_LIFE_SECONDS
-    }
-}
-
-fn warn_of(id: &::spiffe::SpiffeId, life: Life) {
-    let seconds = life.seconds();
-    tracing::warn!(%id, seconds, "this SVID lives over an hour: a stolen key is good as long");
-}
-
-/// Peers already warned about: each once, and no more of them than fit.
-#[derive(Clone, Default)]
-struct Warned(Arc<Mutex<BTreeSet<String>>>);
-
-impl Warned {
-    fn is_first(&self, id: &::spiffe::SpiffeId) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.len() < WARNED_PEERS && known.insert(id.to_string())
-    }
-}
-
-/// Mutual TLS 1.3 with X.509-SVIDs; each handshake sees the newest SVID and bundles.
-#[derive(Clone)]
-pub struct ServerTls {
-    acceptor: TlsAcceptor,
-    source: X509Source,
-    status: TlsStatus,
-    warned: Warned,
-}
-
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-/// TLS 1.3 without a client's certificate: whoever comes this way brings a token with each request.
-#[derive(Clone)]
-pub struct OpenTls(TlsAcceptor);
-
-impl fmt::Debug for OpenTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenTls").finish_non_exhaustive()
-    }
-}
-
-impl OpenTls {
-    /// With the certificates that a resolver gives.
-    ///
-    /// # Errors
-    /// Where the provider of cryptography does not have TLS 1.3.
-    pub fn new(resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> Result<Self, SpiffeError> {
-        web::acceptor(resolver).map(Self).map_err(|error| unusable(&error))
-    }
-
-    /// Runs one handshake. The caller sets the deadline.
-    pub(super) async fn greet(&self, tcp: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Refused> {
-        tcp.set_nodelay(true).map_err(|error| Refused::new(RefusalReason::Other, error.to_string()))?;
-        let stream = self.0.accept(tcp).await.map_err(|error| Refused::from_handshake(&error))?;
-        Ok(Box::new(stream))
-    }
-}
-
-/// A peer that proved an SVID.
-pub(super) struct Proven {
-    pub(super) id: SpiffeId,
-    pub(super) not_after: Timestamp,
-    pub(super) vouched: Vouched,
-    pub(super) stream: Box<TlsStream<TcpStream>>,
-}
-
-impl ServerTls {
-    /// Runs one handshake. The caller sets the deadline.
-    pub(super) async fn prove(&self, tcp: TcpStream) -> Result<Proven, Refused> {
-        let unusable = |error: io::Error| Refused::new(RefusalReason::Other, error.to_string());
-        tcp.set_nodelay(true).map_err(unusable)?;
-        self.settled().await;
-        let bundles = Bundles::now(&self.source);
-        self.proven(self.acceptor.accept(tcp).await, bundles)
-    }
-
-    /// As [`ServerTls::prove`], from a handshake whose first message was read.
-    pub(super) async fn prove_from(&self, hello: StartHandshake<TcpStream>) -> Result<Proven, Refused> {
-        self.settled().await;
-        let bundles = Bundles::now(&self.source);
-        self.proven(hello.into_stream(self.acceptor.config().clone()).await, bundles)
-    }
-
-    fn proven(
-        &self,
-        accepted: io::Result<TlsStream<TcpStream>>,
-        bundles: Bundles,
-    ) -> Result<Proven, Refused> {
-        let stream = accepted.map_err(|error| Refused::from_handshake(&error))?;
-        let (_, session) = stream.get_ref();
-        // The SPIFFE library builds its config for 1.2 as well and lets nobody narrow it.
-        if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-            return Err(Refused::new(RefusalReason::OldTls, format!("{:?}", session.protocol_version())));
-        }
-        let (id, life) = peer_of(session.peer_certificates())?;
-        if life.is_long() && self.warned.is_first(&id) {
-            warn_of(&id, life);
-        }
-        let not_a_svid = |error: CallerIdError| Refused::new(RefusalReason::NotASvid, error.to_string());
-        let not_after = Timestamp(life.not_after.saturating_mul(1000));
-        let vouched = bundles.of(&id);
-        let id = id.to_string().parse().map_err(not_a_svid)?;
-        Ok(Proven { id, not_after, vouched, stream: Box::new(stream) })
-    }
-
-    /// Waits out the moment in which a rotated SVID is known but not yet applied: a handshake would fail in it.
-    async fn settled(&self) {
-        let mut status = self.status.clone();
-        while is_pending(&status) {
-            if status.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn is_pending(status: &TlsStatus) -> bool {
-    let error = status.current().error;
-    error.is_some_and(|error| matches!(*error, spiffe_rustls::Error::PendingRevision { .. }))
-}
-
-/// Reads the proven leaf. The verifier has checked it, so a failure here is a disagreement, and refuses.
-fn peer_of(chain: Option<&[CertificateDer<'_>]>) -> Result<(::spiffe::SpiffeId, Life), Refused> {
-    let none = || Refused::new(RefusalReason::NoCertificate, "no certificate");
-    let leaf = chain.and_then(<[_]>::first).ok_or_else(none)?;
-    let id = ::spiffe::cert::spiffe_id_from_der(leaf)
-        .map_err(|error| Refused::new(RefusalReason::NotASvid, error.to_string()))?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
-        .map_err(|error| Refused::new(RefusalReason::NotASvid, error.to_string()))?;
-    if !is_spelled(&id, &certificate) {
-        let what = "the SPIFFE ID is not spelled as SPIFFE-ID section 2 has it";
-        return Err(Refused::new(RefusalReason::NotASvid, what));
-    }
-    Ok((id, Life::read(&certificate)))
-}
-
-/// Whether the certificate says the id letter by letter: the library lowers a scheme and a trust domain in upper case.
-fn is_spelled(id: &::spiffe::SpiffeId, certificate: &X509Certificate<'_>) -> bool {
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
-    let id = id.to_string();
-    names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(uri) if *uri == id))
+    SpiffeError::Unusable { endpoint: settings.workload_api.clone(), reason: with_causes(error) }
 }
 
 #[cfg(test)]
@@ -527,18 +323,5 @@ mod tests {
         check("spiffe://prod.example/a", false, true);
         check("spiffe://dev.leasehold.test/a", false, false);
         check("spiffe://dev.leasehold.test/a", true, true);
-    }
-
-    #[test]
-    fn long_lives_are_warned_about_once_a_peer() {
-        let life = |seconds| Life { not_before: -10, not_after: seconds };
-        assert!(!life(3600).is_long(), "SPIRE's default hour, dated back");
-        assert!(life(2 * 3600).is_long());
-        let warned = Warned::default();
-        let id = |n| ::spiffe::SpiffeId::new(format!("spiffe://prod.example/{n}")).unwrap();
-        assert!(warned.is_first(&id(0)));
-        assert!(!warned.is_first(&id(0)));
-        let firsts = (0..2 * WARNED_PEERS).filter(|n| warned.is_first(&id(*n))).count();
-        assert_eq!(firsts, WARNED_PEERS - 1, "memory is bounded");
     }
 }

@@ -53,7 +53,10 @@ pub async fn restore(
     let now = time.wall();
     let put = PutBackOptions { replace: how.replace, incarnation: how.incarnation, now };
     let entry = move |copied: &Copied| restored_entry(&copied.head, copied.taken_at, now);
-    blocking(move || put_back(&options, &how.from, put, entry)).await
+    match blocking(move || put_back(&options, &how.from, put, entry)).await {
+        Err(StartError::Store(StoreError::Held(store))) => Err(StartError::Serving(store)),
+        done => done,
+    }
 }
 
 /// Of the one file. A server that several brokers share is copied and put back by its own tools.

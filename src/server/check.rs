@@ -47,6 +47,7 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
         count(config.catalog.grants.len(), "grant"),
         count(config.catalog.agents.len(), "agent")
     ));
+    checked.warnings.extend(config.unreadable_files());
     if online {
         check_identity(&config, trust, &mut checked).await;
         check_issuers(&config, &start, &mut checked).await;

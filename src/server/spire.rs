@@ -20,6 +20,8 @@ pub struct SpireEntries {
     parent: String,
     entries: Vec<Entry>,
     elsewhere: Vec<SpiffeId>,
+    /// Each workload that fits one needs an entry of its own.
+    patterns: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +53,9 @@ pub fn spire_entries(path: &Path, trust: Trust, parent: Option<&str>) -> Result<
     let (ours, theirs): (Vec<_>, Vec<_>) =
         agents.chain(operators).partition(|entry| entry.id.trust_domain() == own);
     let entries = [broker].into_iter().chain(ours).collect();
-    Ok(SpireEntries { parent, entries, elsewhere: theirs.into_iter().map(|entry| entry.id).collect() })
+    let elsewhere = theirs.into_iter().map(|entry| entry.id).collect();
+    let patterns = config.catalog.patterns.keys().map(ToString::to_string).collect();
+    Ok(SpireEntries { parent, entries, elsewhere, patterns })
 }
 
 fn parsed(parent: &str) -> Result<SpiffeId, StartError> {
@@ -80,6 +84,10 @@ impl SpireEntries {
         for id in &self.elsewhere {
             let _ = write!(text, "\n# {id} is registered in the SPIRE of {}\n", id.trust_domain());
         }
+        for pattern in &self.patterns {
+            let _ =
+                write!(text, "\n# agent: an entry like those above for each workload that fits {pattern}\n");
+        }
         text
     }
 
@@ -95,6 +103,7 @@ impl SpireEntries {
         };
         json!({
             "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
+            "patterns": self.patterns,
             "elsewhere": self.elsewhere.iter().map(SpiffeId::as_str).collect::<Vec<_>>(),
         })
     }
@@ -136,6 +145,9 @@ sqlite = "leases.db"
 [people]
 ana = { issuer = "https://idp.example", subject = "ana" }
 [agents."spiffe://prod.example/agent/triage"]
+owner = "person:ana"
+autonomy = "act"
+[agents."spiffe://prod.example/agent/ci-*"]
 owner = "person:ana"
 autonomy = "act"
 [agents."spiffe://partner.example/agent/x"]

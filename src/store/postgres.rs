@@ -6,6 +6,7 @@ mod archive;
 mod aside;
 mod batch;
 mod columns;
+mod conditions;
 mod fault;
 mod flush;
 mod follow;
@@ -21,7 +22,6 @@ mod readers;
 mod records;
 mod schema;
 mod tasks;
-mod terms;
 #[cfg(test)]
 mod tests;
 mod writer;

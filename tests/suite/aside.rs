@@ -56,7 +56,7 @@ async fn a_lease_whose_row_cannot_be_read_is_killed_by_its_plain_columns() {
             (id.as_str(), false),
             "{spoil}"
         );
-        assert!(screen.needs_person.iter().any(|line| line.contains("could not be read")));
+        assert!(screen.needs_person.iter().any(|line| line.contains("cannot be read")));
         assert_eq!(count(&world, &format!("SELECT count(*) FROM leases WHERE id = '{id}'")), 0);
         assert_eq!(count(&world, "SELECT length(bytes) > 0 FROM set_aside"), 1, "its bytes are kept");
         assert_eq!(admin.clone().look(&good.id).await.state(), v1::LeaseState::Active, "its neighbour lives");

@@ -79,6 +79,13 @@ async fn an_issuer_that_is_another_is_not_signed_in_to() {
     let other = ["login", "--issuer", &trailing, "--client-id", "leasehold", "--ca-file", &ca];
     let ended = terminal.start(&other).ends().await;
     assert!(ended.err.contains("to the letter"), "{}", ended.err);
+    assert!(terminal.sessions().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_without_a_certificate_is_no_root() {
+    let Some(provider) = Provider::start(HOUR).await else { return };
+    let terminal = Terminal::new(&provider);
     let ended = terminal.start(&["login", "--ca-file", "/dev/null"]).ends().await;
     assert_eq!(ended.code, Some(2), "{}", ended.err);
     assert!(terminal.sessions().is_empty());

@@ -100,7 +100,10 @@ impl Book {
     #[must_use]
     pub fn agent(&self, catalog: &Catalog, id: &CallerId, now: Timestamp, claim: Claim) -> Option<Agent> {
         let View { terms, mut standing, .. } = self.view(catalog, &Who::One(id.clone()))?;
-        standing.lower(&catalog.rules, now, claim);
+        // The broker's own agent is nobody's to review.
+        if terms.owner != Owner::Broker {
+            standing.lower(&catalog.rules, now, claim);
+        }
         let Terms { owner, groups, autonomy, purpose, .. } = terms;
         Some(Agent { id: id.clone(), owner, groups, autonomy, purpose, standing })
     }
@@ -122,14 +125,16 @@ impl Book {
         Some(View { who: who.clone(), source, terms, standing, drift })
     }
 
-    /// Every registration, those by name first, and every identity of a pattern of which something is kept.
+    /// Every registration, those by name first, and every identity of a pattern of which something is kept. The broker's own
+    /// agent is none: nobody reviews or stops it.
     #[must_use]
     pub fn views(&self, catalog: &Catalog) -> Vec<View> {
         let named = catalog.agents.keys().chain(self.agents.keys()).collect::<BTreeSet<_>>();
         let patterns = catalog.patterns.keys().chain(self.patterns.keys()).collect::<BTreeSet<_>>();
         let named = named.into_iter().cloned().map(Who::One);
         let all = named.chain(patterns.into_iter().cloned().map(Who::Each));
-        all.filter_map(|who| self.view(catalog, &who)).collect()
+        let views = all.filter_map(|who| self.view(catalog, &who));
+        views.filter(|view| view.terms.owner != Owner::Broker).collect()
     }
 
     /// The first pattern, of config or applied, that shares an identity with this one and is another.

@@ -27,7 +27,7 @@ use crate::channel::{ChannelError, keep_alive};
 use crate::time::now;
 
 /// A token is asked for anew this long before its end.
-const FRESH: Duration = Duration::from_secs(30);
+pub(crate) const FRESH: Duration = Duration::from_secs(30);
 /// How long a source may take over a token.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 

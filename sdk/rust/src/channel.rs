@@ -10,6 +10,7 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use leasehold_law::words::with_causes;
 use rustls::pki_types::ServerName;
 use spiffe::{
     SpiffeId, X509Source,
@@ -196,18 +197,6 @@ async fn look(workload_api: &str) -> Result<(), ChannelError> {
 
 fn bad_identity(workload_api: &str, error: &dyn StdError) -> ChannelError {
     ChannelError::BadIdentity { endpoint: workload_api.to_owned(), reason: with_causes(error) }
-}
-
-/// An error with its causes; transport errors say nothing without them.
-#[must_use]
-pub fn with_causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Makes connections to one server that must prove one id.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use leasehold_client::channel::with_causes;
+use leasehold_law::words::with_causes;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::{Certificate, Client, redirect};
 

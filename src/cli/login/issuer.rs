@@ -155,16 +155,18 @@ impl Issuer {
         let keys =
             Keys::parse(&self.http.fetch(&self.document.jwks_uri).await?).map_err(|why| refused(&why))?;
         let (issuer, audience) = (Some(self.provider.issuer.as_str()), self.provider.client_id.as_str());
-        let rules = Rules { issuer, audience, max_life: MAX_LIFE, now: now() };
+        let rules = Rules { issuer, audience, max_life: MAX_LIFE, access_token: false, now: now() };
         token::read(id_token.expose(), &keys, &rules).map_err(|why| refused(&why))
     }
 
-    /// Renews what an issuer granted. Where it gives no new token to renew with, the old one goes on.
-    pub(super) async fn renewed(&self, with: &Hidden) -> Result<Granted, Problem> {
+    /// Renews what an issuer granted: what it answers, not verified yet, and what to renew with next, if that changed. The
+    /// one before it may be spent by now.
+    pub(super) async fn renewed(&self, with: &Hidden) -> Result<(Tokens, Option<Hidden>), Problem> {
         let with = RefreshToken::new(with.expose().to_owned());
         let tokens = self.protocol.exchange_refresh_token(&with).request_async(&self.http).await;
         let tokens = tokens.map_err(|error| self.refused(&error))?;
-        self.granted(tokens, None).await
+        let next = tokens.refresh_token().map(|token| Hidden::new(token.secret().clone()));
+        Ok((tokens, next))
     }
 
     /// Has the issuer forget a token to renew with (RFC 7009); whether it can be asked to.

@@ -92,17 +92,22 @@ impl Kept {
         Problem::new(Exit::DENIED, what).next("leasehold login")
     }
 
-    /// A token that the issuer grants now. The session goes on with what it is to be renewed with from here.
-    async fn grant(&mut self) -> Result<Granted, Problem> {
+    /// A token that the issuer grants now. The session goes on with what it is to be renewed with from here, which is written
+    /// before anything else can fail: the issuer may have spent what was there.
+    async fn grant(&mut self, sessions: &Sessions) -> Result<Granted, Problem> {
         let with = self.refresh_token.clone().ok_or_else(|| {
             self.is_over().why("its issuer gave nothing to renew it with (`offline_access`)")
         })?;
         let issuer = Issuer::discover(self.provider.clone()).await?;
-        let mut granted = issuer.renewed(&with).await?;
+        let (tokens, next) = issuer.renewed(&with).await?;
+        if next.is_some() {
+            self.refresh_token = next;
+            sessions.write(self)?;
+        }
+        let granted = issuer.granted(tokens, None).await?;
         if granted.subject != self.subject {
             return Err(self.is_over().why("its issuer renewed it for somebody else"));
         }
-        self.refresh_token = granted.refresh_token.take().or(Some(with));
         Ok(granted)
     }
 }
@@ -156,7 +161,7 @@ impl Sessions {
         let _lock = self.lock(&kept.provider.issuer).await?;
         let mut kept = self.again(&kept)?;
         if !kept.is_fresh(now()) {
-            let granted = kept.grant().await?;
+            let granted = kept.grant(self).await?;
             (kept.id_token, kept.expires_at) = (granted.id_token, granted.expires_at);
             self.write(&kept)?;
         }
@@ -167,9 +172,7 @@ impl Sessions {
     pub(crate) async fn another(&self, kept: &Kept) -> Result<Hidden, Problem> {
         let _lock = self.lock(&kept.provider.issuer).await?;
         let mut kept = self.again(kept)?;
-        let granted = kept.grant().await?;
-        self.write(&kept)?;
-        Ok(granted.id_token)
+        Ok(kept.grant(self).await?.id_token)
     }
 
     /// Ends a session: at its issuer where that can be asked to, and here in any case. Says what the issuer did not do.

@@ -9,6 +9,7 @@ use super::kept::{Kept, Sessions};
 use crate::cli::problem::Problem;
 
 /// Tokens of a person's session.
+#[derive(Clone)]
 pub(crate) struct Tokens {
     sessions: Sessions,
     kept: Kept,
@@ -36,8 +37,11 @@ impl Tokens {
 
 impl TokenSource for Tokens {
     fn fetch(&self) -> Fetched<'_> {
+        // In a task of its own: whoever stops waiting must not stop a renewal that the issuer has begun.
+        let tokens = self.clone();
         Box::pin(async {
-            let token = self.token().await.map_err(told)?;
+            let token = tokio::spawn(async move { tokens.token().await }).await;
+            let token = token.map_err(|error| told(Problem::failed(error.to_string())))?.map_err(told)?;
             Ok(Zeroizing::new(token.expose().to_owned()))
         })
     }

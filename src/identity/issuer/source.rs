@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leasehold_jose::Keys;
+use leasehold_law::words::with_causes;
 use reqwest::{Certificate, Client, StatusCode, redirect};
 
 use super::{Endpoints, IssuerUrl, KeySource};
-use crate::identity::spiffe::full;
 
 /// How long a connection to an issuer may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -67,7 +67,7 @@ fn client(url: &IssuerUrl, ca_file: Option<&Path>, patience: Duration) -> Result
         let roots = roots(path).map_err(|why| format!("`{}`: {why}", path.display()))?;
         client = client.tls_certs_only(roots);
     }
-    client.build().map_err(|error| full(&error.without_url()))
+    client.build().map_err(|error| with_causes(&error.without_url()))
 }
 
 /// The one provider of cryptography; reqwest takes the one that is installed.
@@ -109,7 +109,7 @@ async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Stri
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, String> {
     let told = |error: reqwest::Error| match error.is_timeout() {
         true => format!("`{url}` did not answer in time"),
-        false => format!("`{url}`: {}", full(&error.without_url())),
+        false => format!("`{url}`: {}", with_causes(&error.without_url())),
     };
     let mut answer = client.get(url).send().await.map_err(told)?;
     match answer.status() {

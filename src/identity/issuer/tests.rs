@@ -51,7 +51,9 @@ impl World {
     async fn verify(&self, token: &str) -> Result<Claims, TokenRefused> {
         let peek = token::peek(token).unwrap();
         let now = *self.clock.lock().unwrap();
-        self.here.verify(token, &peek, ("leasehold-ci", Span::from_mins(60)), now).await
+        let (audience, max_life) = ("leasehold-ci", Span::from_mins(60));
+        let rules = Rules { issuer: None, audience, max_life, access_token: false, now };
+        self.here.verify(token, &peek, rules).await
     }
 
     async fn why(&self) -> String {

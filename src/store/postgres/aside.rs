@@ -6,11 +6,11 @@ use leasehold_law::time::Timestamp;
 use tokio_postgres::Row;
 
 use super::super::aside::{bare, table};
+use super::super::conditions::Conditions;
 use super::super::set::rows;
-use super::super::terms::Terms;
 use super::super::{Aside, AsideFilter, AsideKind, BadRow, StoreError};
+use super::conditions::{MARK, select};
 use super::readers::Readers;
-use super::terms::{MARK, select};
 use super::{column, leases};
 
 /// Newest first.
@@ -21,7 +21,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Aside>, StoreError> {
     const COLUMNS: &str = "SELECT kind, id, task, target, principal, handle, bytes, error, at, due, tries, \
         last_error, gone_at FROM set_aside";
-    let terms = Terms::of_asides(MARK, filter);
+    let terms = Conditions::of_asides(MARK, filter);
     let found = select(readers, COLUMNS, &terms, "at DESC, id DESC", rows(limit)).await?;
     found.iter().map(read).collect()
 }

@@ -9,12 +9,12 @@ use leasehold_law::time::Timestamp;
 use tokio_postgres::Row;
 
 use super::super::aside::sound_lease;
+use super::super::conditions::Conditions;
 use super::super::set::{lane_number, rows};
-use super::super::terms::Terms;
 use super::super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
+use super::conditions::{MARK, newest};
 use super::presence::Presence;
 use super::readers::Readers;
-use super::terms::{MARK, newest};
 use super::{archive, column};
 
 pub(super) async fn by_id(readers: &Readers, id: LeaseId) -> Result<Option<Lease>, StoreError> {
@@ -47,7 +47,7 @@ pub(super) async fn list(
     filter: &LeaseFilter,
     limit: usize,
 ) -> Result<Vec<Lease>, StoreError> {
-    newest(readers, AsideKind::Lease, &Terms::of_leases(MARK, filter), limit).await
+    newest(readers, AsideKind::Lease, &Conditions::of_leases(MARK, filter), limit).await
 }
 
 /// The targets with live leases: one step through the index for each, however many leases it has.

@@ -8,12 +8,12 @@ use leasehold_law::revocation::Revocation;
 use leasehold_law::subject::Subject;
 use leasehold_law::time::Timestamp;
 
+use super::super::conditions::Conditions;
 use super::super::set::{Place, lane_of, registration, rows, unsigned};
-use super::super::terms::Terms;
 use super::super::{AsideKind, Counts, LaneCounts, StoreError};
 use super::column;
+use super::conditions::{newest, select, terms};
 use super::readers::Readers;
-use super::terms::{newest, select, terms};
 
 pub(super) async fn revocation(
     readers: &Readers,
@@ -37,7 +37,11 @@ pub(super) async fn revocations(
 }
 
 /// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
-async fn barriers(readers: &Readers, terms: &Terms, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+async fn barriers(
+    readers: &Readers,
+    terms: &Conditions,
+    limit: usize,
+) -> Result<Vec<Revocation>, StoreError> {
     let query = "SELECT id, body FROM revocations";
     let found = select(readers, query, terms, "id DESC", rows(limit)).await?;
     found.iter().map(|row| readers.read(AsideKind::Revocation, row)).collect()

@@ -8,9 +8,9 @@ use leasehold_law::time::{Span, Timestamp};
 
 use super::super::set::{rows, signed, unsigned};
 use super::super::{AsideKind, StoreError, TaskFilter};
+use super::conditions::{newest, terms};
 use super::presence::Presence;
 use super::readers::Readers;
-use super::terms::{newest, terms};
 use super::{archive, column};
 
 pub(super) async fn by_id(readers: &Readers, id: TaskId) -> Result<Option<Task>, StoreError> {

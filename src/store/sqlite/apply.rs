@@ -117,7 +117,7 @@ fn compare(conn: &Connection, check: &Check) -> Result<(), Failure> {
     if found.unwrap_or(0) == check.version { Ok(()) } else { Err(Failure::Stale(check.subject.clone())) }
 }
 
-/// Terms never change, so that only the first version writes their columns.
+/// Conditions never change, so that only the first version writes their columns.
 fn lease(conn: &Connection, row: &LeaseRow) -> Result<(), Failure> {
     let written = if row.lease.version == 1 { insert_lease(conn, row)? } else { update_lease(conn, row)? };
     if written == 1 { Ok(()) } else { Err(Failure::Stale(Subject::Lease(row.lease.terms.id))) }

@@ -11,7 +11,7 @@ use super::rows::{bytes, text};
 use super::sql::{MARK, rows, unusable};
 use super::{Aside, AsideFilter, AsideKind, BadRow, StoreError};
 use crate::store::aside::{bare, table};
-use crate::store::terms::Terms;
+use crate::store::conditions::Conditions;
 
 /// Moves a row out of its table, if it is still the one that was read. An orphan has no row to move.
 pub(super) fn take(conn: &Connection, aside: &Aside) -> Result<(), Failure> {
@@ -58,7 +58,7 @@ pub(super) fn list(
     filter: &AsideFilter,
     limit: usize,
 ) -> Result<Vec<Aside>, StoreError> {
-    let terms = Terms::of_asides(MARK, filter);
+    let terms = Conditions::of_asides(MARK, filter);
     let sql = format!(
         "SELECT kind, id, task, target, principal, handle, bytes, error, at, due, tries, last_error, gone_at
         FROM set_aside{terms} ORDER BY at DESC, id DESC LIMIT {}",

@@ -14,7 +14,7 @@ use super::rows::{bytes, newest, one, text};
 use super::sql::{MARK, lane_number, rows, unusable};
 use super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 use crate::store::aside::sound_lease;
-use crate::store::terms::Terms;
+use crate::store::conditions::Conditions;
 
 pub(super) fn by_id(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
     match one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ?", [id.to_string()])? {
@@ -45,7 +45,7 @@ pub(super) fn list(
     filter: &LeaseFilter,
     limit: usize,
 ) -> Result<Vec<Lease>, StoreError> {
-    newest(reader, AsideKind::Lease, &Terms::of_leases(MARK, filter), limit)
+    newest(reader, AsideKind::Lease, &Conditions::of_leases(MARK, filter), limit)
 }
 
 /// The targets with live leases: one step through the index for each, however many leases it has.

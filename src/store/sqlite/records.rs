@@ -13,8 +13,8 @@ use super::readers::Reader;
 use super::rows::{newest, one, text};
 use super::sql::{Place, lane_of, rows, terms, unsigned, unusable, version_query};
 use super::{AsideKind, Counts, LaneCounts, StoreError};
+use crate::store::conditions::Conditions;
 use crate::store::set::registration;
-use crate::store::terms::Terms;
 
 pub(super) fn revocation(reader: &Reader<'_>, id: RevocationId) -> Result<Option<Revocation>, StoreError> {
     one(reader, AsideKind::Revocation, "SELECT id, body FROM revocations WHERE id = ?", [id.to_string()])
@@ -34,7 +34,7 @@ pub(super) fn revocations(
 }
 
 /// A barrier that cannot be read still stands: the whole read fails then, and nothing passes.
-fn barriers(reader: &Reader<'_>, terms: &Terms, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+fn barriers(reader: &Reader<'_>, terms: &Conditions, limit: usize) -> Result<Vec<Revocation>, StoreError> {
     let sql = format!("SELECT id FROM revocations{terms} ORDER BY id DESC LIMIT {}", rows(limit));
     let mut statement = reader.conn.prepare_cached(&sql).map_err(unusable)?;
     let ids = statement.query_map(params_from_iter(terms.values()), |row| text(row, 0)).map_err(unusable)?;

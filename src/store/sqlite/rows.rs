@@ -7,7 +7,7 @@ use super::readers::Reader;
 use super::sql::unusable;
 use super::{AsideKind, StoreError};
 use crate::store::aside::table;
-use crate::store::terms::Terms;
+use crate::store::conditions::Conditions;
 
 /// The one row of a query for id and body; a body that cannot be read is an error here.
 pub(super) fn one<T: DeserializeOwned>(
@@ -60,7 +60,7 @@ pub(super) fn many<T: DeserializeOwned>(
 pub(super) fn newest<T: DeserializeOwned>(
     reader: &Reader<'_>,
     kind: AsideKind,
-    terms: &Terms,
+    terms: &Conditions,
     limit: usize,
 ) -> Result<Vec<T>, StoreError> {
     let sql = format!("SELECT id, body FROM {}{terms} ORDER BY id DESC", table(kind));

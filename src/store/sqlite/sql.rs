@@ -4,8 +4,8 @@ use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
 
 use super::StoreError;
+use crate::store::conditions::{Conditions, Mark, Value};
 pub(super) use crate::store::set::{Place, lane_number, lane_of, rows, signed, unsigned};
-use crate::store::terms::{Mark, Terms, Value};
 
 /// What marks the places of bound values.
 pub(super) const MARK: Mark = Mark::Question;
@@ -37,8 +37,8 @@ pub(super) fn version_query(place: &Place) -> (&'static str, &str) {
 }
 
 /// No terms yet.
-pub(super) const fn terms() -> Terms {
-    Terms::new(MARK)
+pub(super) const fn terms() -> Conditions {
+    Conditions::new(MARK)
 }
 
 impl ToSql for Value {

@@ -169,3 +169,14 @@ fn patterns_that_overlap_are_found_wherever_they_come_from() {
     check(&book, "spiffe://p.example/x/*", Some("spiffe://p.example/x/a*"));
     check(&book, "spiffe://p.example/x/b*", None);
 }
+
+#[test]
+fn the_broker_s_own_agent_is_nobody_s_to_review() {
+    let mut catalog = catalog();
+    catalog.agents.insert(CallerId::Drill, Agent::drill());
+    catalog.rules = Rules { review_every: Some(Span(600)), ..Rules::default() };
+    let book = Book::default();
+    let drill = book.agent(&catalog, &CallerId::Drill, Timestamp(1000), Claim::Of(None)).unwrap();
+    assert_eq!((drill.level(), drill.standing.lowered), (Autonomy::Act, vec![]));
+    assert!(book.views(&catalog).iter().all(|view| view.who != Who::One(CallerId::Drill)));
+}

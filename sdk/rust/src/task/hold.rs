@@ -2,6 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use zeroize::Zeroizing;
+
+use crate::bearer::FRESH;
 use crate::line::Line;
 use tokio::{
     sync::mpsc,
@@ -33,11 +36,7 @@ pub(super) async fn heartbeats(channel: Line, shared: Arc<Shared>, mut person: O
     let every = grace(&shared.task) / 3;
     let mut pause = every;
     loop {
-        sleep(pause).await;
-        let newer = match &person {
-            Some(person) => person.newer().await,
-            None => None,
-        };
+        let newer = beside_the_pause(person.as_ref(), pause, every).await;
         let on_behalf_of = newer.as_ref().map(person::wire);
         let request = v1::HeartbeatRequest { task: shared.task.id.clone(), on_behalf_of };
         let answer = timeout(CALL_LIMIT, tasks.heartbeat(request)).await;
@@ -50,13 +49,27 @@ pub(super) async fn heartbeats(channel: Line, shared: Arc<Shared>, mut person: O
             Ok(answer) if is_open(answer.state()) => every,
             Ok(_) => return shared.end("the task has ended"),
             Err(error) if is_final(&error) => return shared.end(&error.to_string()),
-            Err(error) if is_unfit(&error) => {
-                tracing::warn!(%error, "the newer token of the person that the task acts for is refused");
+            // The beat counted; it is the token that did not.
+            Err(error) if is_unfit(&error) || error.is("ISSUER_DOWN") => {
+                tracing::warn!(%error, "the newer token of the person that the task acts for is not taken");
                 every
             }
             Err(_) => jittered(AWAY_PAUSE.min(every)),
         };
     }
+}
+
+/// A newer token, where one is needed, had while the pause lasts: no beat waits for whoever issues it.
+async fn beside_the_pause(
+    person: Option<&Person>,
+    pause: Duration,
+    every: Duration,
+) -> Option<Zeroizing<String>> {
+    let fetching = async {
+        let newer = timeout(pause, person?.newer(2 * every + FRESH)).await;
+        newer.unwrap_or_default()
+    };
+    tokio::join!(fetching, sleep(pause)).0
 }
 
 fn grace(task: &v1::Task) -> Duration {

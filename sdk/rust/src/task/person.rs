@@ -1,11 +1,14 @@
 //! The person that a task acts for: their token when it opens, and each newer one with a heartbeat.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use leasehold_jose::token;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::bearer::{PATIENCE, TokenSource, TokenSourceError};
+use crate::time::now;
 use crate::{ClientError, v1};
 
 /// Where the tokens of a person come from, and the last one that the broker has judged.
@@ -26,9 +29,12 @@ impl Person {
         wire(&self.judged)
     }
 
-    /// A token that the broker has not judged yet. Where none can be had, the task goes on with the one it has, for as long
-    /// as that lasts.
-    pub(super) async fn newer(&self) -> Option<Zeroizing<String>> {
+    /// A token that the broker has not judged yet, where the one it has is over within `soon`. Where none can be had, the
+    /// task goes on with that one, for as long as it lasts.
+    pub(super) async fn newer(&self, soon: Duration) -> Option<Zeroizing<String>> {
+        if !self.is_over_within(soon) {
+            return None;
+        }
         match fetch(&*self.source).await {
             Ok(token) => Some(token).filter(|token| *token != self.judged),
             Err(error) => {
@@ -36,6 +42,13 @@ impl Person {
                 None
             }
         }
+    }
+
+    /// A token that does not say when it ends may end at any time.
+    fn is_over_within(&self, soon: Duration) -> bool {
+        let end = token::peek(&self.judged).ok().and_then(|peek| peek.expires_at);
+        let soon = i64::try_from(soon.as_millis()).unwrap_or(i64::MAX);
+        end.is_none_or(|end| end <= now().shifted(soon))
     }
 
     /// It is not sent again.

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use super::super::AsideKind;
 use super::super::aside::table;
-use super::super::terms::{Mark, Terms, Value};
+use super::super::conditions::{Conditions, Mark, Value};
 use super::StoreError;
 use super::link::Param;
 use super::readers::Readers;
@@ -14,15 +14,15 @@ use super::readers::Readers;
 pub(super) const MARK: Mark = Mark::Dollar;
 
 /// No terms yet.
-pub(super) const fn terms() -> Terms {
-    Terms::new(MARK)
+pub(super) const fn terms() -> Conditions {
+    Conditions::new(MARK)
 }
 
 /// Rows of a table that meet these terms, newest first.
 pub(super) async fn newest<T: DeserializeOwned>(
     readers: &Readers,
     kind: AsideKind,
-    terms: &Terms,
+    terms: &Conditions,
     limit: usize,
 ) -> Result<Vec<T>, StoreError> {
     let last = terms.next_place();
@@ -34,7 +34,7 @@ pub(super) async fn newest<T: DeserializeOwned>(
 pub(super) async fn select(
     readers: &Readers,
     query: &str,
-    terms: &Terms,
+    terms: &Conditions,
     order: &str,
     count: i64,
 ) -> Result<Vec<Row>, StoreError> {
@@ -43,7 +43,7 @@ pub(super) async fn select(
     readers.rows(&sql, &params).await
 }
 
-fn params(terms: &Terms) -> Vec<Param<'_>> {
+fn params(terms: &Conditions) -> Vec<Param<'_>> {
     terms.values().iter().map(param).collect()
 }
 

@@ -37,15 +37,15 @@ impl From<i64> for Value {
     }
 }
 
-/// Terms that all hold.
+/// Conditions that all hold.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct Conditions {
     mark: Mark,
     sql: String,
     values: Vec<Value>,
 }
 
-impl Terms {
+impl Conditions {
     /// None yet: everything is meant.
     pub(super) const fn new(mark: Mark) -> Self {
         Self { mark, sql: String::new(), values: Vec::new() }
@@ -134,7 +134,7 @@ impl Terms {
 }
 
 /// As a clause, with a space before it; nothing where there is no term.
-impl fmt::Display for Terms {
+impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sql)
     }
@@ -158,7 +158,7 @@ mod tests {
             live: true,
             ..LeaseFilter::default()
         };
-        let terms = Terms::of_leases(Mark::Dollar, &filter);
+        let terms = Conditions::of_leases(Mark::Dollar, &filter);
         assert_eq!(
             terms.to_string(),
             " WHERE target = $1 AND task IN (SELECT task FROM task_refs WHERE name = $2 AND value = $3) \
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(terms.next_place(), "$4");
         let values = ["orders-db", "run", "8812"].map(|text| Value::Text(text.to_owned()));
         assert_eq!(terms.values(), values);
-        let terms = Terms::of_asides(
+        let terms = Conditions::of_asides(
             Mark::Question,
             &AsideFilter { due: Some(Timestamp(7)), ..AsideFilter::default() },
         );
@@ -175,6 +175,6 @@ mod tests {
             (terms.to_string().as_str(), terms.values()),
             (" WHERE due <= ?1", &[Value::Number(7)][..])
         );
-        assert_eq!(Terms::of_asides(Mark::Question, &AsideFilter::default()).to_string(), "");
+        assert_eq!(Conditions::of_asides(Mark::Question, &AsideFilter::default()).to_string(), "");
     }
 }
