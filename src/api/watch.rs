@@ -158,9 +158,10 @@ impl Watch {
 
     async fn look_at_time(&mut self) -> Result<(), Gone> {
         let now = self.broker.now();
-        let near = self.task.terms.deadline <= now + NEAR;
-        if near && !std::mem::replace(&mut self.warned.deadline, near) {
-            let deadline = Some(write::moment(self.task.terms.deadline));
+        let near = self.task.ends_at() <= now + NEAR;
+        let warned = std::mem::replace(&mut self.warned.deadline, near);
+        if near && !warned {
+            let deadline = Some(write::moment(self.task.ends_at()));
             self.say(Event::DeadlineNear(response::DeadlineNear { deadline })).await?;
         }
         let silent = self.broker.is_silent(&self.task);

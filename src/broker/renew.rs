@@ -210,7 +210,7 @@ impl Inner {
         match limited_by {
             LimitedBy::Life if until <= old => Err(Refused::life_reached(lease)),
             LimitedBy::TaskDeadline if until <= old => {
-                Err(Refused::life_reached(lease).why(format!("its task ends at {}", task.terms.deadline)))
+                Err(Refused::life_reached(lease).why(format!("its task ends at {}", task.ends_at())))
             }
             LimitedBy::Life
             | LimitedBy::TaskDeadline

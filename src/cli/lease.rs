@@ -13,7 +13,7 @@ use super::{
     json, parse,
     problem::{Exit, Problem},
     propose::AskArgs,
-    session::{DoorArgs, LimitArgs, Session, more_line, pages},
+    session::{DoorArgs, LimitArgs, Session, for_operators, more_line, pages},
     task::{WaitArgs, ended, join},
     view::{self, Word, stamp},
 };
@@ -105,7 +105,7 @@ pub struct RenewArgs {
     #[arg(value_name = "ID")]
     lease: String,
     /// The lifetime from now on; the grant's default otherwise.
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::ttl)]
     ttl: Option<Duration>,
     #[command(flatten)]
     deliver: DeliverArgs,
@@ -199,7 +199,8 @@ fn tell(session: &mut Session, args: &DeliverArgs, lease: &v1::Lease) -> Result<
 async fn show(args: OneArgs, session: &mut Session) -> Result<Exit, Problem> {
     let client = session.either(args.door).await?;
     let request = v1::GetLeaseRequest { lease: args.lease };
-    let lease = client.persist(|| async { client.leases().get_lease(request.clone()).await }).await?;
+    let lease = client.persist(|| async { client.leases().get_lease(request.clone()).await }).await;
+    let lease = lease.map_err(for_operators)?;
     session.console.report(&Report::new(describe(&lease), json::lease(&lease))).map(|()| Exit::DONE)
 }
 
@@ -215,7 +216,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<Exit, Problem> {
         alive_at: args.at,
         ..v1::ListLeasesRequest::default()
     };
-    let (leases, more) = read(&client, args.limit, filter).await?;
+    let (leases, more) = read(&client, args.limit, filter).await.map_err(for_operators)?;
     session.console.report(&listed(&leases, more, "no leases")).map(|()| Exit::DONE)
 }
 

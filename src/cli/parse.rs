@@ -23,6 +23,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if total.is_zero() { Err(bad()) } else { Ok(total) }
 }
 
+/// The longest lifetime that a broker takes, in a request or a scope.
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A lifetime: a duration up to a day, the broker's limit.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|ttl| match ttl <= MAX_TTL {
+        true => Ok(ttl),
+        false => {
+            Err(format!("`{text}` is more than 1d, the longest that is asked for; the grant may give less"))
+        }
+    })
+}
+
 fn unit_millis(unit: &str) -> Option<u64> {
     Some(match unit {
         "d" => 86_400_000,
@@ -93,7 +106,7 @@ pub(crate) fn narrowed_pair(text: &str) -> Result<Pair, String> {
         let (key, value) = key_value(part)?;
         pair = match key.strip_prefix("param.") {
             Some(name) if !name.is_empty() => pair.param(name, param_value(&value)),
-            None if key == "ttl" => pair.max_ttl(duration(&value)?),
+            None if key == "ttl" => pair.max_ttl(ttl(&value)?),
             Some(_) | None => return Err(format!("`{part}` is neither ttl=DURATION nor param.KEY=VALUE")),
         };
     }
@@ -132,6 +145,12 @@ mod tests {
 
     fn check_duration(text: &str, millis: Option<u64>) {
         assert_eq!(duration(text).ok(), millis.map(Duration::from_millis), "{text}");
+    }
+
+    #[test]
+    fn a_lifetime_is_no_longer_than_a_broker_takes() {
+        assert_eq!(ttl("1d"), Ok(MAX_TTL));
+        assert!(ttl("24h1s").is_err() && narrowed_pair("a@db,ttl=1000h").is_err());
     }
 
     #[test]

@@ -176,7 +176,9 @@ fn from_channel(error: &ChannelError) -> Problem {
 
 fn from_refusal(refusal: Refusal) -> Problem {
     let exit = exit_of(&refusal);
-    let why = refusal.why.clone().or_else(|| violations(&refusal.violations));
+    // One field is named in the message already.
+    let fields = violations(&refusal.violations).filter(|fields| !refusal.message.ends_with(fields.as_str()));
+    let why = refusal.why.clone().or(fields);
     let next = toml_to_add(&refusal).or_else(|| refusal.next.clone()).or_else(|| local_next(&refusal));
     Problem {
         what: if refusal.message.is_empty() {

@@ -35,7 +35,7 @@ pub struct ProposeArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AskArgs {
     /// The lifetime; the grant's default otherwise.
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::ttl)]
     pub(crate) ttl: Option<Duration>,
     /// A parameter of the intent. May be given again.
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse::key_value)]

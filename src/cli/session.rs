@@ -105,6 +105,16 @@ fn proves_an_agent(options: &Options, on_a_platform: bool) -> bool {
     options.workload_api.is_some() || (options.takes_tokens() && (has_token || !takes_people))
 }
 
+/// What an operator is told who came to the agents' door, with a command that both doors serve.
+pub(crate) fn for_operators(problem: impl Into<Problem>) -> Problem {
+    let problem = problem.into();
+    match problem.reason.as_deref() {
+        Some("UNKNOWN_AGENT") => problem
+            .next("an operator asks with --admin; an agent is registered first: leasehold agents apply FILE"),
+        Some(_) | None => problem,
+    }
+}
+
 /// A pause that is no longer than this is not worth a word.
 const UNSAID: Duration = Duration::from_millis(900);
 

@@ -21,7 +21,7 @@ use super::{
     manifest::ManifestArgs,
     parse,
     problem::{Exit, Problem},
-    session::{DoorArgs, LimitArgs, Session, more_line, pages},
+    session::{DoorArgs, LimitArgs, Session, for_operators, more_line, pages},
     view::{self, Word, stamp},
 };
 
@@ -241,7 +241,8 @@ async fn open(args: OpenArgs, session: &mut Session) -> Result<Exit, Problem> {
 async fn show(args: OneArgs, session: &mut Session) -> Result<Exit, Problem> {
     let client = session.either(args.door).await?;
     let request = v1::GetTaskRequest { task: args.name.task };
-    let task = client.persist(|| async { client.tasks().get_task(request.clone()).await }).await?;
+    let task = client.persist(|| async { client.tasks().get_task(request.clone()).await }).await;
+    let task = task.map_err(for_operators)?;
     session.console.report(&Report::new(describe(&task), json::task(&task))).map(|()| Exit::DONE)
 }
 
@@ -264,7 +265,8 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<Exit, Problem> {
             Ok((answer.tasks, answer.next_page_token))
         }
     })
-    .await?;
+    .await
+    .map_err(for_operators)?;
     let table = view::table(&["TASK", "STATE", "AGENT", "OPENED", "PURPOSE"], &rows(&tasks), "no tasks");
     let json = json!({"tasks": tasks.iter().map(json::task).collect::<Vec<_>>(), "more": more});
     session.console.report(&Report::new(table + more_line(more), json)).map(|()| Exit::DONE)

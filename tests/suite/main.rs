@@ -27,6 +27,7 @@ mod faults;
 mod federation;
 mod flow;
 mod hidden;
+mod hints;
 mod interop;
 mod leases;
 mod load;
