@@ -161,12 +161,11 @@ pub fn method(call: &str) -> Option<&'static str> {
     TABLE.iter().find(|row| row.call == call).map(|row| row.call)
 }
 
-/// Who operators are, and what they may; and which people the config names, who may own things.
+/// Who operators are, and what they may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operators {
     named: BTreeMap<CallerId, BTreeSet<Role>>,
     groups: BTreeMap<(String, String), BTreeSet<Role>>,
-    people: BTreeMap<CallerId, String>,
 }
 
 impl Operators {
@@ -176,25 +175,13 @@ impl Operators {
         named: BTreeMap<CallerId, BTreeSet<Role>>,
         groups: BTreeMap<(String, String), BTreeSet<Role>>,
     ) -> Self {
-        Self { named, groups, people: BTreeMap::new() }
-    }
-
-    /// The same, with the names that the config gives people.
-    #[must_use]
-    pub fn with_people(self, people: BTreeMap<CallerId, String>) -> Self {
-        Self { people, ..self }
+        Self { named, groups }
     }
 
     /// Whether somebody is named.
     #[must_use]
     pub fn names(&self, id: &CallerId) -> bool {
-        self.named.contains_key(id) || self.people.contains_key(id)
-    }
-
-    /// As whom a caller answers for agents: as a person whom the config names, and with the groups that they are in.
-    fn owners(&self, caller: &Caller, registry: &Registry) -> BTreeSet<Owner> {
-        let name = self.people.get(caller.id()).filter(|_| matches!(caller.id(), CallerId::Person(_)));
-        name.map(|name| registry.owners_of_agents(name)).unwrap_or_default()
+        self.named.contains_key(id)
     }
 
     /// The roles that a caller holds. Groups count for a person alone, and those of one issuer for nobody of another.
@@ -282,7 +269,7 @@ pub fn check(
         Some(Need::Operator(role)) => operator(call, caller, role, operators, registry),
         Some(Need::OperatorOrOwner(role)) => {
             let answer = operator(call, caller, role, operators, registry);
-            answer.or_else(|refused| owner(caller, operators, registry).ok_or(refused))
+            answer.or_else(|refused| owner(caller, registry).ok_or(refused))
         }
     }
 }
@@ -305,8 +292,9 @@ fn operator(
 }
 
 /// No agent answers for agents, not even one in its person's session: it is no person.
-fn owner(caller: &Caller, operators: &Operators, registry: &Registry) -> Option<Standing> {
-    let owners = operators.owners(caller, registry);
+fn owner(caller: &Caller, registry: &Registry) -> Option<Standing> {
+    let CallerId::Person(person) = caller.id() else { return None };
+    let owners = registry.owners_of_agents(person);
     let may = !owners.is_empty() && !registry.knows(caller.id());
     may.then(|| Standing::Owner(caller.clone(), owners))
 }

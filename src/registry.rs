@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use leasehold_law::caller::CallerId;
+use leasehold_law::caller::{CallerId, Vouched};
 use leasehold_law::catalog::{Agent, Catalog, Grant, Intent, Owner, Target};
 use leasehold_law::policy::Engine;
 use leasehold_law::registry::{Book, Claim, View, Who};
@@ -142,13 +142,16 @@ impl Registry {
         self.catalog.patterns.values().chain(applied).any(|terms| terms.owner == *owner)
     }
 
-    /// Of the owners that a person is, alone and with groups, those who answer for agents.
+    /// Those owners of agents that a person is, alone or with a group: nobody, where the config does not name the person or
+    /// they own no agent.
     #[must_use]
-    pub fn owners_of_agents(&self, person: &str) -> BTreeSet<Owner> {
-        let with = self.catalog.groups.iter().filter(|(_, members)| members.contains(person));
-        let groups = with.map(|(name, _)| Owner::Group(name.clone()));
-        let all = groups.chain([Owner::Person(person.to_owned())]);
-        all.filter(|owner| self.owns_patterns(owner) || !self.named_agents_of(owner).is_empty()).collect()
+    pub fn owners_of_agents(&self, person: &Vouched) -> BTreeSet<Owner> {
+        let names = self.catalog.people.iter().filter(|(_, known)| *known == person);
+        let owners = names.flat_map(|(name, _)| {
+            let with = self.catalog.groups.iter().filter(|(_, members)| members.contains(name));
+            with.map(|(group, _)| Owner::Group(group.clone())).chain([Owner::Person(name.clone())])
+        });
+        owners.filter(|owner| self.owns_patterns(owner) || !self.named_agents_of(owner).is_empty()).collect()
     }
 
     /// What a pair names, if operators granted it.

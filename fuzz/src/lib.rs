@@ -4,6 +4,8 @@
 
 mod config;
 mod identity;
+#[path = "../../src/near.rs"]
+mod near;
 mod registry;
 
 pub use config::any_text;

@@ -49,8 +49,8 @@ impl Inner {
         after: Timestamp,
         now: Timestamp,
     ) -> Result<usize, Refused> {
-        // Another broker may have taken the review.
-        self.reload_agents(None).await?;
+        // The review may have been made at another broker.
+        self.standing().await?;
         let due = self.fallen_due(after, now);
         if due.is_empty() { Ok(0) } else { self.reassess_agents(&due).await }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_law::caller::CallerId;
 use leasehold_law::time::Timestamp;
 
 use super::{IDENTITY_WAIT, StartError, known_agents, now_of};
@@ -137,8 +136,7 @@ pub(super) fn operators(config: &Config) -> Operators {
         let name = issuer.issuer.as_str().to_owned();
         issuer.roles.iter().map(move |(group, roles)| ((name.clone(), group.clone()), roles.clone()))
     });
-    let people = config.people.iter().map(|(name, person)| (CallerId::Person(person.clone()), name.clone()));
-    Operators::new(config.operators.clone(), groups.collect()).with_people(people.collect())
+    Operators::new(config.operators.clone(), groups.collect())
 }
 
 /// The certificate that the config names, if any.
