@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use crate::raw;
 use crate::web::write_certificate;
 use crate::world::{PATIENCE, Setup, World, reason};
 
@@ -80,15 +81,11 @@ impl Bearer {
         self.key.prove_as(self.agent, "POST", &format!("{}{path}", self.origin), token, at).unwrap()
     }
 
-    /// As one whose request was made for another server, which passes it on: token, proof and all.
-    async fn passed_on_from(&self, host: &str, token: &str, at: Timestamp) -> Result<String, Status> {
-        let (origin, key) = (format!("https://{host}"), ProofKey::generate().unwrap());
-        let made_for = Self { channel: self.channel.clone(), origin, key, agent: None };
-        let request = made_for.request(WHOAMI, token, at, v1::WhoAmIRequest {});
-        let origin = made_for.origin.parse().unwrap();
-        let answer =
-            IdentityServiceClient::with_origin(self.channel.clone(), origin).who_am_i(request).await?;
-        Ok(answer.into_inner().id)
+    /// One whose requests are made for another server, which passes them on: token, proof and all.
+    fn passed_on_from(world: &World, host: &str) -> Self {
+        let (origin, door) = (format!("https://{host}"), world.running().bearer.unwrap());
+        let channel = raw::for_another(&origin, &world.domain.ca(), door);
+        Self { channel, origin, key: ProofKey::generate().unwrap(), agent: None }
     }
 
     /// A request with a token and a proof for it.
@@ -343,8 +340,10 @@ async fn a_workload_that_nobody_registered_is_told_so() {
 async fn a_call_that_was_made_for_another_server_counts_nowhere_else() {
     let setup = with_a_door().replace("bearer = ", "hosts = [\"Broker.Example\"]\nbearer = ");
     let world = world_with(&setup).await;
-    let bearer = Bearer::new(&world).await;
-    let comes = async |host: &str| bearer.passed_on_from(host, &token(&world, |_| {}), now(&world)).await;
+    let comes = async |host: &str| {
+        let bearer = Bearer::passed_on_from(&world, host);
+        bearer.come_with(&token(&world, |_| {}), now(&world)).await
+    };
     for ours in ["broker.example", "broker.example:8445", "localhost", "127.0.0.1:1"] {
         assert_eq!(comes(ours).await.unwrap(), TRIAGE, "{ours}");
     }

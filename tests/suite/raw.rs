@@ -43,6 +43,11 @@ pub(crate) fn shaped(ca: &DevCa, shape: Shape, address: SocketAddr) -> Channel {
     over(&Endpoint::from_static("http://leasehold.invalid"), address, gullible(ca, shape))
 }
 
+/// A channel whose requests are for another server than the one that gets them.
+pub(crate) fn for_another(origin: &str, ca: &DevCa, address: SocketAddr) -> Channel {
+    over(&Endpoint::from_shared(origin.to_owned()).unwrap(), address, gullible(ca, Shape::Good))
+}
+
 /// Whether a new connection of the agent `triage` with an SVID of this authority is taken.
 pub(crate) async fn is_taken(ca: &DevCa, address: SocketAddr) -> bool {
     let tls = tokio_rustls::TlsConnector::from(Arc::new(gullible(ca, Shape::Good)));
