@@ -271,9 +271,19 @@ fn bearers_have_a_door(
         (None, true) if identity.takes_only_people() && identity.agents_act_for_people() => {}
         (None, true) => {
             report
-                .problem(root.place(), "tokens are accepted, and no door takes them: write `listen.bearer`");
+                .problem(root.place(), no_door(identity));
         }
         (Some(_), true) | (None, false) => {}
+    }
+}
+
+/// People's commands come to the operators' door, their agents and everybody else to another.
+fn no_door(identity: &Identity) -> &'static str {
+    if identity.takes_only_people() {
+        "tokens are accepted, and no door takes them: write `certificate`, `key` and a TCP address under `admin` in [listen], \
+         for people's own agents `listen.bearer`"
+    } else {
+        "tokens are accepted, and no door takes them: write `listen.bearer`"
     }
 }
 

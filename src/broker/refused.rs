@@ -197,7 +197,7 @@ impl Refused {
                 "{} was stopped at {}: \"{}\"",
                 revocation.selector, revocation.at, revocation.reason
             ))
-            .next(format!("an admin lifts it with: leasehold revocations lift {}", revocation.id))
+            .next(format!("an admin lifts it with: leasehold revocations lift {} --reason R", revocation.id))
             .detail("revocation", revocation.id)
     }
 

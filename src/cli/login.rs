@@ -26,7 +26,7 @@ pub(crate) use tokens::Tokens;
 
 /// `login`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: leasehold login --issuer https://idp.example --client-id leasehold\n\n\
+#[command(after_help = "Example: leasehold login --issuer https://idp.example --client-id leasehold-cli\n\n\
     Without a display, and over SSH, you enter a code on another device; otherwise a browser here is answered. The session \
     lies in $XDG_STATE_HOME/leasehold, for you alone. `client.toml` in $XDG_CONFIG_HOME/leasehold may hold issuer, \
     client_id, ca_file and scopes.")]

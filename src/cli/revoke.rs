@@ -29,6 +29,7 @@ const STREAM: Duration = Duration::from_secs(30);
     after_help = "Example: leasehold revoke --agent spiffe://prod.example/agent/triage --reason INC-114
          leasehold revoke --target orders-db --dry-run --reason 'is it safe to stop?'
          leasehold revoke --ref run=123 --reason 'the run was hijacked'
+         leasehold revoke --person ana --reason 'left the company'
          leasehold revoke --all --reason 'kill switch: INC-114'"
 )]
 pub struct RevokeArgs {

@@ -70,7 +70,7 @@ impl Provider {
         if self.issuer.is_empty() || self.client_id.is_empty() {
             let missing = if self.issuer.is_empty() { "issuer" } else { "client" };
             return Err(Problem::usage(format!("no {missing} is named: where would you sign in?")).next(
-                "leasehold login --issuer https://idp.example --client-id leasehold; or write both into \
+                "leasehold login --issuer https://idp.example --client-id leasehold-cli; or write both into \
                  ~/.config/leasehold/client.toml, as `issuer = \"...\"` and `client_id = \"...\"`",
             ));
         }
