@@ -138,7 +138,23 @@ fn headers_that_are_refused() {
     let kind = "the token's header is not accepted: `typ` is not that of such a token";
     check(json!({ "alg": "ES256", "kid": "k1", "typ": "dpop+jwt" }), kind);
     check(json!({ "alg": "ES256", "kid": "k1", "typ": 1 }), kind);
+    check(json!({ "alg": "ES256", "kid": "k1", "typ": "at+jwt" }), kind);
+    check(json!({ "alg": "ES256", "kid": "k1", "typ": "application/AT+JWT" }), kind);
     check(json!({ "alg": "ES256", "kid": "k1" }), "the token's signature is not its issuer's");
+}
+
+/// RFC 9068 section 2.1: past its type, it is judged as any other.
+#[test]
+fn an_access_token_is_read_where_one_is_wanted_and_nowhere_else() {
+    let world = World::new();
+    let header = json!({ "alg": "ES256", "kid": "k1", "typ": "at+jwt" }).to_string();
+    let token = spelt(&header, &claims().to_string(), |_| vec![0; 64]);
+    let read = |access_token| {
+        let rules = Rules { access_token, ..World::rules() };
+        token::read(&token, &world.keys, &rules).unwrap_err().to_string()
+    };
+    assert_eq!(read(true), "the token's signature is not its issuer's");
+    assert_eq!(read(false), "the token's header is not accepted: `typ` is not that of such a token");
 }
 
 #[test]

@@ -32,7 +32,8 @@ use seen::Seen;
 const AT_ONCE: usize = 256;
 /// Verified tokens that are remembered.
 const VERIFIED: usize = 16 * 1024;
-/// For how long: a key that its issuer withdrew counts for no longer. A trust domain that is gone counts no more at once.
+/// For how long, beside which the keys of an issuer are remembered (`issuer::REFRESH`). A trust domain that is gone counts
+/// no more at once.
 const VERIFIED_FOR: Span = Span::from_secs(60);
 
 /// Remembers the first key that each token came with, for all brokers of a store.
