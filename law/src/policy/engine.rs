@@ -514,7 +514,11 @@ mod tests {
     #[test]
     fn what_was_allowed_once_is_no_answer_to_another_question() {
         let source = PolicySource { name: "x.cedar".into(), text: BY_FACT.into() };
-        let engine = Engine::load(&catalog(), &[source]).unwrap();
+        let outside =
+            Agent { id: "uid:2".parse().unwrap(), groups: BTreeSet::from(["out".to_owned()]), ..agent() };
+        let mut catalog = catalog();
+        catalog.agents.insert(outside.id.clone(), outside.clone());
+        let engine = Engine::load(&catalog, &[source]).unwrap();
         let pair = |intent: &str, target: &str| Pair { intent: intent.into(), target: target.into() };
         let others = Others {
             person: "https://idp.example|ana".parse().unwrap(),
@@ -522,7 +526,7 @@ mod tests {
             intent: pair("a.write", "y"),
             owned: Agent { owner: Owner::Person("ben".into()), ..agent() },
             observing: Agent { autonomy: Autonomy::Observe, ..agent() },
-            grouped: Agent { groups: BTreeSet::from(["out".to_owned()]), ..agent() },
+            grouped: Agent { groups: outside.groups, ..agent() },
         };
         let (agent, none, pair) = (agent(), Params::new(), pair("a.read", "y"));
         let base = question(&agent, &pair, &none);
