@@ -214,9 +214,7 @@ fn check(
     let defined = Defined::read(parts, &world, report);
     let operators = operators::read(root, &defined.people, domain);
     personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
-    agents::warn_unreviewed(&defined.agents, &rules, report);
-    people_issuers::warn_unregistered(root, &defined.agents);
-    defined.warn_idle_groups(root, &rules, &sources, report);
+    defined.warn(root, &rules, &sources, report);
     let quotas = defined.quotas(root);
     // Policies over half a catalog would be blamed for what the catalog lacks.
     let catalog = (report.count() == before).then(|| Catalog {
@@ -352,6 +350,13 @@ impl Defined {
 
     fn personal_agents(&self) -> impl Iterator<Item = Agent> {
         self.personal.values.values().flat_map(|personal| personal.agents.iter().cloned())
+    }
+
+    /// Warns of what works and most likely is not what was meant.
+    fn warn(&self, root: &Table<'_>, rules: &Rules, policies: &[PolicySource], report: &Report) {
+        agents::warn_unreviewed(&self.agents, rules, report);
+        people_issuers::warn_unregistered(root, &self.agents);
+        self.warn_idle_groups(root, rules, policies, report);
     }
 
     fn warn_idle_groups(&self, root: &Table<'_>, rules: &Rules, policies: &[PolicySource], report: &Report) {

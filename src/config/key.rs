@@ -77,9 +77,11 @@ pub enum KeyError {
 /// # Errors
 /// Where the file is absent, may be read by others, holds no key, or holds a dev key that `trust` refuses.
 pub fn read_installation_key(path: &Path, trust: Trust) -> Result<InstallationKey, KeyError> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => KeyError::Absent(path.to_owned()),
-        _ => io_error(path, error),
+    let file = File::open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return KeyError::Absent(path.to_owned());
+        }
+        io_error(path, error)
     })?;
     let mode = file.metadata().map_err(|error| io_error(path, error))?.mode() & 0o7777;
     if mode & 0o177 != 0 {

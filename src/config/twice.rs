@@ -13,7 +13,7 @@ pub(super) fn first(text: &str, again: &Range<usize>) -> Option<usize> {
     let key = text.get(again.clone())?;
     let before = earlier(text.get(..again.start)?, key);
     let nearest = before.iter().rev().take(MOST_LOOKS);
-    nearest.copied().filter(|kept| clashes(text, key, &before, *kept, again)).last()
+    nearest.copied().rfind(|kept| clashes(text, key, &before, *kept, again))
 }
 
 /// Where the key is spelled so before: as a key, as far as its neighbours tell.
