@@ -29,7 +29,7 @@ const HELP: &str = "\
 Example: leasehold exec --lease orders.read@orders-db,ttl=10m -- psql -c 'select now()'
          leasehold exec --lease IN=orders.read@orders-db --lease OUT=stock.write@stock-db -- ./copy
          leasehold exec --agent coding --lease orders.read@orders-db -- make test
-         leasehold exec --on-behalf-of /run/portal/ana.token --lease orders.read@orders-db -- ./answer
+         leasehold exec --on-behalf-of /run/ana.token --lease orders.read@orders-db -- ./answer
 
 What the command sees, beside its own environment, of a lease in PostgreSQL:
   PGHOST, PGPORT, PGDATABASE, PGUSER, PGSSLMODE
