@@ -24,6 +24,14 @@ impl<const N: usize> fmt::Display for Base32Hex<N> {
     }
 }
 
+/// The 20 digits behind a prefix, in one piece: what is written in pieces finds its place piece by piece.
+fn with_prefix<const N: usize>(prefix: &str, bits: u128) -> [u8; N] {
+    std::array::from_fn(|place| match prefix.as_bytes().get(place) {
+        Some(byte) => *byte,
+        None => digit(bits >> (5 * (N - 1 - place))),
+    })
+}
+
 /// The lowest five bits.
 fn digit(bits: u128) -> u8 {
     usize::try_from(bits & 31).ok().and_then(|place| ALPHABET.get(place)).copied().unwrap_or(b'0')
@@ -92,8 +100,8 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str($prefix)?;
-                fmt::Display::fmt(&Base32Hex::<ID_CHARS>(self.0), f)
+                let text: [u8; $prefix.len() + ID_CHARS] = with_prefix($prefix, self.0);
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
