@@ -52,8 +52,11 @@ fn refused(from: &str, to: &str) -> Vec<String> {
     texts(&with(from, to).problems(Trust::Production))
 }
 
+/// But for what is said of groups that reach nothing, as those here do.
 fn warned(from: &str, to: &str) -> Vec<String> {
-    texts(&with(from, to).warnings())
+    let mut found = texts(&with(from, to).warnings());
+    found.retain(|what| !what.starts_with("no grant lets in"));
+    found
 }
 
 #[test]

@@ -61,6 +61,20 @@ fn agents_act_for_people_by_tokens_of_an_audience_of_its_own() {
 }
 
 #[test]
+fn whoever_may_act_for_people_and_is_not_registered_is_warned_of() {
+    let taken = "on_behalf_of = { audience = \"for-people\", clients = { portal = [\"spiffe://prod.example/agent/triage\", \
+        \"spiffe://prod.example/agent/portal\", \"spiffe://prod.example/x/1\"] } }";
+    let text = EXAMPLE.replace(
+        "[store]",
+        &format!(
+            "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n{taken}\n[store]"
+        ),
+    );
+    let pattern = "[agents.\"spiffe://prod.example/x/*\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n";
+    insta::assert_snapshot!(Folder::with(&(text + pattern)).warnings().join("\n"), @"leasehold.toml:19:103: `spiffe://prod.example/agent/portal` may act for people, and nobody registered it: it is refused until it is, here or by `leasehold agents apply`");
+}
+
+#[test]
 fn a_person_is_named_as_their_issuer_can_name_them() {
     let text = EXAMPLE.replace("00u1ana", "ana maria");
     let found = Folder::with(&text).problems(Trust::Production);
