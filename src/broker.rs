@@ -30,6 +30,7 @@ mod revoke;
 mod selected;
 mod session;
 mod status;
+mod stops;
 mod sweep;
 mod taking;
 mod views;
@@ -68,6 +69,7 @@ pub use request::Requested;
 pub use revocations::{RevokeCommand, RevokePlan};
 pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
+pub use stops::Stop;
 pub use views::{Hit, Part, Story};
 pub use wait::{MAX_WAIT, Settled, Unread};
 // Plain data of other rooms, shown here so that the door names the broker alone.
