@@ -15,7 +15,7 @@ const WRITE: &str = "orders.write@orders";
 pub(crate) const TRIAGE: &str = "spiffe://suite.leasehold.test/agent/triage";
 const NOBODY: &str = "spiffe://suite.leasehold.test/agent/nobody";
 const CI: &str = "spiffe://suite.leasehold.test/agent/ci-*";
-const PATTERN: &str = "[agents.\"spiffe://suite.leasehold.test/agent/ci-*\"]\nowner = \"person:ben\"\n\
+pub(crate) const PATTERN: &str = "[agents.\"spiffe://suite.leasehold.test/agent/ci-*\"]\nowner = \"person:ben\"\n\
                        groups = [\"soc\"]\nautonomy = \"act\"\n";
 
 type Changed = Result<v1::ChangeAgentsResponse, Status>;
