@@ -29,7 +29,9 @@ mod revocations;
 mod revoke;
 mod selected;
 mod session;
+mod setting_back;
 mod status;
+mod stops;
 mod sweep;
 mod taking;
 mod views;
@@ -68,6 +70,7 @@ pub use request::Requested;
 pub use revocations::{RevokeCommand, RevokePlan};
 pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
+pub use stops::Stop;
 pub use views::{Hit, Part, Story};
 pub use wait::{MAX_WAIT, Settled, Unread};
 // Plain data of other rooms, shown here so that the door names the broker alone.
@@ -141,6 +144,7 @@ struct Inner {
     keep: keep::Keep,
     drills: drill::Drills,
     reaping: sweep::Reaping,
+    setting_back: setting_back::SettingBack,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -169,6 +173,7 @@ impl Broker {
                 keep: keep::Keep::new(parts.keeping, &targets),
                 drills: drill::Drills::default(),
                 reaping: sweep::Reaping::default(),
+                setting_back: setting_back::SettingBack::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

@@ -384,10 +384,9 @@ impl Defined {
     fn quotas(&self, root: &Table<'_>) -> Quotas {
         let patterns = self.agents.values.values().filter_map(|one| agents::pattern(&one.who));
         let patterns: Vec<_> = patterns.cloned().collect();
-        quotas::read(
-            root,
-            &quotas::World { agents: &self.agents, patterns: &patterns, targets: &self.targets },
-        )
+        let personal = self.personal_agents().map(|agent| agent.id).collect();
+        let (agents, targets) = (&self.agents, &self.targets);
+        quotas::read(root, &quotas::World { agents, personal: &personal, patterns: &patterns, targets })
     }
 
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {

@@ -319,9 +319,20 @@ fn describe(task: &v1::Task) -> String {
         ("opened", stamp(task.opened_at)),
         ("deadline", stamp(task.deadline)),
         ("ended", stamp(task.ended_at)),
+        ("stopped", stops_words(&task.stops)),
         ("manifest", task.manifest.clone()),
         ("drift", if task.drift { "not what was reviewed".to_owned() } else { String::new() }),
     ])
+}
+
+/// What security took of it: `2 leases: operator (rev_...)`.
+fn stops_words(stops: &[v1::TaskStop]) -> String {
+    let words = |stop: &v1::TaskStop| {
+        let noun = if stop.leases == 1 { "lease" } else { "leases" };
+        let by = if stop.revocation.is_empty() { String::new() } else { format!(" ({})", stop.revocation) };
+        format!("{} {noun}: {}{by}", stop.leases, stop.cause().word())
+    };
+    stops.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// Until when the person's newest token is good.
@@ -456,6 +467,27 @@ mod tests {
         let row = outcome_row(&outcome);
         assert_eq!(row[3], "revoking: disabled, reaping, try 3");
         assert_eq!(row[5], "connection refused");
+    }
+
+    #[test]
+    fn a_goodbye_after_a_stop_is_shown_with_the_stop() {
+        let stop = |leases, cause: v1::Cause, revocation: &str| v1::TaskStop {
+            leases,
+            cause: cause.into(),
+            revocation: revocation.into(),
+        };
+        let task = v1::Task {
+            state: v1::TaskState::Ended.into(),
+            cause: v1::Cause::TaskCompleted.into(),
+            stops: vec![stop(1, v1::Cause::Operator, "rev_1"), stop(2, v1::Cause::AgentChanged, "")],
+            ..v1::Task::default()
+        };
+        let shown = describe(&task);
+        assert!(shown.contains("ended: task-completed\n"), "{shown}");
+        assert!(shown.contains("stopped  1 lease: operator (rev_1), 2 leases: agent-changed\n"), "{shown}");
+        let json = json::task(&task)["stops"].clone();
+        assert_eq!(json[0], json!({"cause": "operator", "leases": 1, "revocation": "rev_1"}));
+        assert_eq!(json[1], json!({"cause": "agent-changed", "leases": 2, "revocation": null}));
     }
 
     fn check_edit(add: &[&str], remove: &[&str], expect: Option<&[&str]>) {

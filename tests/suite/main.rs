@@ -48,6 +48,7 @@ mod races;
 mod raw;
 mod redaction;
 mod registry;
+mod registry_cut;
 mod requests;
 mod restart;
 mod restore;
