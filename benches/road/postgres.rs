@@ -40,7 +40,10 @@ pub(crate) async fn run(table: &mut Table) {
             let rate = lease_rate(&world, callers).await;
             table.row(
                 format!("request, PostgreSQL, {callers} callers, {iterations} iterations"),
-                format!("{rate:.0}/s beside {bare:.0}/s of the bare statements: {:.0} %", 100.0 * rate / bare),
+                format!(
+                    "{rate:.0}/s beside {bare:.0}/s of the bare statements: {:.0} %",
+                    100.0 * rate / bare
+                ),
                 &format!("{:.0} %", share * 100.0),
                 rate >= share * bare,
             );

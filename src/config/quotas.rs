@@ -55,7 +55,7 @@ fn quotas<A, T>(table: &Table<'_>, world: &World<'_, A, T>) -> Quotas {
     for entry in entries(table, "agents") {
         let id = entry.name.parse::<CallerId>().ok();
         if !id.as_ref().is_some_and(|id| world.knows(id)) {
-            world.agents.check_among(entry.name, world.personal_names(), &entry.place, report);
+            world.agents.check_among(entry.name, &world.personal_names(), &entry.place, report);
         }
         if entry.name.parse::<Pattern>().is_ok() {
             report.problem(&entry.place, format!("`{}`: a quota names one agent, not a pattern", entry.name));
