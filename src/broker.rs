@@ -29,7 +29,6 @@ mod revocations;
 mod revoke;
 mod selected;
 mod session;
-mod setting_back;
 mod status;
 mod stops;
 mod sweep;
@@ -144,7 +143,6 @@ struct Inner {
     keep: keep::Keep,
     drills: drill::Drills,
     reaping: sweep::Reaping,
-    setting_back: setting_back::SettingBack,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -173,7 +171,6 @@ impl Broker {
                 keep: keep::Keep::new(parts.keeping, &targets),
                 drills: drill::Drills::default(),
                 reaping: sweep::Reaping::default(),
-                setting_back: setting_back::SettingBack::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

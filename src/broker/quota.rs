@@ -43,11 +43,6 @@ impl RateLimiter {
         Self { quotas, brokers: AtomicU32::new(1), buckets: Mutex::default() }
     }
 
-    /// Every bucket is full again: what it was filled at is of a clock that no longer counts.
-    pub(super) fn refill(&self) {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
     /// Takes one from the bucket of each, or from none.
     fn take(&self, holders: &[Holder], now: Timestamp) -> Result<(), Exhausted> {
         let brokers = self.brokers.load(Ordering::Relaxed);
