@@ -194,6 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_hand_is_known_by_its_rank_and_its_version() {
+        let lease = minting(1, 1);
+        let newer = Lease { version: lease.version + 1, ..lease.clone() };
+        let mut queue = filled(9, &[(1, Rank::Routine)]);
+        assert!(!queue.has(&lease), "it waits behind what it is worth");
+        queue.put(waiting(1, lease.state.lane()));
+        assert_eq!((queue.has(&lease), queue.has(&newer), queue.has(&minting(2, 1))), (true, false, false));
+        let taken = queue.take(9);
+        assert!(queue.has(&newer), "a call cannot be changed any more");
+        queue.forget(&taken);
+        assert!(!queue.has(&lease));
+    }
+
+    #[test]
     fn a_lease_waits_once_and_rises_with_its_cause() {
         let mut queue = filled(9, &[(1, Rank::Routine), (2, Rank::Routine), (2, Rank::Security)]);
         queue.put(waiting(2, Rank::Routine));
