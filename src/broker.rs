@@ -27,6 +27,7 @@ mod restore;
 mod reviews;
 mod revocations;
 mod revoke;
+mod seldom;
 mod selected;
 mod session;
 mod status;
@@ -135,6 +136,7 @@ struct Inner {
     standing: barrier::Standing,
     taking: taking::Taking,
     held: sweep::Held,
+    ending: seldom::Ending,
     archive: archive::Archive,
     reviews: reviews::Reviews,
     /// Held while registrations are read: whoever waits finds them read.
@@ -164,6 +166,7 @@ impl Broker {
                 standing: barrier::Standing::default(),
                 taking: taking::Taking::default(),
                 held: sweep::Held::default(),
+                ending: seldom::Ending::default(),
                 archive: archive::Archive::default(),
                 reviews: reviews::Reviews::default(),
                 reloading: tokio::sync::Mutex::default(),

@@ -198,7 +198,9 @@ impl Broker {
             ("behind".to_owned(), before.behind.to_string()),
         ]);
         self.inner.ledger.note_broker("clock confirmed", details).await?;
-        Ok(self.inner.clock.confirm())
+        let reading = self.inner.clock.confirm();
+        self.inner.wake_put_off();
+        Ok(reading)
     }
 }
 

@@ -183,7 +183,8 @@ impl Inner {
     /// Goes on with revocations that were cut short, beside the beat, once in a while.
     pub(super) fn tend_revocations(self: &Arc<Self>) {
         let now = self.clock.now();
-        let due = Timestamp(self.taking.next.load(Ordering::Relaxed)) <= now && self.ledger.is_well();
+        let next = Timestamp(self.taking.next.load(Ordering::Relaxed));
+        let due = next.has_come(now, AGAIN) && self.ledger.is_well();
         if !due || self.taking.busy.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -1,8 +1,11 @@
 //! A journal that takes nothing, and a clock that cannot be trusted: issuing stops, revoking goes on (RULES ).
 
+use leasehold_law::lease::{Reached, Sessions};
+use leasehold_memory::{Call, Fault, Rule};
 use leasehold_proto::v1;
 use tonic::Code;
 
+use crate::stopping::{revoke, run};
 use crate::world::{World, eventually, refused, scope};
 
 fn journal() -> (Code, String) {
@@ -113,6 +116,41 @@ async fn an_hour_back_stops_issuing_until_an_admin_confirms_the_clock() {
         admin.admin.confirm_clock(confirm("ntp was wrong")).await.unwrap().into_inner().clock.unwrap();
     assert!(clock.ok);
     agent.lease(&task, "orders.read@orders").await.unwrap();
+}
+
+/// A target was away, and another could not remove a lease, while the wall clock was an hour ahead: once an operator has
+/// confirmed the right one, nothing waits for that hour.
+#[tokio::test]
+async fn what_was_put_off_by_a_clock_an_hour_ahead_dies_once_the_clock_is_confirmed() {
+    let world = World::new().await;
+    let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
+    let mut revoker = world.operator("revoker").await;
+    let task = agent.open(&["orders.read@orders", "stock.read@stock"]).await.unwrap();
+    agent.lease(&task, "orders.read@orders").await.unwrap();
+    let stuck = agent.lease(&task, "stock.read@stock").await.unwrap().lease.unwrap().id;
+    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    world.stock.faults.add(Rule::always(Call::Revoke, Fault::StopAt(Reached::Cut, Sessions::None)));
+    world.time.step_wall(3_600_000);
+    eventually("one is tried", || async { world.orders.calls(Call::Revoke) > 1 }).await;
+    let looking = agent.clone();
+    eventually("the other came as far as it can", || {
+        let (mut looking, stuck) = (looking.clone(), stuck.clone());
+        async move { looking.look(&stuck).await.reached() == v1::Reached::Cut }
+    })
+    .await;
+    world.time.step_wall(-3_600_000);
+    let confirm = v1::ConfirmClockRequest { reason: "it was an hour ahead".into() };
+    assert!(admin.admin.confirm_clock(confirm).await.unwrap().into_inner().clock.unwrap().ok);
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let leaked = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap().id;
+    let kind = v1::selector::Kind::Lease(leaked);
+    run(&mut revoker, v1::RevokeRequest { wait: None, ..revoke(kind) }).await.unwrap();
+    world.stock.faults.clear();
+    world.pass(61);
+    eventually("what was stuck is dead", || async { World::principals(&world.stock) == 0 }).await;
+    world.orders.faults.clear();
+    eventually("all is dead", || async { World::principals(&world.orders) == 0 }).await;
+    agent.until_lease(&stuck, v1::LeaseState::Revoked).await;
 }
 
 #[tokio::test]
