@@ -15,7 +15,8 @@ use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::principal::PrincipalName;
 use leasehold_law::time::{Span, Timestamp};
 
-use super::keep::{Owner, Restored};
+use super::claims::Owner;
+use super::keep::Restored;
 use super::refused::Refused;
 use super::{Broker, Inner};
 use crate::ledger::LedgerError;
@@ -44,6 +45,10 @@ pub struct SweepOrder {
     pub dry_run: bool,
     /// Remove up to so many, instead of the bound.
     pub at_most: Option<u64>,
+    /// Close up to so many leases whose principal is gone, instead of the bound.
+    pub missing_at_most: Option<u64>,
+    /// First claim the target anew: an operator says that it is the right one.
+    pub claim: bool,
     /// What was minted after this restore's backup is removed whatever the bound.
     pub restored: Option<Restored>,
 }
@@ -67,10 +72,14 @@ pub struct SweepReport {
     pub orphans: Vec<Orphan>,
     /// Principals that are too young to say.
     pub young: u64,
-    /// Live leases whose principal is gone: closed, unless nothing was to be done.
+    /// Live leases whose principal is gone: closed, unless nothing was done.
     pub missing: Vec<LeaseId>,
     /// The most that this sweep could have removed.
     pub bound: u64,
+    /// The most leases whose principal is gone that this sweep could have closed.
+    pub missing_bound: u64,
+    /// Whether there is more than one sweep works on: the next goes on.
+    pub more: bool,
 }
 
 /// What was done.
@@ -82,8 +91,10 @@ pub enum SweepVerdict {
     DryRun,
     /// Nothing: the target is somebody else's to sweep.
     NotOurs(Claim),
-    /// Nothing: it would have been more than the bound.
+    /// Nothing: it would have been more than a bound.
     Halted,
+    /// Nothing: the claim that this broker made is gone, and this may be another server.
+    ClaimGone,
 }
 
 /// A principal that no live lease explains.
@@ -129,6 +140,48 @@ struct Compared {
     strangers: u64,
     orphans: Vec<Orphan>,
     missing: Vec<Lease>,
+    more: bool,
+}
+
+/// What bears on whether a sweep does anything.
+struct Weighed {
+    /// Orphans, but for those that were minted after a restored backup.
+    orphans: u64,
+    bound: u64,
+    missing: u64,
+    missing_bound: u64,
+}
+
+impl Weighed {
+    fn new(ours: u64, missing: u64, orphans: &[Orphan], order: &SweepOrder) -> Self {
+        let others = orphans.iter().filter(|one| one.why != OrphanWhy::Restored).count();
+        Self {
+            orphans: count(others),
+            bound: order.at_most.unwrap_or_else(|| bound_of(ours)),
+            missing,
+            missing_bound: order.missing_at_most.unwrap_or_else(|| bound_of(ours + missing)),
+        }
+    }
+
+    /// A server without what this broker minted is more likely another server than one on which so much was removed by
+    /// hand.
+    fn verdict(&self, owner: &Owner, dry_run: bool) -> SweepVerdict {
+        match owner {
+            _ if dry_run => SweepVerdict::DryRun,
+            Owner::Gone => SweepVerdict::ClaimGone,
+            Owner::Later(claim) | Owner::Twin(claim) => SweepVerdict::NotOurs(claim.clone()),
+            Owner::Other(_) | Owner::Unknown | Owner::Ours if self.missing > self.missing_bound => {
+                SweepVerdict::Halted
+            }
+            Owner::Other(claim) => SweepVerdict::NotOurs(claim.clone()),
+            Owner::Unknown | Owner::Ours if self.orphans > self.bound => SweepVerdict::Halted,
+            Owner::Unknown | Owner::Ours => SweepVerdict::Swept,
+        }
+    }
+}
+
+fn bound_of(all: u64) -> u64 {
+    LEAST_BOUND.max(all / SHARE)
 }
 
 impl Broker {
@@ -152,14 +205,8 @@ impl Inner {
         let compared = self.compare(target).await?;
         let compared = self.confirm(target, compared, at).await?;
         let (orphans, young) = self.old_enough(target, compared.orphans, order, at);
-        let spared = orphans.iter().filter(|one| one.why == OrphanWhy::Restored).count();
-        let bound = order.at_most.unwrap_or_else(|| LEAST_BOUND.max(compared.ours / SHARE));
-        let verdict = match owner {
-            _ if order.dry_run => SweepVerdict::DryRun,
-            Owner::Other(claim) | Owner::Later(claim) => SweepVerdict::NotOurs(claim.clone()),
-            Owner::Unknown | Owner::Ours if count(orphans.len() - spared) > bound => SweepVerdict::Halted,
-            Owner::Unknown | Owner::Ours => SweepVerdict::Swept,
-        };
+        let weighed = Weighed::new(compared.ours, count(compared.missing.len()), &orphans, order);
+        let verdict = weighed.verdict(owner, order.dry_run);
         let report = SweepReport {
             target: target.to_owned(),
             at,
@@ -169,14 +216,16 @@ impl Inner {
             orphans: orphans.iter().take(NAMED).cloned().collect(),
             young,
             missing: compared.missing.iter().map(|lease| lease.terms.id).collect(),
-            bound,
+            bound: weighed.bound,
+            missing_bound: weighed.missing_bound,
+            more: compared.more,
             verdict,
         };
         self.note_sweep(&report).await?;
         if report.verdict == SweepVerdict::Swept {
             self.remove(target, orphans).await;
         }
-        if !order.dry_run {
+        if report.may_close(owner) {
             let cause = order.restored.map_or(Cause::PrincipalMissing, |_| Cause::Restored);
             self.close(compared.missing, cause).await;
         }
@@ -198,6 +247,7 @@ impl Inner {
             compared.ours += count(ours.len());
             reached = self.compare_page(&mut compared, target, &ours, &known, (reached, more)).await?;
             if !more || compared.orphans.len() >= MOST {
+                compared.more |= more;
                 return Ok(compared);
             }
             name = last;
@@ -246,7 +296,9 @@ impl Inner {
         }
         let room = MOST.saturating_sub(compared.missing.len());
         let gone = rows.into_iter().filter(|lease| !ours.contains_key(&lease.terms.id));
-        compared.missing.extend(gone.filter(is_active).take(room));
+        let gone: Vec<_> = gone.filter(is_active).take(room + 1).collect();
+        compared.more |= gone.len() > room;
+        compared.missing.extend(gone.into_iter().take(room));
         Ok(last.or(reached))
     }
 
@@ -296,20 +348,20 @@ impl Inner {
                 None => Ok(false),
             }
         };
-        let orphans = compared.orphans.into_iter().map(|one| {
+        let Compared { ours, strangers, more, orphans, missing } = compared;
+        let orphans = orphans.into_iter().map(|one| {
             let name = PrincipalName::stored(&one.principal);
             async move { (is_there(name).await, one) }
         });
         let orphans: Vec<_> = futures::stream::iter(orphans).buffer_unordered(LOOKUPS).collect().await;
         let before = |lease: &Lease| lease.terms.created_at < listed_at;
-        let missing = compared.missing.into_iter().filter(before).map(|lease| {
+        let missing = missing.into_iter().filter(before).map(|lease| {
             let name = Some(lease.terms.principal.clone());
             async move { (is_there(name).await, lease) }
         });
         let missing: Vec<_> = futures::stream::iter(missing).buffer_unordered(LOOKUPS).collect().await;
         let refused = |error| Refused::backend(target, &error);
-        let mut confirmed =
-            Compared { ours: compared.ours, strangers: compared.strangers, ..Compared::default() };
+        let mut confirmed = Compared { ours, strangers, more, ..Compared::default() };
         for (there, orphan) in orphans {
             confirmed.orphans.extend(there.map_err(refused)?.then_some(orphan));
         }
@@ -408,6 +460,8 @@ impl Inner {
             ("principals of ours".to_owned(), report.ours.to_string()),
             ("orphans".to_owned(), report.found.to_string()),
             ("bound".to_owned(), report.bound.to_string()),
+            ("leases whose principal is gone, in all".to_owned(), report.missing.len().to_string()),
+            ("bound of those".to_owned(), report.missing_bound.to_string()),
             ("names".to_owned(), orphans.join(" ")),
             ("leases whose principal is gone".to_owned(), missing.join(" ")),
         ]);
@@ -426,7 +480,21 @@ impl SweepVerdict {
                 "nothing was touched: installation {}, incarnation {}, has claimed the target",
                 claim.installation, claim.incarnation
             ),
-            Self::Halted => "halted: it would have removed more than the bound".to_owned(),
+            Self::Halted => "halted: it would have removed or closed more than the bound".to_owned(),
+            Self::ClaimGone => {
+                "halted: the claim that this broker made is gone, and this may be another server".to_owned()
+            }
+        }
+    }
+}
+
+impl SweepReport {
+    /// Whether leases whose principal is gone are closed. Those of a second installation are its own to close.
+    fn may_close(&self, owner: &Owner) -> bool {
+        match self.verdict {
+            SweepVerdict::Swept => true,
+            SweepVerdict::NotOurs(_) => matches!(owner, Owner::Other(_)),
+            SweepVerdict::DryRun | SweepVerdict::Halted | SweepVerdict::ClaimGone => false,
         }
     }
 }
@@ -445,4 +513,36 @@ fn is_active(lease: &Lease) -> bool {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(owner: &Owner, orphans: u64, missing: u64, all: u64) -> SweepVerdict {
+        let weighed = Weighed { orphans, bound: bound_of(all), missing, missing_bound: bound_of(all) };
+        weighed.verdict(owner, false)
+    }
+
+    /// RULES R-11: 10, or one in twenty of what is ours where that is more.
+    #[test]
+    fn the_bound_is_ten_or_five_per_cent() {
+        let bounds = [0, 10, 200, 219, 220, 10_000].map(bound_of);
+        assert_eq!(bounds, [10, 10, 10, 10, 11, 500]);
+        let swept = |orphans, all| verdict(&Owner::Ours, orphans, 0, all);
+        assert_eq!([swept(10, 10), swept(11, 10)], [SweepVerdict::Swept, SweepVerdict::Halted]);
+        assert_eq!([swept(11, 220), swept(12, 220)], [SweepVerdict::Swept, SweepVerdict::Halted]);
+    }
+
+    #[test]
+    fn who_has_a_target_and_what_is_gone_from_it_halt_a_sweep() {
+        let claim = || Claim { installation: "i".into(), incarnation: 2, store: "s".into() };
+        let missing = |owner: &Owner, missing| verdict(owner, 0, missing, 10);
+        assert_eq!([10, 11].map(|n| missing(&Owner::Ours, n)), [SweepVerdict::Swept, SweepVerdict::Halted]);
+        assert_eq!(missing(&Owner::Other(claim()), 11), SweepVerdict::Halted);
+        assert_eq!(missing(&Owner::Other(claim()), 1), SweepVerdict::NotOurs(claim()));
+        assert_eq!(missing(&Owner::Later(claim()), 11), SweepVerdict::NotOurs(claim()));
+        assert_eq!(missing(&Owner::Twin(claim()), 0), SweepVerdict::NotOurs(claim()));
+        assert_eq!(missing(&Owner::Gone, 0), SweepVerdict::ClaimGone);
+    }
 }
