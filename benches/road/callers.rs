@@ -17,6 +17,7 @@ pub(crate) const PAIR: &str = "orders.read@orders";
 /// Callers at work.
 pub(crate) struct Callers {
     began: Instant,
+    spent: Duration,
     enough: Arc<AtomicBool>,
     running: Vec<JoinHandle<Vec<Duration>>>,
 }
@@ -27,6 +28,8 @@ pub(crate) struct Done {
     pub(crate) rate: f64,
     /// How long each request took.
     pub(crate) requests: Latencies,
+    /// What one lease cost of a processor, for client and broker together.
+    pub(crate) processor: Duration,
 }
 
 impl Callers {
@@ -36,7 +39,7 @@ impl Callers {
         let (began, enough) = (Instant::now(), Arc::new(AtomicBool::new(false)));
         let work = |client: &Client| tokio::spawn(work(client.clone(), enough.clone()));
         let running = clients.iter().cycle().take(count).map(work).collect();
-        Self { began, enough, running }
+        Self { began, spent: processor_time(), enough, running }
     }
 
     /// Lets them end.
@@ -47,8 +50,17 @@ impl Callers {
         for caller in self.running {
             all.extend(caller.await.unwrap());
         }
-        Done { rate: all.len() as f64 / worked.as_secs_f64(), requests: Latencies::of(all) }
+        let processor = (processor_time() - self.spent).div_f64(all.len() as f64);
+        Done { rate: all.len() as f64 / worked.as_secs_f64(), requests: Latencies::of(all), processor }
     }
+}
+
+/// What this process has used of all processors: the kernel counts in hundredths of a second (proc(5), utime and stime).
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * ticks)
 }
 
 /// Lets so many work for a while.

@@ -9,7 +9,7 @@ use crate::table::{Table, millis};
 use crate::world::{Setup, World};
 
 const LEASES: u32 = 1_000_000;
-/// They are spread over so many agents.
+/// They are spread over so many agents, each with a task of its own.
 const AGENTS: u32 = 1_000;
 const CALLERS: usize = 64;
 const RUN: Duration = Duration::from_secs(8);
@@ -24,7 +24,7 @@ pub(crate) async fn run(table: &mut Table) {
     let one = agent.lease(&task, PAIR).await.unwrap().lease.unwrap().id;
     world.stop().await;
 
-    multiply(&world, &one);
+    multiply(&world, &task.id, &one);
     let (ready, resident) = measure(&world, &setup).await;
     table.row(
         "start to ready with 1,000,000 live leases",
@@ -43,18 +43,30 @@ pub(crate) async fn run(table: &mut Table) {
     world.stop().await;
 }
 
-/// Writes the row of one lease a million times more, each under an id and of an agent of its own. Their journal is not
-/// written: nothing reads it here.
-fn multiply(world: &World, lease: &str) {
-    let id = lease.strip_prefix("lease_").unwrap();
-    let columns = "task, target, handle, state, due, request_id, attempt, version, created_at, stuck, revoked_at, \
-        lane, intent";
+/// Writes the row of one task a thousand times more, each under an id and of an agent of its own, and that of one lease a
+/// million times, spread over them. Their journal is not written: nothing reads it here.
+fn multiply(world: &World, task: &str, lease: &str) {
+    let (task_id, lease_id) = (task.strip_prefix("task_").unwrap(), lease.strip_prefix("lease_").unwrap());
+    let task_columns = "request_id, state, due, version, opened_at, person";
+    let columns = "target, handle, state, due, request_id, attempt, version, created_at, stuck, revoked_at, lane, intent";
+    let counted = |most: u32| {
+        format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {most})")
+    };
     world.on_store(&format!(
         "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000;
-        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {LEASES})
-        INSERT INTO leases (id, principal, agent, body, {columns})
-        SELECT replace(id, '{id}', x), replace(principal, '{id}', x), replace(agent, 'triage', 'a' || k),
-            replace(replace(body, '{id}', x), 'agent/triage', 'agent/a' || k), {columns}
-        FROM leases, (SELECT printf('%020d', i) AS x, i % {AGENTS} AS k FROM n) WHERE id = '{lease}'"
+        {}
+        INSERT INTO tasks (id, agent, body, {task_columns})
+        SELECT replace(id, '{task_id}', t), replace(agent, 'triage', 'a' || k),
+            replace(replace(body, '{task_id}', t), 'agent/triage', 'agent/a' || k), {task_columns}
+        FROM tasks, (SELECT printf('%020d', i % {AGENTS}) AS t, i % {AGENTS} AS k FROM n) WHERE id = '{task}';
+        {}
+        INSERT INTO leases (id, principal, agent, task, body, {columns})
+        SELECT replace(id, '{lease_id}', x), replace(principal, '{lease_id}', x), replace(agent, 'triage', 'a' || k),
+            'task_' || t,
+            replace(replace(replace(body, '{lease_id}', x), '{task_id}', t), 'agent/triage', 'agent/a' || k), {columns}
+        FROM leases, (SELECT printf('%020d', i) AS x, printf('%020d', i % {AGENTS}) AS t, i % {AGENTS} AS k FROM n)
+        WHERE id = '{lease}'",
+        counted(AGENTS),
+        counted(LEASES),
     ));
 }

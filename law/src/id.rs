@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::time::Timestamp;
 
@@ -14,13 +14,27 @@ pub const ID_CHARS: usize = 20;
 const RANDOM_BITS: u32 = 52;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// The lowest `chars * 5` bits of `value` as base32hex, most significant first.
-pub(crate) fn base32hex(value: u128, chars: usize) -> String {
-    (0..chars)
-        .rev()
-        .filter_map(|place| ALPHABET.get(usize::try_from((value >> (place * 5)) & 31).ok()?))
-        .map(|byte| char::from(*byte))
-        .collect()
+/// The lowest `N * 5` bits of a number as base32hex, most significant first.
+pub(crate) struct Base32Hex<const N: usize>(pub(crate) u128);
+
+impl<const N: usize> fmt::Display for Base32Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits: [u8; N] = std::array::from_fn(|place| digit(self.0 >> (5 * (N - 1 - place))));
+        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// The 20 digits behind a prefix, in one piece: what is written in pieces finds its place piece by piece.
+fn with_prefix<const N: usize>(prefix: &str, bits: u128) -> [u8; N] {
+    std::array::from_fn(|place| match prefix.as_bytes().get(place) {
+        Some(byte) => *byte,
+        None => digit(bits >> (5 * (N - 1 - place))),
+    })
+}
+
+/// The lowest five bits.
+fn digit(bits: u128) -> u8 {
+    usize::try_from(bits & 31).ok().and_then(|place| ALPHABET.get(place)).copied().unwrap_or(b'0')
 }
 
 /// The bits behind base32hex text of at most 25 characters; `None` for any other character.
@@ -48,8 +62,8 @@ pub struct IdError {
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $prefix:literal, $noun:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(u128);
 
         impl $name {
@@ -71,7 +85,7 @@ macro_rules! ids {
             /// The 20 characters behind the prefix.
             #[must_use]
             pub fn suffix(self) -> String {
-                base32hex(self.0, ID_CHARS)
+                Base32Hex::<ID_CHARS>(self.0).to_string()
             }
 
             /// The identifier whose 20 characters behind the prefix are these.
@@ -86,7 +100,8 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}{}", $prefix, self.suffix())
+                let text: [u8; $prefix.len() + ID_CHARS] = with_prefix($prefix, self.0);
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -114,9 +129,9 @@ macro_rules! ids {
             }
         }
 
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.to_string()
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
             }
         }
     )*};

@@ -3,6 +3,8 @@
 pub mod event;
 pub mod state;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::caller::{CallerId, ProvenBy, Vouched};
@@ -96,7 +98,7 @@ pub struct LeaseTerms {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// What it was made on.
-    pub terms: LeaseTerms,
+    pub terms: Arc<LeaseTerms>,
     /// How it stands.
     pub state: LeaseState,
     /// How many events made it so.
@@ -108,7 +110,7 @@ impl Lease {
     ///
     /// # Errors
     /// Where the event cannot be a first one.
-    pub fn first(terms: LeaseTerms, event: &LeaseEvent) -> Result<Self, IllegalTransition> {
+    pub fn first(terms: Arc<LeaseTerms>, event: &LeaseEvent) -> Result<Self, IllegalTransition> {
         Ok(Self { state: LeaseState::New.next(event)?, terms, version: 1 })
     }
 

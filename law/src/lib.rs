@@ -8,6 +8,7 @@ pub mod caller;
 pub mod catalog;
 pub mod cause;
 pub mod drill;
+pub mod hex;
 pub mod id;
 #[cfg(feature = "policy")]
 pub mod journal;

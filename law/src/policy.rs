@@ -7,6 +7,7 @@ pub mod engine;
 mod facts;
 mod fault;
 mod load;
+mod memo;
 mod names;
 pub mod permit;
 mod rule;

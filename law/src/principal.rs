@@ -6,7 +6,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::id::{ID_CHARS, LeaseId, base32hex};
+use crate::id::{Base32Hex, ID_CHARS, LeaseId};
 
 /// The key that marks principals as this installation's. It lies outside the store and its backups.
 pub struct InstallationKey(hmac::Key);
@@ -25,7 +25,7 @@ impl InstallationKey {
     /// The public name of the installation: what targets are claimed under. It tells nothing of the key.
     #[must_use]
     pub fn installation(&self) -> String {
-        base32hex(head_bits(&self.0, INSTALLATION_CONTEXT, b""), MAC_CHARS)
+        Base32Hex::<MAC_CHARS>(head_bits(&self.0, INSTALLATION_CONTEXT, b"")).to_string()
     }
 }
 
@@ -81,7 +81,7 @@ impl PrincipalName {
 
 /// The names are public, so comparing them takes no care of time.
 fn mac_chars(suffix: &str, key: &InstallationKey) -> String {
-    base32hex(head_bits(&key.0, MAC_CONTEXT, suffix.as_bytes()), MAC_CHARS)
+    Base32Hex::<MAC_CHARS>(head_bits(&key.0, MAC_CONTEXT, suffix.as_bytes())).to_string()
 }
 
 /// The first 50 bits of a code over a context and a text.

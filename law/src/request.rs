@@ -5,9 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::behalf::OnBehalfOf;
+use crate::hex::Hex;
 use crate::id::TaskId;
 use crate::manifest::Digest;
 use crate::param::Params;
@@ -66,8 +67,8 @@ impl From<RequestId> for String {
 }
 
 /// A digest of the parameters of a request, so that one request id means one request.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct RequestDigest([u8; 16]);
 
 impl RequestDigest {
@@ -84,13 +85,13 @@ impl RequestDigest {
 
 impl fmt::Debug for RequestDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from(*self))
+        fmt::Display::fmt(&Hex(&self.0), f)
     }
 }
 
-impl From<RequestDigest> for String {
-    fn from(digest: RequestDigest) -> Self {
-        digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+impl Serialize for RequestDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Hex(&self.0))
     }
 }
 
@@ -247,7 +248,7 @@ mod tests {
     #[test]
     fn a_digest_reads_back_and_tells_requests_apart() {
         let one = RequestDigest::derive(&("a", 1));
-        assert_eq!(RequestDigest::try_from(String::from(one)), Ok(one));
+        assert_eq!(RequestDigest::try_from(format!("{one:?}")), Ok(one));
         assert_ne!(one, RequestDigest::derive(&("a", 2)));
         assert!(RequestDigest::try_from("zz".repeat(16)).is_err());
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use leasehold_law::caller::ProvenBy;
 use leasehold_law::cause::Cause;
@@ -21,10 +22,10 @@ use proptest::prelude::*;
 
 const T: Timestamp = Timestamp(1_795_000_000_000);
 
-fn terms() -> LeaseTerms {
+fn terms() -> Arc<LeaseTerms> {
     let id = LeaseId::derive(T, 7);
     let key = InstallationKey::new([1; InstallationKey::BYTES].into());
-    LeaseTerms {
+    Arc::new(LeaseTerms {
         id,
         task: TaskId::derive(T, 7),
         agent: "spiffe://prod.example/agent/triage".parse().unwrap(),
@@ -44,7 +45,7 @@ fn terms() -> LeaseTerms {
         request_digest: RequestDigest::derive(&1),
         decision: DecisionId::derive(T, 7),
         supersedes: None,
-    }
+    })
 }
 
 fn revoke(cause: Cause) -> LeaseEvent {

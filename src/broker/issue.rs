@@ -57,7 +57,7 @@ struct Passage {
 /// What a decision leads to.
 enum Step {
     Order(Box<IssueOrder>, Box<DecisionRecord>),
-    Refused(Box<LeaseTerms>, Box<DecisionRecord>, Refusal),
+    Refused(Arc<LeaseTerms>, Box<DecisionRecord>, Refusal),
 }
 
 impl Broker {
@@ -122,7 +122,7 @@ impl Inner {
             match self.decide_passage(passage, mint_by).await? {
                 Step::Refused(terms, record, refusal) => {
                     let refused = Refused::policy(&record);
-                    let lease = self.ledger.record_refusal(*terms, *record, refusal).await?;
+                    let lease = self.ledger.record_refusal(terms, *record, refusal).await?;
                     return Err(refused.detail("lease", lease.terms.id));
                 }
                 Step::Order(order, record) => {
@@ -181,10 +181,10 @@ impl Inner {
         decision: DecisionId,
         limited_by: LimitedBy,
         now: Timestamp,
-    ) -> Result<LeaseTerms, Refused> {
+    ) -> Result<Arc<LeaseTerms>, Refused> {
         let id = LeaseId::derive(now, self.random_bits()?);
         let can = self.door.capabilities(&granted.target.name);
-        Ok(LeaseTerms {
+        Ok(Arc::new(LeaseTerms {
             id,
             task: passage.task.terms.id,
             agent: passage.asker.id.clone(),
@@ -204,7 +204,7 @@ impl Inner {
             request_digest: passage.request.digest(),
             decision,
             supersedes: passage.supersedes,
-        })
+        }))
     }
 
     /// Step 7: commit two compares the versions again; where it fails, the undo stands beside the do.
@@ -238,7 +238,7 @@ impl Inner {
 fn step(
     verdict: Verdict,
     record: DecisionRecord,
-    terms: LeaseTerms,
+    terms: Arc<LeaseTerms>,
     ttl: Span,
     now: Timestamp,
     mint_by: Timestamp,
@@ -248,14 +248,14 @@ fn step(
             let order = order(permit, terms, ttl, now, mint_by)?;
             Ok(Step::Order(Box::new(order), Box::new(record)))
         }
-        Verdict::Ask(_) => Ok(Step::Refused(Box::new(terms), Box::new(record), Refusal::Unasked)),
-        Verdict::Deny(_) => Ok(Step::Refused(Box::new(terms), Box::new(record), Refusal::Denied)),
+        Verdict::Ask(_) => Ok(Step::Refused(terms, Box::new(record), Refusal::Unasked)),
+        Verdict::Deny(_) => Ok(Step::Refused(terms, Box::new(record), Refusal::Denied)),
     }
 }
 
 fn order(
     permit: Permit,
-    terms: LeaseTerms,
+    terms: Arc<LeaseTerms>,
     ttl: Span,
     now: Timestamp,
     mint_by: Timestamp,

@@ -60,6 +60,11 @@ impl Revoker {
         self.lane(target).in_hand()
     }
 
+    /// Whether this lease, as condemned as it is here, waits for its target or is with it.
+    pub(super) fn has_in_hand(&self, lease: &Lease) -> bool {
+        matches!(lease.state, LeaseState::Revoking { .. }) && self.lane(&lease.terms.pair.target).has(lease)
+    }
+
     /// How a target answers.
     pub(super) fn breaker(&self, target: &str) -> Breaker {
         self.lane(target).breaker()

@@ -11,7 +11,7 @@ use leasehold_law::task::Task;
 use leasehold_law::time::{Span, Timestamp};
 
 use super::{Breaker, Broker, Inner};
-use crate::store::DueLease;
+use crate::store::{DueLease, StoreError};
 use crate::vault_door::MINT_WINDOW;
 
 /// How often it looks.
@@ -152,22 +152,47 @@ impl Inner {
             if room == 0 {
                 return false;
             }
-            let limit = room + held + self.revoker.in_hand(target);
-            match self.ledger.store().due_leases(target, rank, now, limit).await {
-                Ok(due) => more = self.sweep_rows(due, room).await >= room,
+            match self.due_rows(target, rank, now, (room, held)).await {
+                Ok(due) => more = self.sweep_rows(due).await >= room,
                 Err(error) => tracing::error!(target, %error, "the store does not say what is due"),
             }
         }
         more && self.revoker.breaker(target) == Breaker::Closed
     }
 
-    /// Sets rows on their way, and says how many.
-    async fn sweep_rows(self: &Arc<Self>, mut due: Vec<DueLease>, room: usize) -> usize {
-        due.retain(|row| match row {
-            DueLease::Lease(lease) => !self.held.is_held(&lease.terms.id.to_string()),
+    /// What is due and can move, as far as there is room. Those that wait for their target lie behind what has just
+    /// fallen due, so that in a storm a look that leaves no place for them finds enough.
+    async fn due_rows(
+        &self,
+        target: &str,
+        rank: Rank,
+        now: Timestamp,
+        (room, held): (usize, usize),
+    ) -> Result<Vec<DueLease>, StoreError> {
+        let (mut limit, longest) = (room + held, room + held + self.revoker.in_hand(target));
+        loop {
+            let mut due = self.ledger.store().due_leases(target, rank, now, limit).await?;
+            let is_all = due.len() < limit || limit == longest;
+            due.retain(|row| self.can_move(row));
+            due.truncate(room);
+            if is_all || due.len() == room {
+                return Ok(due);
+            }
+            limit = longest;
+        }
+    }
+
+    fn can_move(&self, row: &DueLease) -> bool {
+        match row {
+            DueLease::Lease(lease) => {
+                !self.held.is_held(&lease.terms.id.to_string()) && !self.revoker.has_in_hand(lease)
+            }
             DueLease::Bad(row) => !self.held.is_held(&row.id),
-        });
-        due.truncate(room);
+        }
+    }
+
+    /// Sets rows on their way, and says how many.
+    async fn sweep_rows(self: &Arc<Self>, due: Vec<DueLease>) -> usize {
         let count = due.len();
         let (expired, mut due) = self.expired(due);
         self.condemn_all(expired, Cause::Expired).await;

@@ -345,7 +345,7 @@ mod tests {
 
     fn made(revocation: &Revocation, millis: i64) -> Lease {
         let mut lease = minting(1, 1);
-        lease.terms.created_at = revocation.at.shifted(millis);
+        Arc::make_mut(&mut lease.terms).created_at = revocation.at.shifted(millis);
         lease
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use leasehold_law::caller::Vouched;
 use leasehold_law::catalog::{Catalog, Grant, Intent};
+use leasehold_law::hex::Hex;
 use leasehold_law::policy::PolicySource;
 use leasehold_law::subject::Subject;
 use ring::digest::{SHA256, digest};
@@ -49,5 +50,5 @@ fn policy(catalog: &Catalog, beside: &Beside<'_>) -> String {
 fn of(what: &impl Serialize) -> String {
     // Plain trees with texts for keys: writing them as JSON has no way to fail.
     let bytes = serde_json::to_vec(what).unwrap_or_default();
-    digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(digest(&SHA256, &bytes).as_ref()).to_string()
 }

@@ -38,7 +38,7 @@ impl Ledger {
     /// Where it cannot be written.
     pub async fn record_refusal(
         &self,
-        terms: LeaseTerms,
+        terms: Arc<LeaseTerms>,
         decision: DecisionRecord,
         refusal: Refusal,
     ) -> Result<Lease, LedgerError> {
@@ -48,14 +48,14 @@ impl Ledger {
 
     async fn begin_lease(
         &self,
-        terms: LeaseTerms,
+        terms: Arc<LeaseTerms>,
         step: LeaseEvent,
         decision: DecisionRecord,
         guards: Vec<Guard>,
         ceilings: Vec<Ceiling>,
     ) -> Result<Lease, LedgerError> {
         let lease = Lease::first(terms.clone(), &step)?;
-        let event = Event::Lease { terms: Some(Box::new(terms)), decision: Some(Box::new(decision)), step };
+        let event = Event::Lease { terms: Some(terms), decision: Some(Box::new(decision)), step };
         let lease = self.put_lease(lease, event, guards, ceilings).await?;
         meter::moved(None, &lease);
         Ok(lease)

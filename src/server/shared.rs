@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use leasehold_backend::{Entropy as _, Problem as BackendProblem};
+use leasehold_law::hex::Hex;
 use leasehold_law::principal::InstallationKey;
 
 use super::{StartError, entropy};
@@ -58,7 +59,7 @@ fn options(
 fn holder() -> Result<String, StartError> {
     let mut bytes = [0; 16];
     entropy().fill(&mut bytes).map_err(|error| StartError::Host(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(Hex(&bytes).to_string())
 }
 
 /// A lease on the store would be a lease on all that the broker knows (RULES R-9).

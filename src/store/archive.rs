@@ -24,7 +24,7 @@ pub(super) fn lease<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Option<Lease
         let Event::Lease { terms, step, .. } = body.event else { continue };
         lease = match (lease, terms) {
             (Some(before), _) => before.apply(&step).ok(),
-            (None, Some(terms)) => Lease::first(*terms, &step).ok(),
+            (None, Some(terms)) => Lease::first(terms, &step).ok(),
             (None, None) => None,
         };
     }

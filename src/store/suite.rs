@@ -22,7 +22,7 @@ use super::{
 };
 pub(crate) use replay::rows_are_what_the_journal_says;
 use samples::{
-    T0, active, agent, draft, lease, lease_change, minting, person, revocation, task, task_change,
+    T0, active, agent, draft, lease, lease_change, minting, person, revocation, task, task_change, terms,
 };
 
 /// Makes a test of each rule. `$open` gives the store and whatever must outlive it.
@@ -202,7 +202,7 @@ pub(crate) async fn subjects_count_their_bumps(store: AnyStore) {
 
 pub(crate) async fn a_request_is_answered_by_its_latest_attempt(store: AnyStore) {
     let attempt = |n: u64, attempt: u32| {
-        let mut terms = minting(n, 1).terms;
+        let mut terms = terms(n, 1);
         terms.request_id = "same".parse().unwrap();
         terms.attempt = attempt;
         lease(terms)
@@ -334,7 +334,7 @@ fn ids_of(leases: &[&Lease]) -> Vec<String> {
 }
 
 fn on(target: &str, n: u64) -> Lease {
-    let mut terms = minting(n, 1).terms;
+    let mut terms = terms(n, 1);
     terms.pair.target = target.to_owned();
     lease(terms)
 }

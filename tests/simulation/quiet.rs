@@ -246,7 +246,7 @@ fn replay(
     if let Event::Lease { terms, step, .. } = body.event {
         let id = body.lease.ok_or("no lease")?;
         let next = match (terms, leases.get(&id)) {
-            (Some(terms), None) => Lease::first(*terms, &step),
+            (Some(terms), None) => Lease::first(terms, &step),
             (None, Some(lease)) => lease.apply(&step),
             (Some(_), Some(_)) | (None, None) => return Err(format!("{id} begins twice or never")),
         };

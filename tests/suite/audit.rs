@@ -137,7 +137,7 @@ async fn the_journal_alone_tells_every_row() {
             Event::Lease { terms, step, .. } => {
                 let id = body.lease.unwrap();
                 let next = match terms {
-                    Some(terms) => Lease::first(*terms, &step).unwrap(),
+                    Some(terms) => Lease::first(terms, &step).unwrap(),
                     None => leases[&id].apply(&step).unwrap(),
                 };
                 assert_eq!(next.version, body.subject_version);

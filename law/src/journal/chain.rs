@@ -8,6 +8,8 @@ use std::fmt;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use crate::hex::Hex;
+
 const CONTEXT: &[u8] = b"leasehold.journal.v1\0";
 
 /// Which chain: the broker's name and its incarnation, written `broker-1/1`.
@@ -47,7 +49,7 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an entry says. The bytes are made once, from this; nothing is ever serialised again.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::caller::CallerId;
@@ -70,7 +72,7 @@ pub enum Event {
     Lease {
         /// The terms, once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        terms: Option<Box<LeaseTerms>>,
+        terms: Option<Arc<LeaseTerms>>,
         /// The decision that this step rests on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         decision: Option<Box<DecisionRecord>>,

@@ -14,11 +14,13 @@ use super::conjunct::Conjunct;
 use super::facts;
 use super::fault::CedarError;
 use super::load::{Loaded, fault, load};
+use super::memo::{Facts, Memo, Moving};
 use super::rule::{Bar, Rule, names, takes_in};
 use super::source::{PolicyProblem, PolicySource};
 use super::{Answer, ApprovalNeed, Decision, DecisionRecord, Denial, Near, Permit, Question, Verdict};
 use crate::caller::CallerId;
 use crate::catalog::{Agent, Autonomy, Catalog, Class, Floor, Intent, Target};
+use crate::hex::Hex;
 
 /// A policy set that passed every check, with everything that it is decided from.
 ///
@@ -31,6 +33,7 @@ pub struct Engine {
     rules: HashMap<PolicyId, Rule>,
     slices: BTreeMap<String, Slice>,
     authorizer: Authorizer,
+    memo: Memo,
     digest: String,
 }
 
@@ -40,6 +43,8 @@ struct Slice {
     policies: PolicySet,
     /// The same policies as permits by their scope clauses alone.
     scopes: PolicySet,
+    /// What of time some of them may look at.
+    moving: Moving,
 }
 
 /// What policy says, before it is written down.
@@ -80,6 +85,7 @@ impl Engine {
             rules: rules.into_iter().map(|rule| (rule.policy.id().clone(), rule)).collect(),
             catalog: catalog.clone(),
             authorizer: Authorizer::new(),
+            memo: Memo::default(),
             schema,
             entities,
         })
@@ -142,11 +148,24 @@ impl Engine {
 
     fn judge(&self, case: &Case<'_>) -> Judgement {
         let judged = match case.question.params {
-            Some(_) => facts::request(case.question, case.intent, &self.catalog, &self.schema)
-                .map(|request| self.judge_whole(case, &request)),
+            Some(_) => self.judge_again(case),
             None => self.judge_scopes(case),
         };
         judged.unwrap_or_else(|_: CedarError| policy_error(Vec::new()))
+    }
+
+    /// Allows what was allowed on the same facts.
+    fn judge_again(&self, case: &Case<'_>) -> Result<Judgement, CedarError> {
+        let facts = Facts::of(case.question, case.slice.moving);
+        if let Some(policies) = facts.as_ref().and_then(|facts| self.memo.recall(facts)) {
+            return Ok(Judgement { outcome: Outcome::Allow, policies });
+        }
+        let request = facts::request(case.question, case.intent, &self.catalog, &self.schema)?;
+        let judgement = self.judge_whole(case, &request);
+        if let (Some(facts), Outcome::Allow) = (facts, &judgement.outcome) {
+            self.memo.keep(facts, &judgement.policies);
+        }
+        Ok(judgement)
     }
 
     fn judge_whole(&self, case: &Case<'_>, request: &Request) -> Judgement {
@@ -232,7 +251,9 @@ impl Slice {
         Ok(Self {
             policies: PolicySet::from_policies(rules.clone().map(|rule| rule.policy.clone()))
                 .map_err(CedarError::of)?,
-            scopes: PolicySet::from_policies(rules.map(|rule| rule.scope.clone())).map_err(CedarError::of)?,
+            scopes: PolicySet::from_policies(rules.clone().map(|rule| rule.scope.clone()))
+                .map_err(CedarError::of)?,
+            moving: rules.map(|rule| rule.moving).fold(Moving::default(), Moving::or),
         })
     }
 }
@@ -342,7 +363,7 @@ fn digest_of(catalog: &Catalog, sources: &[PolicySource], schema: &str) -> Strin
     part(&json(&grants.values().collect::<Vec<_>>()));
     part(&json(drills));
     part(schema.as_bytes());
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(context.finish().as_ref()).to_string()
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -415,21 +436,13 @@ mod tests {
             for target in ["x", "y", "z"] {
                 for bits in 0..16_u32 {
                     let bit = |place: u32| bits >> place & 1 == 1;
+                    let pair = Pair { intent: intent.into(), target: target.into() };
                     let question = Question {
-                        id: DecisionId::derive(Timestamp(1), 1),
-                        agent: &agent,
-                        pair: &Pair { intent: intent.into(), target: target.into() },
                         params: bit(0).then_some(&none),
                         ttl: Span::from_mins(if bit(1) { 5 } else { 90 }),
-                        now: Timestamp(1),
-                        liveness: "heartbeat",
                         task_age: Span::from_mins(if bit(2) { 5 } else { 180 }),
-                        proof: "x509-svid",
-                        on_behalf_of: None,
-                        depth: 1,
                         renewal: bit(3),
-                        dry_run: false,
-                        guards: &[],
+                        ..question(&agent, &pair, &none)
                     };
                     records.push(engine.decide(&question).record);
                 }
@@ -450,5 +463,104 @@ mod tests {
         assert_eq!(sliced, records(&engine));
         let answers: BTreeSet<_> = sliced.iter().map(|record| format!("{:?}", record.answer)).collect();
         assert_eq!(answers.len(), 3, "the questions see every kind of answer: {answers:?}");
+    }
+
+    const BY_FACT: &str = r#"
+        @id("fact-1") permit (principal, action, resource);
+        @id("fact-2") forbid (principal, action, resource) when { context.ttl > duration("1h") };
+        @id("fact-3") forbid (principal, action, resource) when { context.now > datetime("2030-01-01") };
+        @id("fact-4") forbid (principal, action, resource) when { context.task.age > duration("2h") };
+        @id("fact-5") forbid (principal, action, resource) when { context.task.liveness == "deadline" };
+        @id("fact-6") forbid (principal, action, resource) when { context.proof == "jwt-svid" };
+        @id("fact-7") forbid (principal, action, resource) when { context.depth > 1 };
+        @id("fact-8") forbid (principal, action, resource) when { context.renewal };
+        @id("fact-9") forbid (principal, action, resource) when { context has on_behalf_of };
+        @id("fact-10") forbid (principal, action, resource == Target::"z");
+        @id("fact-11") forbid (principal, action == Action::"a.write", resource);
+        @id("fact-12") forbid (principal, action, resource) when { principal.owner == "person:ben" };
+        @id("fact-13") forbid (principal, action, resource) when { principal.autonomy == "observe" };
+        @id("fact-14") forbid (principal in AgentGroup::"out", action, resource);
+    "#;
+
+    /// What a fact was, and what it is asked with next.
+    fn each_fact_changed<'a>(base: &Question<'a>, others: &'a Others) -> Vec<(&'static str, Question<'a>)> {
+        let base = || base.clone();
+        vec![
+            ("ttl", Question { ttl: Span::from_mins(90), ..base() }),
+            ("now", Question { now: Timestamp(2_000_000_000_000), ..base() }),
+            ("age", Question { task_age: Span::from_mins(180), ..base() }),
+            ("liveness", Question { liveness: "deadline", ..base() }),
+            ("proof", Question { proof: "jwt-svid", ..base() }),
+            ("depth", Question { depth: 2, ..base() }),
+            ("renewal", Question { renewal: true, ..base() }),
+            ("person", Question { on_behalf_of: Some(&others.person), ..base() }),
+            ("target", Question { pair: &others.target, ..base() }),
+            ("intent", Question { pair: &others.intent, ..base() }),
+            ("owner", Question { agent: &others.owned, ..base() }),
+            ("autonomy", Question { agent: &others.observing, ..base() }),
+            ("groups", Question { agent: &others.grouped, ..base() }),
+        ]
+    }
+
+    struct Others {
+        person: crate::caller::Vouched,
+        target: Pair,
+        intent: Pair,
+        owned: Agent,
+        observing: Agent,
+        grouped: Agent,
+    }
+
+    #[test]
+    fn what_was_allowed_once_is_no_answer_to_another_question() {
+        let source = PolicySource { name: "x.cedar".into(), text: BY_FACT.into() };
+        let outside =
+            Agent { id: "uid:2".parse().unwrap(), groups: BTreeSet::from(["out".to_owned()]), ..agent() };
+        let mut catalog = catalog();
+        catalog.agents.insert(outside.id.clone(), outside.clone());
+        let engine = Engine::load(&catalog, &[source]).unwrap();
+        let pair = |intent: &str, target: &str| Pair { intent: intent.into(), target: target.into() };
+        let others = Others {
+            person: "https://idp.example|ana".parse().unwrap(),
+            target: pair("a.read", "z"),
+            intent: pair("a.write", "y"),
+            owned: Agent { owner: Owner::Person("ben".into()), ..agent() },
+            observing: Agent { autonomy: Autonomy::Observe, ..agent() },
+            grouped: Agent { groups: outside.groups, ..agent() },
+        };
+        let (agent, none, pair) = (agent(), Params::new(), pair("a.read", "y"));
+        let base = question(&agent, &pair, &none);
+        for (fact, changed) in each_fact_changed(&base, &others) {
+            for _ in 0..2 {
+                assert_eq!(engine.decide(&base).record.answer, Answer::Allow, "before {fact}");
+                assert_ne!(engine.decide(&changed).record.answer, Answer::Allow, "{fact}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_remembered_is_recorded_like_a_new_one() {
+        let source = PolicySource { name: "x.cedar".into(), text: POLICIES.into() };
+        let engine = Engine::load(&catalog(), &[source]).unwrap();
+        assert_eq!(records(&engine), records(&engine));
+    }
+
+    fn question<'a>(agent: &'a Agent, pair: &'a Pair, params: &'a Params) -> Question<'a> {
+        Question {
+            id: DecisionId::derive(Timestamp(1), 1),
+            agent,
+            pair,
+            params: Some(params),
+            ttl: Span::from_mins(5),
+            now: Timestamp(1),
+            liveness: "heartbeat",
+            task_age: Span::from_mins(5),
+            proof: "x509-svid",
+            on_behalf_of: None,
+            depth: 1,
+            renewal: false,
+            dry_run: false,
+            guards: &[],
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Evidence: a [`Permit`] exists only where the engine said Allow, and an order only where a permit was spent.
 
+use std::sync::Arc;
+
 use crate::catalog::Recipe;
 use crate::id::{DecisionId, LeaseId};
 use crate::lease::LeaseTerms;
@@ -25,7 +27,7 @@ pub struct Permit {
 #[derive(Debug)]
 pub struct MintTerms {
     /// The terms of the lease, with the principal's name.
-    pub terms: LeaseTerms,
+    pub terms: Arc<LeaseTerms>,
     /// How long it will live.
     pub ttl: Span,
     /// When it will end, by the broker's clock.
@@ -38,7 +40,7 @@ pub struct MintTerms {
 #[derive(Debug)]
 pub struct RenewTerms {
     /// The lease's terms.
-    pub terms: LeaseTerms,
+    pub terms: Arc<LeaseTerms>,
     /// What the target knows it by.
     pub handle: Option<String>,
     /// How long it will live from now on.
@@ -166,7 +168,7 @@ impl IssueOrder {
 
     /// The terms that go on record.
     #[must_use]
-    pub fn terms(&self) -> &LeaseTerms {
+    pub fn terms(&self) -> &Arc<LeaseTerms> {
         &self.mint.terms
     }
 

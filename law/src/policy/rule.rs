@@ -7,6 +7,7 @@ use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId};
 use super::annotation::{DEFAULT_APPROVERS, DEFAULT_TIMEOUT, Terms};
 use super::conjunct::{Conjunct, split};
 use super::fault::CedarError;
+use super::memo::Moving;
 use super::names::class_action;
 use super::words::FURTHER;
 use super::{ApprovalNeed, Near, Question};
@@ -22,6 +23,8 @@ pub(super) struct Rule {
     pub(super) scope: Policy,
     pub(super) conjuncts: Vec<Conjunct>,
     terms: Terms,
+    /// What of time it may look at.
+    pub(super) moving: Moving,
 }
 
 impl Rule {
@@ -39,6 +42,7 @@ impl Rule {
             scope: Policy::parse(Some(key.clone()), scope).map_err(CedarError::of)?,
             conjuncts: split(body.clauses())?,
             policy: policy.new_id(key),
+            moving: Moving::of(policy),
             terms,
         })
     }

@@ -84,6 +84,11 @@ impl Lane {
         most.saturating_sub(state.queue.ahead_of(rank))
     }
 
+    /// Whether this lease waits, as it is here, or is with the target.
+    pub(super) fn has(&self, lease: &Lease) -> bool {
+        self.state().queue.has(lease)
+    }
+
     /// How many leases wait for the target or are with it.
     pub(super) fn in_hand(&self) -> usize {
         self.state().queue.in_hand()

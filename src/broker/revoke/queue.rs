@@ -124,6 +124,16 @@ impl Queue {
         Rank::ALL.into_iter().filter(|lane| *lane >= rank).map(|lane| self.lane(lane).len()).sum()
     }
 
+    /// Whether this lease waits at least as urgently and as it is here, or is in a call.
+    pub(super) fn has(&self, lease: &Lease) -> bool {
+        let id = &lease.terms.id;
+        let waits = |(rank, place): &(Rank, u64)| {
+            let known = self.lane(*rank).get(place);
+            *rank >= lease.state.lane() && known.is_some_and(|known| known.lease.version >= lease.version)
+        };
+        self.in_call.contains(id) || self.places.get(id).is_some_and(waits)
+    }
+
     /// How many wait or are in a call.
     pub(super) fn in_hand(&self) -> usize {
         self.places.len() + self.in_call.len()

@@ -223,7 +223,7 @@ impl<'a> Flush<'a> {
         if rows.is_empty() {
             return Ok(());
         }
-        let terms = || rows.iter().map(|row| &row.lease.terms);
+        let terms = || rows.iter().map(|row| row.lease.terms.as_ref());
         let texts =
             |text: fn(&leasehold_law::lease::LeaseTerms) -> String| terms().map(text).collect::<Vec<_>>();
         let targets: Vec<_> = terms().map(|terms| terms.pair.target.as_str()).collect();

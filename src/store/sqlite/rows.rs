@@ -28,13 +28,16 @@ pub(super) fn one<T: DeserializeOwned>(
 
 /// A text column, whatever bytes are in it: one bad byte must not hide the rows beside it.
 pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
-    Ok(String::from_utf8_lossy(&bytes(row, column)?).into_owned())
+    Ok(String::from_utf8_lossy(raw(row, column)?).into_owned())
 }
 
 /// The bytes of a column; none for a null.
 pub(super) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
-    let found = row.get_ref(column)?.as_bytes_or_null();
-    Ok(found.ok().flatten().unwrap_or_default().to_vec())
+    raw(row, column).map(<[u8]>::to_vec)
+}
+
+fn raw<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a [u8]> {
+    Ok(row.get_ref(column)?.as_bytes_or_null().ok().flatten().unwrap_or_default())
 }
 
 /// The rows of a query for ids and bodies: the first `limit` that can be read. A page that is shorter is the last.

@@ -38,7 +38,7 @@ pub(crate) async fn rows_are_what_the_journal_says(store: Arc<dyn Store>) {
         let event = any_event(&mut dice, &terms(n, 1), at);
         let after = match live.get(&n) {
             Some(before) => before.apply(&event),
-            None => Lease::first(terms(n, 1), &event),
+            None => Lease::first(Arc::new(terms(n, 1)), &event),
         };
         // What the law refuses is never written.
         let Ok(after) = after else { continue };
@@ -100,7 +100,7 @@ pub(super) fn entry(after: &Lease, step: LeaseEvent, at: Timestamp) -> Change {
         lease,
         aims,
         event: Event::Lease {
-            terms: (after.version == 1).then(|| Box::new(after.terms.clone())),
+            terms: (after.version == 1).then(|| after.terms.clone()),
             decision: None,
             step,
         },
@@ -147,7 +147,7 @@ async fn replay(store: &dyn Store) -> BTreeMap<LeaseId, Lease> {
         let Event::Lease { terms, step, .. } = body.event else { panic!("{}", body.kind) };
         let id = body.lease.unwrap();
         let after = match terms {
-            Some(terms) => Lease::first(*terms, &step).unwrap(),
+            Some(terms) => Lease::first(terms, &step).unwrap(),
             None => told.get(&id).unwrap().apply(&step).unwrap(),
         };
         assert_eq!(after.version, body.subject_version);

@@ -1,5 +1,7 @@
 //! Tasks, leases and entries to write: the same number always makes the same one.
 
+use std::sync::Arc;
+
 use leasehold_law::behalf::OnBehalfOf;
 use leasehold_law::caller::{CallerId, ProvenBy, Vouched};
 use leasehold_law::catalog::Recipe;
@@ -89,7 +91,7 @@ pub(crate) fn mint_started(terms: &LeaseTerms) -> LeaseEvent {
 /// A lease that is being minted on these terms.
 pub(crate) fn lease(terms: LeaseTerms) -> Lease {
     let event = mint_started(&terms);
-    Lease::first(terms, &event).unwrap()
+    Lease::first(Arc::new(terms), &event).unwrap()
 }
 
 /// A lease that is being minted under a task.
@@ -120,7 +122,7 @@ pub(crate) fn life(lease: &Lease) -> Vec<Change> {
 }
 
 fn early(lease: &Lease) -> LeaseState {
-    self::lease(lease.terms.clone()).state
+    self::lease(LeaseTerms::clone(&lease.terms)).state
 }
 
 pub(crate) fn revocation(n: u64, selector: Selector) -> Revocation {

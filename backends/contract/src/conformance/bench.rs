@@ -50,7 +50,7 @@ pub struct Bench<'a> {
 #[derive(Debug)]
 pub struct Leased {
     /// On which terms.
-    pub terms: LeaseTerms,
+    pub terms: Arc<LeaseTerms>,
     /// What came of it.
     pub issued: Issued,
 }
@@ -113,12 +113,13 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// Where policy does not allow it.
-    pub fn order_of(&self, terms: LeaseTerms, ttl: Span, mint_by: Timestamp) -> Result<IssueOrder, Failure> {
-        self.remember(RevokeOrder {
-            principal: terms.principal.clone(),
-            handle: None,
-            recipe: terms.recipe.clone(),
-        });
+    pub fn order_of(
+        &self,
+        terms: Arc<LeaseTerms>,
+        ttl: Span,
+        mint_by: Timestamp,
+    ) -> Result<IssueOrder, Failure> {
+        self.remember(revocation_of(&terms));
         let permit = self.permit(terms.decision, ttl, false)?;
         let expires_at = self.harness.entropy().now() + ttl;
         Ok(permit.into_order(MintTerms { terms, ttl, expires_at, mint_by })?)
@@ -157,7 +158,7 @@ impl<'a> Bench<'a> {
     /// Where policy does not allow it.
     pub fn renewal_by(
         &self,
-        terms: LeaseTerms,
+        terms: Arc<LeaseTerms>,
         handle: Option<String>,
         ttl: Span,
         renew_by: Timestamp,
@@ -201,11 +202,11 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// Where there are no random bits.
-    pub fn terms(&self) -> Result<LeaseTerms, Failure> {
+    pub fn terms(&self) -> Result<Arc<LeaseTerms>, Failure> {
         let now = self.harness.entropy().now();
         let id = LeaseId::derive(now, self.random()?);
         let capabilities = self.backend.capabilities();
-        Ok(LeaseTerms {
+        Ok(Arc::new(LeaseTerms {
             id,
             task: TaskId::derive(now, self.random()?),
             agent: self.agent.id.clone(),
@@ -225,7 +226,7 @@ impl<'a> Bench<'a> {
             request_digest: RequestDigest::derive(&()),
             decision: DecisionId::derive(now, self.random()?),
             supersedes: None,
-        })
+        }))
     }
 
     /// The grant that everything is minted under.
@@ -322,4 +323,9 @@ fn catalog(pair: &Pair, agent: &Agent, recipe: Recipe) -> Catalog {
         grants: BTreeMap::from([(pair.clone(), grant)]),
         ..Catalog::default()
     }
+}
+
+/// An order to revoke by name alone.
+pub(super) fn revocation_of(terms: &LeaseTerms) -> RevokeOrder {
+    RevokeOrder { principal: terms.principal.clone(), handle: None, recipe: terms.recipe.clone() }
 }

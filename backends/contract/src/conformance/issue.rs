@@ -2,6 +2,7 @@
 
 use leasehold_law::time::Span;
 
+use super::bench::revocation_of;
 use super::{Bench, Failure, Outcome, ensure};
 use crate::{Alive, BackendError, Findable};
 
@@ -43,9 +44,7 @@ pub async fn a_late_mint_cannot_land_after_its_revocation(bench: &Bench<'_>) -> 
     let terms = order.terms().clone();
     let Some(late) = bench.harness.late_mint(order).await else { return Ok(()) };
     bench.harness.pass(Span::from_secs(3)).await;
-    let revocation =
-        crate::RevokeOrder { principal: terms.principal.clone(), handle: None, recipe: terms.recipe };
-    let report = bench.revoke(revocation).await?;
+    let report = bench.revoke(revocation_of(&terms)).await?;
     let findable = bench.backend.capabilities().findable != Findable::No;
     ensure!(report.absent == findable, "the mint was not held up: {report:?}");
     ensure!(report.target_now.is_some_and(|now| now > mint_by), "no time that proves it: {report:?}");

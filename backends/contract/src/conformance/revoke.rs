@@ -3,7 +3,7 @@
 use leasehold_law::lease::{Grade, Reached, Sessions};
 use leasehold_law::time::Span;
 
-use super::bench::{PAUSE, TRIES};
+use super::bench::{PAUSE, TRIES, revocation_of};
 use super::{Bench, Failure, Leased, Outcome, Session, ensure};
 use crate::{Alive, Findable, RevokeOrder};
 
@@ -71,8 +71,7 @@ pub async fn revoking_twice_is_no_error(bench: &Bench<'_>) -> Outcome {
 pub async fn revoking_what_is_not_there_gives_the_target_s_time(bench: &Bench<'_>) -> Outcome {
     let terms = bench.terms()?;
     let before = bench.target_now().await?;
-    let order = RevokeOrder { principal: terms.principal, handle: None, recipe: terms.recipe };
-    let report = bench.revoke(order).await?;
+    let report = bench.revoke(revocation_of(&terms)).await?;
     let after = bench.target_now().await?;
     let findable = bench.backend.capabilities().findable != Findable::No;
     ensure!(
@@ -88,11 +87,7 @@ pub async fn revoking_what_is_not_there_gives_the_target_s_time(bench: &Bench<'_
 pub async fn reports_keep_their_order_and_one_bad_order_stops_no_other(bench: &Bench<'_>) -> Outcome {
     let (first, broken, last) = (bench.issue().await?, bench.issue().await?, bench.issue().await?);
     let terms = bench.terms()?;
-    let absent = RevokeOrder {
-        principal: terms.principal,
-        handle: Some("no handle".to_owned()),
-        recipe: terms.recipe,
-    };
+    let absent = RevokeOrder { handle: Some("no handle".to_owned()), ..revocation_of(&terms) };
     let stripped = RevokeOrder { handle: None, recipe: Default::default(), ..broken.revocation() };
     let orders = [first.revocation(), absent, stripped, last.revocation()];
     let reports = bench.backend.revoke(&orders).await;
