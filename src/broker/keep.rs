@@ -190,8 +190,9 @@ impl Inner {
         let greeted = kept.state().greeted;
         if !greeted || !self.keep.is_reconciled(name) {
             return match self.greet(name, kept, &SweepOrder::default()).await {
-                Ok(Agreement::Reached | Agreement::MoreToCome) => FIRST_SWEEP.min(every),
-                Ok(Agreement::Halted) => every,
+                // A halted sweep waits for a person; a target that is somebody else's may be ours again any moment.
+                Ok(Agreement::Halted) if self.keep.owner(name).forbids_mints().is_none() => every,
+                Ok(Agreement::Halted | Agreement::Reached | Agreement::MoreToCome) => FIRST_SWEEP.min(every),
                 Err(error) => {
                     tracing::warn!(target = name, %error, "a target does not answer yet");
                     GREET_AGAIN
