@@ -216,7 +216,7 @@ impl Inner {
             match self.ledger.record_claimed(target, self.keep.claim().incarnation).await {
                 Ok(()) => kept.state().said.recorded = true,
                 Err(error) => {
-                    tracing::warn!(target, %error, "that a target was claimed is not on record yet")
+                    tracing::warn!(target, %error, "that a target was claimed is not on record yet");
                 }
             }
         }
