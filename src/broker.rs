@@ -30,7 +30,9 @@ mod revocations;
 mod revoke;
 mod selected;
 mod session;
+mod setting_back;
 mod status;
+mod stops;
 mod sweep;
 mod taking;
 mod views;
@@ -71,6 +73,7 @@ pub use restore::Reconciled;
 pub use revocations::{RevokeCommand, RevokePlan};
 pub use revoke::Breaker;
 pub use status::{Status, TargetStatus};
+pub use stops::Stop;
 pub use views::{Hit, Part, Story};
 pub use wait::{MAX_WAIT, Settled, Unread};
 // Plain data of other rooms, shown here so that the door names the broker alone.
@@ -144,6 +147,7 @@ struct Inner {
     keep: keep::Keep,
     drills: drill::Drills,
     reaping: sweep::Reaping,
+    setting_back: setting_back::SettingBack,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -172,6 +176,7 @@ impl Broker {
                 keep: keep::Keep::new(parts.keeping, &targets),
                 drills: drill::Drills::default(),
                 reaping: sweep::Reaping::default(),
+                setting_back: setting_back::SettingBack::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

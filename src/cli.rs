@@ -16,6 +16,7 @@ mod json;
 mod lease;
 mod login;
 mod manifest;
+mod own;
 mod parse;
 mod problem;
 mod propose;
@@ -29,16 +30,52 @@ mod usage;
 mod view;
 mod whoami;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use leasehold_client::Options;
 
 pub use console::Format;
 use console::{Console, Report};
+pub use own::{
+    BackupArgs, CheckArgs, DemoArgs, DevArgs, DevCommand, IdentityArgs, IdentityCommand, InitArgs,
+    RestoreArgs, ServeArgs, SpireEntriesArgs,
+};
 use problem::{Exit, Problem};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use session::Session;
+
+/// Options of every command come after its own.
+const LAST: usize = 1000;
+
+/// What is told below the commands. Defaults are those of the SDK's options.
+const HELP: &str = "\
+Example: leasehold demo                    the whole of it on throwaway parts, in a minute
+         leasehold dev                     a broker to try things on; says what to type next
+         leasehold init /etc/leasehold     where a broker of your own begins
+         leasehold exec --lease orders.read@orders-db,ttl=10m -- psql -c 'select now()'
+
+Environment of the commands that ask a broker, as an agent:
+  SPIFFE_ENDPOINT_SOCKET   the SPIFFE Workload API, unix:/path
+  LEASEHOLD_ADDR           the broker's door, HOST:PORT, or https://HOST:PORT with a token
+                           [default: 127.0.0.1:8443]
+  LEASEHOLD_SERVER_ID      the SPIFFE ID that the broker must prove
+                           [default: spiffe://OWN-TRUST-DOMAIN/leasehold]
+  LEASEHOLD_TOKEN_FILE, LEASEHOLD_KEY_FILE, LEASEHOLD_AUDIENCE, LEASEHOLD_CA_FILE
+                           at a door for tokens: docs/identity.md
+  LEASEHOLD_TASK           the task to work in; exec sets it for its command
+and as an operator:
+  LEASEHOLD_ADMIN_ADDR     the admin door, unix:/path, HOST:PORT, or after leasehold login
+                           https://HOST:PORT [default: unix:/run/leasehold/admin.sock]
+
+What is written how:
+  INTENT@TARGET            what, and where: orders.read@orders-db
+  DURATION                 whole numbers with units of ms, s, m, h, d: 45s, 10m, 1h30m
+  TIME                     RFC 3339: 2026-01-31T02:13:00Z
+  AGENT                    a name as leasehold agents list prints it: spiffe://...
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 waiting for approval, 5 broker not reachable,
+78 bad config; exec has its own.";
 
 /// A just-in-time credential broker for AI agents and pipelines.
 #[derive(Debug, Parser)]
@@ -49,13 +86,19 @@ use session::Session;
     subcommand_required = true,
     arg_required_else_help = true
 )]
-#[command(
-    after_help = "Environment: SPIFFE_ENDPOINT_SOCKET, LEASEHOLD_ADDR, LEASEHOLD_SERVER_ID, LEASEHOLD_ADMIN_ADDR\n\
-    Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 waiting for approval, 5 broker not reachable, 78 bad config"
-)]
+#[command(after_help = HELP)]
 pub struct Cli {
-    /// The shape of reports and errors. A report never holds a secret.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "SHAPE")]
+    /// The shape of reports and errors: `text` for people, `json` for programs, one value, or one a line where a command
+    /// goes on reporting. A report never holds a secret.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "text|json",
+        hide_possible_values = true,
+        display_order = LAST
+    )]
     pub output: Format,
     /// What to do.
     #[command(subcommand)]
@@ -65,7 +108,7 @@ pub struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the broker.
+    /// Run the broker, until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
     /// Check a config, and tell all its problems at once.
     Check(CheckArgs),
@@ -75,184 +118,15 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Write a commented config that passes `check`, with its key; overwrites nothing.
     Init(InitArgs),
-    /// What the identities of a config need elsewhere.
+    /// What the identities of a config need elsewhere: registration entries in SPIRE.
     Identity(IdentityArgs),
-    /// Run a broker with a trust domain of its own, for developing.
+    /// Run a broker with a trust domain of its own, for developing; until Ctrl-C.
     Dev(DevArgs),
-    /// Show the whole of it on throwaway parts, with proofs.
+    /// Show the whole of it on throwaway parts, with proofs, in about a minute.
     Demo(DemoArgs),
     /// The commands that ask a running broker.
     #[command(flatten)]
     Ask(Ask),
-}
-
-/// `serve`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example: leasehold serve --config /etc/leasehold/leasehold.toml")]
-pub struct ServeArgs {
-    /// The config.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Accept a dev trust domain, dev keys and targets in memory; binds loopback only and stamps the store.
-    #[arg(long)]
-    pub dev_trust: bool,
-    /// Start although leases live in a target that the config has no more. Nobody revokes those.
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// `check`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example: leasehold check --config leasehold.toml --online")]
-pub struct CheckArgs {
-    /// The config.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Also dial the targets, the store and the Workload API.
-    #[arg(long)]
-    pub online: bool,
-    /// Accept what `serve --dev-trust` accepts.
-    #[arg(long)]
-    pub dev_trust: bool,
-}
-
-/// `identity`.
-#[derive(Debug, Args)]
-pub struct IdentityArgs {
-    /// What to tell.
-    #[command(subcommand)]
-    pub command: IdentityCommand,
-}
-
-/// What `identity` tells.
-#[derive(Debug, Subcommand)]
-pub enum IdentityCommand {
-    /// Print the SPIRE registration entries of the broker and of everybody in its config, as commands to fill in.
-    SpireEntries(SpireEntriesArgs),
-}
-
-/// `identity spire-entries`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example: leasehold identity spire-entries --config /etc/leasehold/leasehold.toml \\\n             \
-                  --parent-id spiffe://prod.example/spire/agent/x509pop/4f...\n\
-                  It asks nobody and changes nothing; docs/spire.md says what to fill in."
-)]
-pub struct SpireEntriesArgs {
-    /// The config.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// The SPIFFE ID of the SPIRE agent that attests the workloads; left to be filled in without it.
-    #[arg(long, value_name = "ID")]
-    pub parent_id: Option<String>,
-    /// Accept what `serve --dev-trust` accepts.
-    #[arg(long)]
-    pub dev_trust: bool,
-}
-
-/// `backup`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example: leasehold backup --config /etc/leasehold/leasehold.toml --to /backup/leases-1.db"
-)]
-pub struct BackupArgs {
-    /// The config of the broker whose store it is.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// The copy, mode 0600. Nothing is overwritten.
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
-    /// The store is one of `serve --dev-trust`.
-    #[arg(long)]
-    pub dev_trust: bool,
-}
-
-/// `restore`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example: leasehold restore --config /etc/leasehold/leasehold.toml --from /backup/leases-1.db"
-)]
-pub struct RestoreArgs {
-    /// The config of the broker whose store it is.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// The backup.
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
-    /// Keep the store that is there aside, instead of refusing.
-    #[arg(long)]
-    pub replace: bool,
-    /// The incarnation to be; otherwise one more than the highest of the backup and the replaced store. Needed only
-    /// where a store that was restored before is lost.
-    #[arg(long, value_name = "N")]
-    pub incarnation: Option<u32>,
-    /// The store is one of `serve --dev-trust`.
-    #[arg(long)]
-    pub dev_trust: bool,
-}
-
-/// `init`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example: leasehold init /etc/leasehold --target orders-db=postgres://db1.internal/orders"
-)]
-pub struct InitArgs {
-    /// Where to write. Made if it is not there.
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
-    /// A first target; the SQL that sets it up is written beside the config, and not run.
-    #[arg(long, value_name = "NAME=URL", value_parser = parse::key_value)]
-    pub target: Option<(String, String)>,
-}
-
-/// `dev`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-#[command(
-    after_help = "Example: leasehold dev --postgres postgres://localhost/app\n         eval \"$(leasehold dev env triage)\"        in another terminal"
-)]
-pub struct DevArgs {
-    /// What else to do in a dev trust domain.
-    #[command(subcommand)]
-    pub command: Option<DevCommand>,
-    /// A database to lease on; throwaway parts otherwise.
-    #[arg(long, value_name = "URL", env = "LEASEHOLD_DEV_POSTGRES", hide_env_values = true)]
-    pub postgres: Option<String>,
-    /// Where to keep sockets, keys and the store.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// Run the set-up SQL without asking.
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// What else to do in a dev trust domain.
-#[derive(Debug, Subcommand)]
-pub enum DevCommand {
-    /// Print the exports for one dev identity.
-    #[command(after_help = "Example: eval \"$(leasehold dev env triage)\"")]
-    Env {
-        /// The identity: `triage`, `operator`.
-        name: String,
-        /// Where `dev` keeps its sockets.
-        #[arg(long, value_name = "DIR")]
-        dir: Option<PathBuf>,
-    },
-}
-
-/// `demo`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example: leasehold demo --only 4")]
-pub struct DemoArgs {
-    /// Leave the throwaway parts running at the end.
-    #[arg(long)]
-    pub keep: bool,
-    /// Show only this part.
-    #[arg(long, value_name = "N")]
-    pub only: Option<u32>,
-    /// Where PostgreSQL's programs are.
-    #[arg(long, value_name = "DIR")]
-    pub pg_bin: Option<PathBuf>,
 }
 
 /// The commands that ask a running broker.
@@ -275,32 +149,56 @@ pub enum Ask {
     /// Ask what would be decided; nothing is minted.
     Propose(propose::ProposeArgs),
     /// Tasks: the unit of work that leases hang on.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold task list --state open\n         leasehold task watch task_06ds..."
+    )]
     Task(task::TaskCommand),
     /// Leases: one minted credential each.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold lease list --live --target orders-db\n         leasehold lease stuck"
+    )]
     Lease(lease::LeaseCommand),
-    /// Stop a lease, a task or an agent, and follow until it is confirmed.
+    /// Stop leases now, by lease, task, agent and wider; follow until each is confirmed dead.
     Revoke(revoke::RevokeArgs),
-    /// Acts of stopping, on record.
-    #[command(subcommand)]
+    /// Acts of stopping, on record: what `revoke` did, how far it came, and what it keeps frozen.
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold revocations list --frozen\n         \
+                      leasehold revocations lift rev_06ds... --reason 'INC-114 is closed'"
+    )]
     Revocations(revocations::RevocationsCommand),
-    /// What a name belongs to, and the commands that stop it.
+    /// What a name belongs to, from a role in a database's log up to a person, and the commands that stop it.
     Find(find::FindArgs),
     /// The registry of agents: whose each is, and how it stands.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold agents list --owner person:ana\n         \
+                      leasehold agents apply agents.toml --dry-run"
+    )]
     Agents(agents::AgentsCommand),
     /// The targets: how they are, and what they need.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold targets list\n         leasehold targets check orders-db"
+    )]
     Targets(targets::TargetsCommand),
     /// Prove that what is revoked is dead.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold drill run --target orders-db\n         leasehold drill list"
+    )]
     Drill(drill::DrillCommand),
     /// The journal: read it, check it, take it away.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: leasehold audit trace --last\n         \
+                      leasehold audit export --to export.jsonl && leasehold audit verify export.jsonl"
+    )]
     Audit(audit::AuditCommand),
-    /// The broker's clock.
-    #[command(subcommand)]
+    /// The broker's clock, where it is not trusted: nothing is issued while it has gone back.
+    #[command(subcommand, after_help = "Example: leasehold clock confirm --reason 'NTP was off, is mended'")]
     Clock(clock::ClockCommand),
     /// The version of this program.
     #[command(after_help = "Example: leasehold version --output json")]
@@ -311,6 +209,7 @@ pub enum Ask {
     )]
     Completion {
         /// The shell.
+        #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
 }
@@ -335,10 +234,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> 
 
 /// Tells what went wrong outside a running broker, in the shape asked for.
 pub fn fail(output: Format, code: u8, told: &str) -> ExitCode {
-    let (what, next) = told.split_once("\n  next: ").unzip();
-    let problem = Problem::new(Exit(code), what.unwrap_or(told));
-    Console::process(output).problem(&Problem { next: next.map(Into::into), ..problem });
+    Console::process(output).problem(&parts(code, told));
     ExitCode::from(code)
+}
+
+/// An error of the broker's own rooms, which are written as they are read: what, why, next.
+fn parts(code: u8, told: &str) -> Problem {
+    let (rest, next) = told.split_once("\n  next: ").map_or((told, None), |(rest, next)| (rest, Some(next)));
+    let (what, why) = rest.split_once("\n  why: ").map_or((rest, None), |(what, why)| (what, Some(why)));
+    Problem { why: why.map(Into::into), next: next.map(Into::into), ..Problem::new(Exit(code), what) }
 }
 
 /// Runs a command that asks a running broker; problems are told on the error stream.

@@ -12,6 +12,7 @@ mod drill;
 mod files;
 mod grants;
 mod identity;
+mod idle_groups;
 mod include;
 mod intents;
 mod issuers;
@@ -41,6 +42,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod twice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -212,7 +214,7 @@ fn check(
     let defined = Defined::read(parts, &world, report);
     let operators = operators::read(root, &defined.people, domain);
     personal::have_a_door(root, &defined.personal, listen.as_ref(), identity.as_ref());
-    agents::warn_unreviewed(&defined.agents, &rules, report);
+    defined.warn(root, &rules, &sources, report);
     let quotas = defined.quotas(root);
     // Policies over half a catalog would be blamed for what the catalog lacks.
     let catalog = (report.count() == before).then(|| Catalog {
@@ -350,6 +352,24 @@ impl Defined {
         self.personal.values.values().flat_map(|personal| personal.agents.iter().cloned())
     }
 
+    /// Warns of what works and most likely is not what was meant.
+    fn warn(&self, root: &Table<'_>, rules: &Rules, policies: &[PolicySource], report: &Report) {
+        agents::warn_unreviewed(&self.agents, rules, report);
+        people_issuers::warn_unregistered(root, &self.agents);
+        self.warn_idle_groups(root, rules, policies, report);
+    }
+
+    fn warn_idle_groups(&self, root: &Table<'_>, rules: &Rules, policies: &[PolicySource], report: &Report) {
+        let registry =
+            root.get("registry").map_or_else(|| root.place().clone(), |value| value.place().clone());
+        let mut groups: agents::Groups<'_> =
+            rules.groups.iter().map(|group| (group.as_str(), &registry)).collect();
+        for (group, place) in agents::groups(&self.agents).chain(personal::groups(&self.personal)) {
+            groups.entry(group).or_insert(place);
+        }
+        idle_groups::warn(&groups, &idle_groups::World { grants: &self.grants.values, policies }, report);
+    }
+
     fn engine(
         &self,
         root: &Table<'_>,
@@ -364,10 +384,9 @@ impl Defined {
     fn quotas(&self, root: &Table<'_>) -> Quotas {
         let patterns = self.agents.values.values().filter_map(|one| agents::pattern(&one.who));
         let patterns: Vec<_> = patterns.cloned().collect();
-        quotas::read(
-            root,
-            &quotas::World { agents: &self.agents, patterns: &patterns, targets: &self.targets },
-        )
+        let personal = self.personal_agents().map(|agent| agent.id).collect();
+        let (agents, targets) = (&self.agents, &self.targets);
+        quotas::read(root, &quotas::World { agents, personal: &personal, patterns: &patterns, targets })
     }
 
     fn catalog(&self, floors: Floors, drill: Drill, report: &Report) -> Catalog {

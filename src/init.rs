@@ -154,6 +154,10 @@ fn next(dir: &Path, target: Option<&TargetSpec>) -> Vec<String> {
     }
     steps.extend([
         format!("leasehold check --config {shown}/leasehold.toml"),
+        format!(
+            "leasehold identity spire-entries --config {shown}/leasehold.toml prints the registration entries to make in \
+             SPIRE (docs/spire.md)"
+        ),
         format!("copy {shown}/{KEY} to where your store's backups are not"),
         format!(
             "useradd --system leasehold; chown -R leasehold: {shown}; \

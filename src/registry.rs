@@ -124,6 +124,17 @@ impl Registry {
         self.named_agents().into_iter().filter(|id| self.owner(id) == Some(owner)).cloned().collect()
     }
 
+    /// The agents that an owner answers for: those that are registered by name, and of these others the ones that a
+    /// pattern makes theirs.
+    #[must_use]
+    pub fn agents_of(&self, owner: &Owner, others: &[CallerId]) -> Vec<CallerId> {
+        let mut agents = self.named_agents_of(owner);
+        let by_pattern = others.iter().filter(|id| self.owner(id) == Some(owner) && !agents.contains(id));
+        let by_pattern: Vec<_> = by_pattern.cloned().collect();
+        agents.extend(by_pattern);
+        agents
+    }
+
     /// The agents that are registered by name.
     #[must_use]
     pub fn named_agents(&self) -> BTreeSet<&CallerId> {

@@ -359,6 +359,8 @@ pub trait Store: Send + Sync {
     async fn leases(&self, filter: &LeaseFilter, limit: usize) -> Result<Vec<Lease>, StoreError>;
     /// The targets in which any lease may exist, by name.
     async fn live_targets(&self) -> Result<Vec<String>, StoreError>;
+    /// The agents of which any lease may exist, by identity.
+    async fn live_agents(&self) -> Result<Vec<CallerId>, StoreError>;
     /// Leases of this target and this lane ([`leasehold_law::lease::LeaseState::lane`]) that are due at `now`, the
     /// longest overdue first. Where several brokers share a store, those that another one is working on are left out
     /// for as long as its claim lasts.

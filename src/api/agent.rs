@@ -1,5 +1,6 @@
 //! AgentService: the registry of agents, read and changed.
 
+use leasehold_law::reason::Reason;
 use leasehold_law::registry::{Act, Drift, Source, Standing, Status as Stands, View, Who};
 use leasehold_law::request::MAX_REASON_BYTES;
 use leasehold_law::words::count;
@@ -8,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::task::next_page;
 use super::{Api, read, standing, write};
-use crate::broker::{FieldFault, Order, Refused, Reregistered};
+use crate::broker::{FieldFault, Order, Refused, Reregistered, Whose};
 use crate::config::{Ground, Problem, read_agents};
 use crate::registry::Registry;
 
@@ -16,8 +17,10 @@ use crate::registry::Registry;
 const MAX_FILE_BYTES: usize = 256;
 /// The longest file, in bytes.
 const MAX_TEXT_BYTES: usize = 192 * 1024;
-/// So many problems of a file are told.
-const MOST_PROBLEMS: usize = 64;
+/// So many bytes of problems of a file are told, which are twice as many in the headers that they travel in.
+const MOST_TOLD: usize = 6 * 1024;
+/// And so many characters of one: names in it are as long as their writer likes.
+const MOST_OF_ONE: usize = 400;
 
 #[tonic::async_trait]
 impl AgentService for Api {
@@ -53,7 +56,8 @@ impl AgentService for Api {
     ) -> Result<Response<v1::RegisteredAgent>, Status> {
         let whose = standing(&request)?.whose();
         let who: Who = read::parse("agent", &request.into_inner().agent)?;
-        let view = self.broker.registration(&whose, &who).await?;
+        let found = self.broker.registration(&whose, &who).await;
+        let view = found.map_err(|refused| to_owners(refused, &whose))?;
         Ok(Response::new(self.registered(&self.broker.registry(), view)))
     }
 
@@ -106,7 +110,8 @@ impl AgentService for Api {
         let who: Who = read::parse("agent", &wire.agent)?;
         let manifest = read::parse_optional("manifest", &wire.manifest)?;
         let order = Order { by, reason: read::text("reason", wire.reason, MAX_REASON_BYTES)? };
-        let done = self.broker.review_agent(order, &whose, &who, manifest).await?;
+        let done = self.broker.review_agent(order, &whose, &who, manifest).await;
+        let done = done.map_err(|refused| to_owners(refused, &whose))?;
         Ok(Response::new(changes(&done)))
     }
 
@@ -155,6 +160,17 @@ impl Api {
     }
 }
 
+/// What owners are told of an agent that is not theirs or nobody's: the same words for both (law 6).
+fn to_owners(refused: Refused, whose: &Whose) -> Refused {
+    if *whose == Whose::Everybody || refused.reason != Reason::NotFound {
+        return refused;
+    }
+    refused.why("you are here as an owner of agents, and an owner sees their own").next(
+        "leasehold agents list names yours, leasehold whoami says who you are; of any other, its owner is told after a \
+         leasehold login of theirs, and an operator with the role viewer",
+    )
+}
+
 /// What lowers an agent, in words.
 pub(super) fn lowered(standing: &Standing) -> Vec<String> {
     standing.lowered.iter().map(|one| format!("{}: {}", one.to.name(), one.by)).collect()
@@ -196,18 +212,34 @@ fn status_filter(wire: i32) -> Result<Option<Stands>, Refused> {
     }
 }
 
-/// Every problem of a file, each with its line.
+/// Every problem of a file, each with its line: as many as an answer's headers have room for.
 fn unfit(problems: &[Problem]) -> Refused {
-    let fault = |problem: &Problem| FieldFault { field: "text".to_owned(), what: problem.to_string() };
-    let faults = problems.iter().take(MOST_PROBLEMS).map(fault).collect();
-    let what = problems.first().map(ToString::to_string).unwrap_or_default();
-    let others = problems.len().saturating_sub(1);
-    let refused = Refused { what, ..Refused::fields(faults) };
-    if others == 0 {
-        refused
-    } else {
-        refused.why(format!("and {} in that file", count(others, "more problem")))
-    }
+    let mut room = MOST_TOLD;
+    let lines =
+        problems.iter().map(|problem| problem.to_string().chars().take(MOST_OF_ONE).collect::<String>());
+    let told: Vec<_> = lines.take_while(|line| take_room(&mut room, line.len())).collect();
+    let what = match (told.as_slice(), problems.len()) {
+        ([one], 1) => one.clone(),
+        (told, all) if told.len() == all => {
+            format!("{} in that file, and nothing was applied", count(all, "problem"))
+        }
+        (told, all) => {
+            format!(
+                "{} in that file, and nothing was applied; the first {} are",
+                count(all, "problem"),
+                told.len()
+            )
+        }
+    };
+    let fault = |what| FieldFault { field: "text".to_owned(), what };
+    Refused { what, ..Refused::fields(told.into_iter().map(fault).collect()) }
+}
+
+/// Whether there is room for so much, which is then taken.
+fn take_room(room: &mut usize, length: usize) -> bool {
+    let left = room.checked_sub(length);
+    *room = left.unwrap_or(0);
+    left.is_some()
 }
 
 fn changes(done: &Reregistered) -> v1::ChangeAgentsResponse {

@@ -36,7 +36,9 @@ impl TaskService for Api {
         let own = standing(&request)?.own();
         let id = read::parse("task", &request.into_inner().task)?;
         let task = self.broker.task(own.as_ref(), id).await?;
-        Ok(Response::new(view(&self.broker, &task)))
+        let stops = self.broker.stops(own.as_ref(), &task).await?;
+        let stops = stops.iter().map(write::stop).collect();
+        Ok(Response::new(v1::Task { stops, ..view(&self.broker, &task) }))
     }
 
     async fn list_tasks(

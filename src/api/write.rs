@@ -18,7 +18,7 @@ use leasehold_proto::v1;
 use crate::broker::{Credential, Refused};
 pub(super) use lease::{lease, lease_state, outcome, settled};
 pub(super) use revocation::{freeze, revocation, stuck};
-pub(super) use task::{person, task, task_outcome, task_state};
+pub(super) use task::{person, stop, task, task_outcome, task_state};
 
 pub(super) fn moment(at: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.0.rem_euclid(1000) * 1_000_000).unwrap_or(0);

@@ -71,6 +71,13 @@ impl Liveness {
         self.map().values_mut().for_each(|heard| heard.last = now);
     }
 
+    /// The clock is set back: each has been silent for as long as before.
+    pub(super) fn go_back(&self, by: Span) {
+        for heard in self.map().values_mut() {
+            *heard = Heard { last: heard.last - by, here: heard.here.map(|here| here - by) };
+        }
+    }
+
     /// Those that have been silent for so long.
     fn silent_for(&self, span: Span, now: Timestamp) -> Vec<TaskId> {
         let heard = self.map();

@@ -92,6 +92,11 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(lease)
     }
 
+    /// Lets go of all: the moments until which they are held are of a clock that no longer counts.
+    pub(super) fn let_all_go(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Lets go of those whose time is over, and counts the rest.
     fn settle(&self, now: Timestamp) -> usize {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +226,9 @@ impl Inner {
     }
 
     fn is_expired(&self, lease: &Lease) -> bool {
-        matches!(lease.state, LeaseState::Active { .. }) && !self.awaits_reconciliation(lease)
+        matches!(lease.state, LeaseState::Active { .. })
+            && !self.awaits_reconciliation(lease)
+            && !self.setting_back.is_under_way()
     }
 
     async fn sweep_lease(self: &Arc<Self>, lease: Lease) {
@@ -233,7 +240,7 @@ impl Inner {
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.kill(lease),
             LeaseState::Residual { .. } => self.hold_residual(lease),
-            // What expired was condemned with the others.
+            // What expired was condemned with the others, or waits until the clock is set back.
             LeaseState::Active { .. }
             | LeaseState::New
             | LeaseState::Refused { .. }

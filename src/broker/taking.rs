@@ -67,6 +67,11 @@ impl Taking {
     /// One was cut short here.
     pub(super) fn owe(&self, id: RevocationId) {
         self.known().owed.insert(id);
+        self.look_now();
+    }
+
+    /// They are looked for at once.
+    pub(super) fn look_now(&self) {
         self.next.store(0, Ordering::Relaxed);
     }
 

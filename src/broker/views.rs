@@ -235,7 +235,8 @@ impl Broker {
     async fn find_by_words(&self, text: &str, limit: usize) -> Result<Vec<Hit>, Refused> {
         let registry = self.registry();
         let owner = text.parse().unwrap_or_else(|_| Owner::Person(text.to_owned()));
-        let owned = registry.named_agents_of(&owner);
+        let live = self.inner.ledger.store().live_agents().await?;
+        let owned = registry.agents_of(&owner, &live);
         let mut hits: Vec<_> = owned.into_iter().map(Hit::Owned).collect();
         if let Ok(id) = text.parse::<CallerId>()
             && registry.knows(&id)

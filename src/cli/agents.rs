@@ -3,7 +3,7 @@
 use std::{fs, io::Read as _, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use leasehold_client::v1;
+use leasehold_client::{ClientError, v1};
 use leasehold_law::words::count;
 use serde_json::{Value, json};
 
@@ -22,12 +22,13 @@ pub enum AgentsCommand {
     #[command(after_help = "Example: leasehold agents list --status suspended --owner person:ana")]
     List(ListArgs),
     /// Show one agent: whose it is, how it stands, what lowers it.
-    #[command(after_help = "Example: leasehold agents show spiffe://prod.example/agent/triage")]
+    #[command(after_help = "Example: leasehold agents show spiffe://prod.example/agent/triage\n         \
+                      leasehold agents show 'ci:github|65/74/prod'")]
     Show(NameArgs),
     /// Register the agents of a file: tables `[agents."spiffe://..."]` as in the config, in TOML or JSON.
     ///
-    /// All of the file is applied, or nothing. What is registered so already is left alone; what the config defines
-    /// cannot be redefined.
+    /// All of the file is applied, or nothing; where something in it is wrong, all that is wrong is told. What is
+    /// registered so already is left alone; what the config defines cannot be redefined.
     #[command(after_help = "Example: leasehold agents apply agents.toml --dry-run")]
     Apply(ApplyArgs),
     /// Stop an agent: nothing new, and what it holds ends. It may read, and give back.
@@ -50,7 +51,7 @@ pub enum AgentsCommand {
         after_help = "Example: leasehold agents retire 'spiffe://prod.example/agent/ci-*' --reason 'moved away'"
     )]
     Retire(StatusArgs),
-    /// Say that somebody looked at an agent and found it right; with a manifest, that it may run that.
+    /// Say that somebody looked at an agent and found it right; with a manifest, that it may run that. Its owner may too.
     #[command(
         after_help = "Example: leasehold agents review spiffe://prod.example/agent/triage --manifest agent.toml"
     )]
@@ -71,7 +72,7 @@ pub struct ListArgs {
     /// Only those of this status.
     #[arg(long, value_enum)]
     status: Option<Status>,
-    /// Only those of this owner.
+    /// Only those that answer to this person or group of the config.
     #[arg(long, value_name = "person:NAME|group:NAME")]
     owner: Option<String>,
     #[command(flatten)]
@@ -101,22 +102,24 @@ impl From<Status> for v1::AgentStatus {
 /// One agent.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// Its SPIFFE ID, or a pattern such as `spiffe://prod.example/agent/ci-*`.
-    #[arg(value_name = "ID")]
+    /// Its name, as `agents list` prints it: a SPIFFE ID; `ci:ISSUER|JOB` of a job, as `ci:github|65/74/prod`;
+    /// `kube:CLUSTER|NAMESPACE/ACCOUNT` of a pod; `personal:ISSUER|SUBJECT/NAME` of an agent in a person's
+    /// session; or a pattern that is registered, such as `spiffe://prod.example/agent/ci-*`, for all that fit it.
+    #[arg(value_name = "AGENT")]
     agent: String,
 }
 
 /// `agents apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// The file; `-` is the standard input.
+    /// The file, of at most 192 KiB; `-` is the standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Only say what would change.
     #[arg(long)]
     dry_run: bool,
     /// Why, for the record.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 }
 
@@ -135,11 +138,11 @@ pub struct StatusArgs {
 pub struct ReviewArgs {
     #[command(flatten)]
     name: NameArgs,
-    /// What it may run: a manifest file, or its digest. As before where it is left out.
+    /// What it may run: a manifest file, or its digest as `agents digest` prints it. As before where it is left out.
     #[arg(long, value_name = "FILE|DIGEST")]
     manifest: Option<String>,
     /// Why, for the record.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 }
 
@@ -286,8 +289,19 @@ async fn apply(args: ApplyArgs, session: &mut Session) -> Result<Exit, Problem> 
         .map_err(|error| Problem::usage(format!("cannot read `{name}`")).why(error.to_string()))?;
     let client = session.admin().await?;
     let request = v1::ApplyAgentsRequest { file: name, text, dry_run, reason };
-    let answer = client.persist(|| async { client.agents().apply_agents(request.clone()).await }).await?;
-    told(&answer, dry_run, session)
+    let answer = client.persist(|| async { client.agents().apply_agents(request.clone()).await }).await;
+    told(&answer.map_err(unfit)?, dry_run, session)
+}
+
+/// Each problem of a file has its own line, and its place in the file.
+fn unfit(error: ClientError) -> Problem {
+    let found = error.refusal().map(|refusal| refusal.violations.clone()).unwrap_or_default();
+    let lines: Vec<_> = found.into_iter().map(|one| one.what).collect();
+    let problem = Problem::from(error);
+    match lines.as_slice() {
+        [] | [_] => problem,
+        many => problem.why(many.join("\n")),
+    }
 }
 
 fn read(file: &PathBuf) -> std::io::Result<String> {

@@ -42,8 +42,8 @@ pub enum AuditCommand {
 /// `audit trace`.
 #[derive(Debug, Args)]
 pub struct TraceArgs {
-    /// A task, lease or decision, or whatever `find` finds.
-    #[arg(value_name = "ID", required_unless_present = "last")]
+    /// The id of a task, lease or decision, or whatever `find` finds.
+    #[arg(value_name = "NAME", required_unless_present = "last")]
     subject: Option<String>,
     /// The newest task.
     #[arg(long, conflicts_with = "subject")]
@@ -55,13 +55,13 @@ pub struct TraceArgs {
 /// A range of a chain.
 #[derive(Clone, Debug, Args)]
 struct RangeArgs {
-    /// The chain; the broker's own otherwise.
-    #[arg(long, value_name = "ID", default_value = "")]
+    /// The chain, `BROKER/INCARNATION` as `status` prints it; the broker's own otherwise.
+    #[arg(long, value_name = "CHAIN", default_value = "", hide_default_value = true)]
     chain: String,
-    /// The first entry.
+    /// The number of the first entry; the chain's first otherwise.
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     from: u64,
-    /// The last entry.
+    /// The number of the last entry; the chain's last otherwise.
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     until: u64,
 }
@@ -69,7 +69,7 @@ struct RangeArgs {
 /// `audit verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// An export. Without it the broker checks its store.
+    /// An export, which is checked here and without a broker. Without it the broker checks its store.
     #[arg(value_name = "FILE", conflicts_with_all = ["chain", "from", "until"])]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub struct VerifyArgs {
 /// `audit export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// A new file; the standard output otherwise.
+    /// A new file, mode 0600; the standard output otherwise.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     #[command(flatten)]
@@ -122,7 +122,7 @@ async fn subject(client: &Client, text: String) -> Result<Subject, Problem> {
     }
     let (hits, _) = find::hits(client, &text, LimitArgs { limit: 2 }).await?;
     match hits.as_slice() {
-        [] => Err(Problem::failed(format!("nothing is known by `{text}`"))),
+        [] => Err(Problem::failed(format!("nothing is known by `{text}`")).next(find::FOUND_BY)),
         [hit] if !hit.lease.is_empty() => Ok(Subject::Lease(hit.lease.clone())),
         [hit] if !hit.task.is_empty() => Ok(Subject::Task(hit.task.clone())),
         _ => Err(Problem::usage(format!("`{text}` is not one task, lease or decision"))

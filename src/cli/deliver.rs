@@ -37,7 +37,7 @@ pub(crate) struct DeliverArgs {
     /// Write it to a new file that only this user reads, or to an open descriptor from 3 on.
     #[arg(long, value_name = "file:PATH|fd:N", value_parser = place, conflicts_with = "reveal")]
     pub(crate) to: Option<Place>,
-    /// Show it on the standard output.
+    /// Show it on the standard output; what is said of the lease goes to the error stream.
     #[arg(long)]
     pub(crate) reveal: bool,
 }

@@ -29,7 +29,7 @@ const TOKEN_STEPS: [&str; 3] = ["address", "certificate", "token"];
 #[derive(Debug, Args)]
 #[command(after_help = "Example: leasehold doctor --try orders.read@orders-db")]
 pub struct DoctorArgs {
-    /// Also lease this pair, dial its target from here, and give it back.
+    /// Also lease this pair in a task of its own, dial its target from here, and give it back.
     #[arg(long = "try", value_name = "INTENT@TARGET", value_parser = parse::pair)]
     pair: Option<Pair>,
 }

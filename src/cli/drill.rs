@@ -31,8 +31,8 @@ pub enum DrillCommand {
 /// `drill run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Only this target; may be given again.
-    #[arg(long = "target", value_name = "NAME")]
+    /// Only this target; all that can be drilled otherwise. May be given again.
+    #[arg(long = "target", value_name = "TARGET")]
     targets: Vec<String>,
 }
 

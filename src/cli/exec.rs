@@ -24,24 +24,51 @@ use runfile::RunFile;
 pub(crate) const REFUSED: Exit = Exit(125);
 const WAIT: Duration = Duration::from_secs(10);
 
+/// What is told below the options.
+const HELP: &str = "\
+Example: leasehold exec --lease orders.read@orders-db,ttl=10m -- psql -c 'select now()'
+         leasehold exec --lease IN=orders.read@orders-db --lease OUT=stock.write@stock-db -- ./copy
+         leasehold exec --agent coding --lease orders.read@orders-db -- make test
+         leasehold exec --on-behalf-of /run/ana.token --lease orders.read@orders-db -- ./answer
+
+What the command sees, beside its own environment, of a lease in PostgreSQL:
+  PGHOST, PGPORT, PGDATABASE, PGUSER, PGSSLMODE
+                       what libpq, and so psql and most drivers, connect with
+  PGPASSFILE           the path of a file with the password, in libpq's form
+  PGPASSWORD           with --as env: the password
+  PGEXPIRES            when it ends unless it is renewed, as it was at the start; RFC 3339
+  DATABASE_URL         postgresql://USER@HOST:PORT/DATABASE, without the password
+of a lease elsewhere, by the kind of target and the parts of its credential:
+  KIND_PART            each public part, as MEMORY_URL; with --as env each secret part too
+  KIND_PART_FILE       the path of a file with each secret part, byte for byte
+and in any case:
+  LEASEHOLD_TASK       the id of the task: a leasehold exec inside works in the same one
+
+NAME of a lease goes before each with an underscore: IN_PGHOST. The files lie in memory, in a
+folder of mode 0700 under $XDG_RUNTIME_DIR or /dev/shm, and go with the command. Leases are renewed
+at two thirds of their lifetime; what is new then is in the files, not in the variables.
+
+Without --lease, leasehold.run.toml here or above, up to the root of the repository, names them:
+leases = [\"orders.read@orders-db,ttl=10m\"]. --agent needs a leasehold login before.
+
+Exits with the command's code; 124 if its leases ended under it (it gets SIGTERM, and SIGKILL 5 s
+later), 125 if refused before the start, 126 and 127 as env(1).";
+
 /// `exec`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: leasehold exec --lease orders.read@orders-db,ttl=10m -- psql -c 'select now()'\n         \
-    leasehold exec --agent coding --lease orders.read@orders-db -- make test    after leasehold login\n\n\
-    Exits with the command's code; 124 if its leases ended under it, 125 if refused before the start, 126 and 127 as env(1)."
-)]
+#[command(after_help = HELP)]
 pub struct ExecArgs {
-    /// A lease for the command. NAME prefixes its variables, and is needed where two would set the same one.
-    #[arg(long = "lease", value_name = "[NAME=]INTENT@TARGET[,ttl=..][,param.K=V]", value_parser = parse::named_pair)]
+    /// A lease for the command, for `ttl` or the grant's default, renewed while it runs. NAME prefixes its variables, and is
+    /// needed where two would set the same one. May be given again.
+    #[arg(long = "lease", value_name = "[NAME=]INTENT@TARGET[,ttl=DURATION][,param.KEY=VALUE]", value_parser = parse::named_pair)]
     leases: Vec<NamedPair>,
     /// The agent to act as, in the session of `leasehold login`, by its name under `personal_agents` in the config.
     #[arg(long, value_name = "NAME", conflicts_with = "on_behalf_of")]
     agent: Option<String>,
-    /// What it is for, for people to read.
+    /// What it is for, for people to read; at most 512 bytes.
     #[arg(long)]
     purpose: Option<String>,
-    /// A label to find the task by. May be given again.
+    /// A label to find and revoke the task by. May be given again, up to 8 times.
     #[arg(long = "ref", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     refs: Vec<(String, String)>,
     /// How secrets reach the command: in private files; or also in its environment, for clients that read no file.

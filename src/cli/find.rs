@@ -14,9 +14,12 @@ use super::{
 
 /// `find`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: leasehold find lh9fk20q3f8g2k1n4p7r9t")]
+#[command(
+    after_help = "Example: leasehold find lh06jr1k4t0b8s2c9q3m5v7ha1b2c3d4\n         leasehold find run=8812"
+)]
 pub struct FindArgs {
-    /// A principal, a lease, task, decision, agent, person or revocation, or a ref KEY=VALUE.
+    /// A principal (`lh...`, a role in a database's log), the id of a lease, task, decision or revocation, an agent's name,
+    /// a person's or a group's (`person:ana`), or a label KEY=VALUE of tasks.
     #[arg(value_name = "NAME")]
     text: String,
     #[command(flatten)]
@@ -27,11 +30,24 @@ pub(crate) async fn run(args: FindArgs, session: &mut Session) -> Result<Exit, P
     let client = session.admin().await?;
     let (hits, more) = hits(&client, &args.text, args.limit).await?;
     let text: String = hits.iter().map(describe).collect::<Vec<_>>().join("\n");
-    let text = if hits.is_empty() { format!("nothing is known by `{}`", args.text) } else { text };
+    let text = if hits.is_empty() { nothing(&args.text) } else { text };
     let json = json!({"hits": hits.iter().map(hit).collect::<Vec<_>>(), "more": more});
     session.console.report(&Report::new(text + more_line(more), json))?;
     Ok(if hits.is_empty() { Exit::FAILED } else { Exit::DONE })
 }
+
+/// That it is not known, and what is.
+fn nothing(text: &str) -> String {
+    format!("nothing is known by `{text}`; {FOUND_BY}\n")
+}
+
+/// What there is to be found.
+pub(crate) const FOUND_BY: &str = "\
+whole names are, of these kinds:
+  lh06jr...                            a principal, as a target's own log has it
+  lease_... task_... dec_... rev_...   an id
+  spiffe://... ci:... person:ana       an agent, a person or a group, as leasehold agents list has them
+  KEY=VALUE                            a label of tasks";
 
 /// What a text was found as.
 pub(crate) async fn hits(
@@ -90,5 +106,10 @@ mod tests {
             lease_state: v1::LeaseState::Active.into(),
         };
         insta::assert_snapshot!(describe(&hit));
+    }
+
+    #[test]
+    fn where_nothing_is_found_it_is_said_what_could_be() {
+        insta::assert_snapshot!(nothing("orders"));
     }
 }

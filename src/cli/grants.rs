@@ -18,7 +18,7 @@ use super::{
 #[command(after_help = "Example: leasehold grants --target orders-db")]
 pub struct GrantsArgs {
     /// Only this target.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "TARGET")]
     target: Option<String>,
     #[command(flatten)]
     limit: LimitArgs,

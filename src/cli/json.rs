@@ -42,14 +42,20 @@ fn params(params: &BTreeMap<String, v1::ParamValue>) -> Value {
 /// A task.
 pub(crate) fn task(task: &v1::Task) -> Value {
     let scope: Vec<_> = task.scope.iter().map(scope_pair).collect();
+    let stops: Vec<_> = task.stops.iter().map(stop).collect();
     json!({
         "id": task.id, "agent": task.agent, "purpose": text(task.purpose.clone()), "scope": scope,
         "state": word(task.state()), "cause": word(task.cause()), "outcome": word(task.outcome()),
         "refs": task.refs, "opened_at": time(task.opened_at), "deadline": time(task.deadline),
         "ended_at": time(task.ended_at), "silent": task.silent, "version": task.version,
         "manifest": task.manifest, "drift": task.drift, "on_behalf_of": text(task.on_behalf_of.clone()),
-        "session_until": time(task.session_until),
+        "session_until": time(task.session_until), "stops": stops,
     })
+}
+
+/// What of a task was stopped.
+fn stop(stop: &v1::TaskStop) -> Value {
+    json!({"cause": word(stop.cause()), "leases": stop.leases, "revocation": text(stop.revocation.clone())})
 }
 
 /// A pair of a scope.

@@ -23,7 +23,8 @@ use super::{
 pub enum LeaseCommand {
     /// Mint a credential for a task. `exec` is the better way: it also renews and ends it.
     #[command(
-        after_help = "Example: leasehold lease request orders.read@orders-db --task task_06ds... --as pgpass --to file:/run/user/1000/pgpass"
+        after_help = "Example: leasehold lease request orders.read@orders-db --task task_06ds... --as pgpass \\\n             \
+                      --to file:/run/user/1000/pgpass"
     )]
     Request(RequestArgs),
     /// Show a lease.
@@ -32,10 +33,10 @@ pub enum LeaseCommand {
     /// List leases, newest first.
     #[command(after_help = "Example: leasehold lease list --live --target orders-db")]
     List(ListArgs),
-    /// Prolong a lease, up to its life.
+    /// Prolong a lease from now on, up to the end of its life, which holds all renewals together.
     #[command(after_help = "Example: leasehold lease renew lease_06ds... --ttl 10m")]
     Renew(RenewArgs),
-    /// Give a lease back: it is revoked.
+    /// Give a lease back, as its agent: it is revoked. An operator uses `revoke --lease`.
     #[command(after_help = "Example: leasehold lease release lease_06ds...")]
     Release(ReleaseArgs),
     /// List leases that are being revoked and have failed at least once; exit 1 if there are any.
@@ -49,8 +50,8 @@ pub struct RequestArgs {
     /// What, and where.
     #[arg(value_name = "INTENT@TARGET", value_parser = parse::pair)]
     pair: Pair,
-    /// The task that it hangs on.
-    #[arg(long, value_name = "ID", env = "LEASEHOLD_TASK")]
+    /// The task that it hangs on, `task_...`.
+    #[arg(long, value_name = "TASK", env = "LEASEHOLD_TASK")]
     task: String,
     #[command(flatten)]
     ask: AskArgs,
@@ -61,8 +62,8 @@ pub struct RequestArgs {
 /// `lease show`.
 #[derive(Debug, Args)]
 pub struct OneArgs {
-    /// Its id.
-    #[arg(value_name = "ID")]
+    /// Its id, `lease_...`.
+    #[arg(value_name = "LEASE")]
     lease: String,
     #[command(flatten)]
     door: DoorArgs,
@@ -71,26 +72,26 @@ pub struct OneArgs {
 /// `lease list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only what counts as alive.
+    /// Only what may still exist in its target.
     #[arg(long)]
     live: bool,
-    /// Only what counted as alive at this time.
+    /// Only what may have existed in its target at this time, as 2026-01-31T02:13:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse::moment)]
     at: Option<prost_types::Timestamp>,
-    /// Only what was asked for within this time.
+    /// Only what was asked for within this time until now, as 2h.
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     since: Option<Duration>,
     /// Only on this target.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "TARGET")]
     target: Option<String>,
     /// Only for this intent.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "INTENT")]
     intent: Option<String>,
     /// Only of this task.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// Only this agent's.
-    #[arg(long, value_name = "ID")]
+    /// Only this agent's, by its name as `agents list` prints it.
+    #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
     #[command(flatten)]
     limit: LimitArgs,
@@ -101,10 +102,10 @@ pub struct ListArgs {
 /// `lease renew`.
 #[derive(Debug, Args)]
 pub struct RenewArgs {
-    /// Its id.
-    #[arg(value_name = "ID")]
+    /// Its id, `lease_...`.
+    #[arg(value_name = "LEASE")]
     lease: String,
-    /// The lifetime from now on; the grant's default otherwise.
+    /// The lifetime from now on, as 10m, at most 1d; the grant's default otherwise.
     #[arg(long, value_name = "DURATION", value_parser = parse::ttl)]
     ttl: Option<Duration>,
     #[command(flatten)]
@@ -114,8 +115,8 @@ pub struct RenewArgs {
 /// `lease release`.
 #[derive(Debug, Args)]
 pub struct ReleaseArgs {
-    /// Its id.
-    #[arg(value_name = "ID")]
+    /// Its id, `lease_...`.
+    #[arg(value_name = "LEASE")]
     lease: String,
     #[command(flatten)]
     wait: WaitArgs,

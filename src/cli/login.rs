@@ -27,9 +27,10 @@ pub(crate) use tokens::Tokens;
 /// `login`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: leasehold login --issuer https://idp.example --client-id leasehold-cli\n\n\
-    Without a display, and over SSH, you enter a code on another device; otherwise a browser here is answered. The session \
-    lies in $XDG_STATE_HOME/leasehold, for you alone. `client.toml` in $XDG_CONFIG_HOME/leasehold may hold issuer, \
-    client_id, ca_file and scopes.")]
+    Without a display, and over SSH, you enter a code on another device; otherwise a browser here is\n\
+    answered. The session lies in $XDG_STATE_HOME/leasehold (~/.local/state/leasehold), for you alone.\n\
+    client.toml in $XDG_CONFIG_HOME/leasehold (~/.config/leasehold) may hold issuer, client_id, ca_file\n\
+    and scopes.")]
 pub struct LoginArgs {
     #[command(flatten)]
     provider: ProviderArgs,
@@ -45,7 +46,7 @@ pub struct LoginArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: leasehold logout")]
 pub struct LogoutArgs {
-    /// Of which issuer, where there is more than one session.
+    /// Of which issuer; needed only where there is more than one session.
     #[arg(long, value_name = "URL", env = "LEASEHOLD_ISSUER")]
     issuer: Option<String>,
 }

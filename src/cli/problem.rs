@@ -177,7 +177,8 @@ fn from_channel(error: &ChannelError) -> Problem {
 fn from_refusal(refusal: Refusal) -> Problem {
     let exit = exit_of(&refusal);
     // One field is named in the message already.
-    let fields = violations(&refusal.violations).filter(|fields| !refusal.message.ends_with(fields.as_str()));
+    let is_told = refusal.violations.iter().all(|one| refusal.message.ends_with(&one.what));
+    let fields = violations(&refusal.violations).filter(|_| !is_told);
     let why = refusal.why.clone().or(fields);
     let next = toml_to_add(&refusal).or_else(|| refusal.next.clone()).or_else(|| local_next(&refusal));
     Problem {
@@ -224,7 +225,10 @@ fn local_next(refusal: &Refusal) -> Option<String> {
     let decision = refusal.decision.as_deref();
     match refusal.reason.as_str() {
         "NO_PERMIT" | "FORBIDDEN" => decision.map(|id| format!("give {id} to your platform team")),
-        "NOT_FOUND" => Some("check the id; another agent's tasks and leases are not shown".to_owned()),
+        "NOT_FOUND" => Some(
+            "check the id; another agent's tasks and leases are not shown to an agent, and an operator asks with --admin"
+                .to_owned(),
+        ),
         _ if refusal.code == Code::Unimplemented => {
             Some("a later version of the broker does this".to_owned())
         }

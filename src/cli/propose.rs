@@ -27,17 +27,17 @@ pub struct ProposeArgs {
     #[command(flatten)]
     ask: AskArgs,
     /// A task of yours, whose scope then counts too.
-    #[arg(long, value_name = "ID", env = "LEASEHOLD_TASK")]
+    #[arg(long, value_name = "TASK", env = "LEASEHOLD_TASK")]
     task: Option<String>,
 }
 
 /// What a request says beside its pair.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AskArgs {
-    /// The lifetime; the grant's default otherwise.
+    /// The lifetime, as 10m, at most 1d; the grant's default otherwise.
     #[arg(long, value_name = "DURATION", value_parser = parse::ttl)]
     pub(crate) ttl: Option<Duration>,
-    /// A parameter of the intent. May be given again.
+    /// A parameter of the intent; `leasehold grants` lists what each takes. May be given again.
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     pub(crate) params: Vec<(String, String)>,
 }

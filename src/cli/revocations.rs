@@ -23,10 +23,10 @@ pub enum RevocationsCommand {
     /// Show one, with the outcome of each lease.
     #[command(after_help = "Example: leasehold revocations show rev_06ds0q3f8g2k1n4p7r9t")]
     Show(OneArgs),
-    /// Follow one until all is confirmed or stuck.
+    /// Follow one until each lease is confirmed dead or named stuck. Ctrl-C ends only the watching.
     #[command(after_help = "Example: leasehold revocations watch rev_06ds...")]
     Watch(OneArgs),
-    /// Lift its freeze. What was revoked stays revoked.
+    /// Lift its freeze, as an admin. What was revoked stays revoked.
     #[command(after_help = "Example: leasehold revocations lift rev_06ds... --reason 'INC-114 is closed'")]
     Lift(LiftArgs),
 }
@@ -47,8 +47,8 @@ pub struct ListArgs {
 /// One revocation.
 #[derive(Debug, Args)]
 pub struct OneArgs {
-    /// Its id.
-    #[arg(value_name = "ID")]
+    /// Its id, `rev_...`.
+    #[arg(value_name = "REVOCATION")]
     revocation: String,
 }
 

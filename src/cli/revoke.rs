@@ -41,10 +41,11 @@ pub struct RevokeArgs {
     /// Only show what would be stopped.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask. Needed where there is no terminal.
+    /// Do not ask. Needed where there is no terminal: without it nothing is stopped there, and the exit code is 2.
     #[arg(long)]
     yes: bool,
-    /// Refuse new leases for it until lifted. By itself for an agent and wider, not for a lease or a task.
+    /// Refuse new leases for it until lifted (`revocations lift`). By itself for an agent and wider, not for a lease or a
+    /// task.
     #[arg(long, conflicts_with = "no_freeze")]
     freeze: bool,
     /// Let what was stopped ask for new leases at once.
@@ -52,36 +53,35 @@ pub struct RevokeArgs {
     no_freeze: bool,
 }
 
-/// What to stop. What a broker does not do yet it says itself.
+/// What to stop.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct SelectorArgs {
     /// One lease.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "LEASE")]
     lease: Option<String>,
     /// One task, with its leases.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// One agent, with its tasks.
-    #[arg(long, value_name = "SPIFFE_ID")]
+    /// One agent, with its tasks, by its name as `agents list` prints it: a SPIFFE ID, or that of a job
+    /// (`ci:...`), a pod (`kube:...`) or an agent in a person's session (`personal:...`).
+    #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
-    /// All agents that answer to a person or a group.
+    /// All agents that answer to a person or a group of the config.
     #[arg(long, value_name = "person:NAME|group:NAME")]
     owner: Option<String>,
-    /// All tasks that act for a person, which end.
+    /// All tasks that act for a person, which end. By the name in the config, or as their issuer names them.
     #[arg(long, value_name = "NAME|oidc:ISSUER|SUBJECT")]
     person: Option<String>,
     /// Everything on one target.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "TARGET")]
     target: Option<String>,
     /// Everything for one intent, on whatever target.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "INTENT")]
     intent: Option<String>,
-    /// All tasks that carry a reference.
+    /// All tasks that carry a label, as `--ref` of exec and task open puts it there.
     #[arg(long = "ref", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     reference: Option<(String, String)>,
-    #[arg(long, hide = true)]
-    incident: Option<String>,
     /// Everything: the kill switch. Nothing is issued to anybody until it is lifted.
     #[arg(long)]
     all: bool,
@@ -98,7 +98,6 @@ impl SelectorArgs {
             self.target.map(Kind::Target),
             self.intent.map(Kind::Intent),
             self.reference.map(|(key, value)| Kind::Ref(v1::Ref { key, value })),
-            self.incident.map(Kind::Incident),
             self.all.then_some(Kind::All(v1::All {})),
         ];
         v1::Selector { kind: named.into_iter().flatten().next() }

@@ -21,8 +21,8 @@ pub(crate) struct Session {
 /// Which door a command that both doors serve takes.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct DoorArgs {
-    /// Ask at the admin door. Taken by itself where nothing here proves an agent: no SPIFFE_ENDPOINT_SOCKET, and where
-    /// LEASEHOLD_ADDR is a door for tokens, no LEASEHOLD_TOKEN_FILE and no job or pod.
+    /// Ask at the admin door, as an operator. Done by itself where nothing here proves an agent: no
+    /// SPIFFE_ENDPOINT_SOCKET, and where LEASEHOLD_ADDR is a door for tokens, no LEASEHOLD_TOKEN_FILE and no job or pod.
     #[arg(long)]
     pub admin: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) struct DoorArgs {
 /// How much a list shows.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct LimitArgs {
-    /// The most to show.
+    /// The most to show, 1 to 100000.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
 }

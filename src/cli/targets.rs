@@ -20,7 +20,8 @@ pub enum TargetsCommand {
     /// List the targets with what is known of them; dials none.
     #[command(after_help = "Example: leasehold targets list")]
     List(ListArgs),
-    /// Dial a target and test clock, owner and each privilege; exit 1 if something stands in the way.
+    /// Dial a target and test clock, owner and each privilege; exit 1 if something stands in the way, with the statement
+    /// that mends it.
     #[command(after_help = "Example: leasehold targets check orders-db")]
     Check(NameArgs),
     /// Print the least-privilege SQL for this server's version. Runs nothing; holds no password.
@@ -28,7 +29,7 @@ pub enum TargetsCommand {
     Setup(NameArgs),
     /// Search a target for principals of this installation that no live lease explains, and revoke them.
     ///
-    /// The broker does the same by itself every ten minutes. Exit 1 if nothing was touched though something was
+    /// The broker does the same by itself, every 10m unless `[sweep] every` says otherwise. Exit 1 if nothing was touched though something was
     /// found: above the bound, or where somebody else has claimed the target.
     #[command(after_help = "Example: leasehold targets sweep orders-db --dry-run")]
     Sweep(SweepArgs),
@@ -44,21 +45,21 @@ pub struct ListArgs {
 /// One target.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// Its name.
-    #[arg(value_name = "NAME")]
+    /// Its name in the config.
+    #[arg(value_name = "TARGET")]
     target: String,
 }
 
 /// `targets sweep`.
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// The target's name.
-    #[arg(value_name = "NAME")]
+    /// Its name in the config.
+    #[arg(value_name = "TARGET")]
     target: String,
     /// Only say what would be revoked.
     #[arg(long)]
     dry_run: bool,
-    /// Revoke up to N, instead of 10 or 5 % of what is ours.
+    /// Revoke up to N, after a sweep was halted; otherwise 10, or 5 % of what is ours where that is more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     at_most: Option<u64>,
     /// Close up to N leases whose principal is gone, instead of 10 or 5 % of what is ours.

@@ -39,10 +39,10 @@ pub enum TaskCommand {
     /// List tasks, newest first.
     #[command(after_help = "Example: leasehold task list --ref ticket=8812")]
     List(ListArgs),
-    /// Replace the scope; leases that no longer fit are revoked, and only those.
+    /// Replace the scope, or add to it and take from it; leases that no longer fit are revoked, and only those.
     #[command(after_help = "Example: leasehold task scope task_06ds... --add stock.read@stock-db")]
     Scope(ScopeArgs),
-    /// Tell what happens to a task, as it happens.
+    /// Tell what happens to a task, as it happens, until it has ended.
     #[command(after_help = "Example: leasehold task watch task_06ds... --output json")]
     Watch(NameArgs),
     /// End a task as done, and revoke its leases.
@@ -56,16 +56,16 @@ pub enum TaskCommand {
 /// `task open`.
 #[derive(Debug, Args)]
 pub struct OpenArgs {
-    /// What leases of the task may be for.
-    #[arg(required = true, value_name = "INTENT@TARGET[,ttl=..][,param.K=V]", value_parser = parse::narrowed_pair)]
+    /// What leases of the task may be for, `ttl` the longest that each may be asked for.
+    #[arg(required = true, value_name = "INTENT@TARGET[,ttl=DURATION][,param.KEY=VALUE]", value_parser = parse::narrowed_pair)]
     scope: Vec<Pair>,
-    /// What it is for, for people to read.
-    #[arg(long, default_value = "")]
+    /// What it is for, for people to read; at most 512 bytes.
+    #[arg(long, default_value = "", hide_default_value = true)]
     purpose: String,
-    /// A label to find it by. May be given again.
+    /// A label to find and revoke it by. May be given again, up to 8 times.
     #[arg(long = "ref", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     refs: Vec<(String, String)>,
-    /// When it ends by itself.
+    /// How long until it ends by itself, at most 1h.
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse::duration)]
     deadline: Duration,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub struct OpenArgs {
 pub(crate) struct PersonArgs {
     /// A file with a token of the person that this is done for, which names this agent: docs/identity.md. The task ends a
     /// minute after the token does. `exec` brings each newer one that the file holds by then; `task open` cannot.
-    #[arg(long, value_name = "TOKEN_FILE", env = "LEASEHOLD_ON_BEHALF_OF_FILE")]
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_ON_BEHALF_OF_FILE")]
     on_behalf_of: Option<PathBuf>,
 }
 
@@ -112,8 +112,8 @@ impl PersonArgs {
 /// A task, named or from the environment.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// Its id.
-    #[arg(value_name = "ID", env = "LEASEHOLD_TASK")]
+    /// Its id, `task_...`.
+    #[arg(value_name = "TASK", env = "LEASEHOLD_TASK")]
     task: String,
 }
 
@@ -132,16 +132,16 @@ pub struct ListArgs {
     /// Only those with this label. May be given again.
     #[arg(long = "ref", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     refs: Vec<(String, String)>,
-    /// Only this agent's.
-    #[arg(long, value_name = "ID")]
+    /// Only this agent's, by its name as `agents list` prints it.
+    #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
-    /// Only those that act for this person.
+    /// Only those that act for this person, by the name in the config or as their issuer names them.
     #[arg(long, value_name = "NAME|oidc:ISSUER|SUBJECT")]
     person: Option<String>,
     /// Only those in this state. May be given again.
     #[arg(long, value_enum)]
     state: Vec<State>,
-    /// Only those opened within this time.
+    /// Only those opened within this time until now, as 2h.
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     since: Option<Duration>,
     #[command(flatten)]
@@ -162,19 +162,19 @@ enum State {
 /// `task scope`.
 #[derive(Debug, Args)]
 pub struct ScopeArgs {
-    /// Its id.
-    #[arg(value_name = "ID")]
+    /// Its id, `task_...`.
+    #[arg(value_name = "TASK")]
     task: String,
     /// The whole new scope.
     #[arg(
         required_unless_present_any = ["add", "remove"],
         conflicts_with_all = ["add", "remove"],
-        value_name = "INTENT@TARGET[,ttl=..][,param.K=V]",
+        value_name = "INTENT@TARGET[,ttl=DURATION][,param.KEY=VALUE]",
         value_parser = parse::narrowed_pair
     )]
     scope: Vec<Pair>,
     /// Add this to the scope, or change how it is narrowed. May be given again.
-    #[arg(long, value_name = "INTENT@TARGET[,..]", value_parser = parse::narrowed_pair)]
+    #[arg(long, value_name = "INTENT@TARGET[,ttl=DURATION][,param.KEY=VALUE]", value_parser = parse::narrowed_pair)]
     add: Vec<Pair>,
     /// Take this out of the scope. May be given again.
     #[arg(long, value_name = "INTENT@TARGET", value_parser = parse::pair)]
@@ -186,7 +186,7 @@ pub struct ScopeArgs {
 /// How long to wait for proof.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// How long to wait until leases are confirmed dead, 0 to 30s. The broker goes on afterwards.
+    /// How long to wait until leases are confirmed dead, 0 to 30s. The broker goes on afterwards in any case.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse::wait)]
     pub(crate) wait: Duration,
 }
@@ -206,7 +206,7 @@ pub struct AbortArgs {
     #[command(flatten)]
     name: NameArgs,
     /// Why, for the record.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     wait: WaitArgs,
@@ -319,9 +319,20 @@ fn describe(task: &v1::Task) -> String {
         ("opened", stamp(task.opened_at)),
         ("deadline", stamp(task.deadline)),
         ("ended", stamp(task.ended_at)),
+        ("stopped", stops_words(&task.stops)),
         ("manifest", task.manifest.clone()),
         ("drift", if task.drift { "not what was reviewed".to_owned() } else { String::new() }),
     ])
+}
+
+/// What security took of it: `2 leases: operator (rev_...)`.
+fn stops_words(stops: &[v1::TaskStop]) -> String {
+    let words = |stop: &v1::TaskStop| {
+        let noun = if stop.leases == 1 { "lease" } else { "leases" };
+        let by = if stop.revocation.is_empty() { String::new() } else { format!(" ({})", stop.revocation) };
+        format!("{} {noun}: {}{by}", stop.leases, stop.cause().word())
+    };
+    stops.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// Until when the person's newest token is good.
@@ -456,6 +467,27 @@ mod tests {
         let row = outcome_row(&outcome);
         assert_eq!(row[3], "revoking: disabled, reaping, try 3");
         assert_eq!(row[5], "connection refused");
+    }
+
+    #[test]
+    fn a_goodbye_after_a_stop_is_shown_with_the_stop() {
+        let stop = |leases, cause: v1::Cause, revocation: &str| v1::TaskStop {
+            leases,
+            cause: cause.into(),
+            revocation: revocation.into(),
+        };
+        let task = v1::Task {
+            state: v1::TaskState::Ended.into(),
+            cause: v1::Cause::TaskCompleted.into(),
+            stops: vec![stop(1, v1::Cause::Operator, "rev_1"), stop(2, v1::Cause::AgentChanged, "")],
+            ..v1::Task::default()
+        };
+        let shown = describe(&task);
+        assert!(shown.contains("ended: task-completed\n"), "{shown}");
+        assert!(shown.contains("stopped  1 lease: operator (rev_1), 2 leases: agent-changed\n"), "{shown}");
+        let json = json::task(&task)["stops"].clone();
+        assert_eq!(json[0], json!({"cause": "operator", "leases": 1, "revocation": "rev_1"}));
+        assert_eq!(json[1], json!({"cause": "agent-changed", "leases": 2, "revocation": null}));
     }
 
     fn check_edit(add: &[&str], remove: &[&str], expect: Option<&[&str]>) {

@@ -8,34 +8,55 @@ fn the_command_line_is_well_formed() {
     Cli::command().debug_assert();
 }
 
-/// Every command down to the last, with its path.
-fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
-    let path = format!("{path} {}", command.get_name());
-    let mut below = command.get_subcommands().filter(|one| one.get_name() != "help").peekable();
-    if below.peek().is_none() || !command.is_subcommand_required_set() {
-        found.push((path.trim().to_owned(), command.clone()));
+/// Every command down to the last, and every group of them, with its path.
+fn commands() -> Vec<(String, clap::Command)> {
+    fn collect(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        found.push((path.clone(), command.clone()));
+        let below = command.get_subcommands().filter(|one| one.get_name() != "help");
+        below.for_each(|one| collect(one, &path, found));
     }
-    below.for_each(|one| leaves(one, &path, found));
+    let mut found = Vec::new();
+    collect(&Cli::command(), "", &mut found);
+    assert!(found.len() > 40, "the commands are found");
+    found
 }
 
+/// Wider than that help is never shown.
+const WIDTH: usize = 100;
+
+/// The example of a group is one of its commands, whole.
 #[test]
-fn every_command_has_help_with_an_example() {
-    let mut found = Vec::new();
-    leaves(&Cli::command(), "", &mut found);
-    assert!(found.len() > 30, "the commands are found");
-    for (path, command) in found {
+fn every_command_and_every_group_has_help_with_an_example() {
+    for (path, command) in commands() {
         assert!(command.get_about().is_some(), "{path} says what it does");
         let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         assert!(example.starts_with("Example: ") && example.contains(&path), "{path}: {example}");
+        let long = example.lines().find(|line| line.chars().count() > WIDTH);
+        assert_eq!(long, None, "{path}: it would be broken where nobody chose");
     }
 }
 
 #[test]
 fn the_commands_are_those_of_the_papers() {
-    let mut found = Vec::new();
-    leaves(&Cli::command(), "", &mut found);
-    let paths: Vec<_> = found.into_iter().map(|(path, _)| path).collect();
+    let is_whole = |(_, one): &(String, clap::Command)| !one.is_subcommand_required_set();
+    let paths: Vec<_> = commands().into_iter().filter(is_whole).map(|(path, _)| path).collect();
     insta::assert_snapshot!(paths.join("\n"));
+}
+
+/// One word for one thing, whichever command takes it; and no argument without a word of help.
+#[test]
+fn what_arguments_take_is_named_in_few_words() {
+    let mut words = std::collections::BTreeSet::new();
+    for (path, command) in commands() {
+        for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            assert!(arg.get_help().is_some() && !arg.is_hide_set(), "{path}: {}", arg.get_id());
+            let takes = arg.get_action().takes_values().then(|| arg.get_value_names()).flatten();
+            words.extend(takes.into_iter().flatten().map(ToString::to_string));
+        }
+    }
+    insta::assert_snapshot!(words.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
 fn check(line: &str, good: bool) {
@@ -71,6 +92,7 @@ fn lines_are_taken_or_refused() {
     check("revoke --lease lease_1", false);
     check("revoke --reason R", false);
     check("revoke --lease lease_1 --task task_1 --reason R", false);
+    check("revoke --incident inc_1 --reason R", false);
     check("revoke --owner person:ana --reason R --yes", true);
     check("revocations lift rev_1 --reason R", true);
     check("revocations lift rev_1", false);
@@ -94,6 +116,18 @@ fn lines_are_taken_or_refused() {
     check("demo --only 4 --keep", true);
     check("completion zsh", true);
     check("nonsense", false);
+}
+
+#[test]
+fn what_the_broker_s_own_rooms_say_has_the_shape_of_every_error() {
+    let check = |told: &str, expect: (&str, Option<&str>, Option<&str>)| {
+        let found = parts(1, told);
+        assert_eq!((found.what.as_str(), found.why.as_deref(), found.next.as_deref()), expect);
+    };
+    check("a", ("a", None, None));
+    check("a\n  next: c", ("a", None, Some("c")));
+    check("a\n  why: b\n  next: c", ("a", Some("b"), Some("c")));
+    check("a: 1\nb: 2", ("a: 1\nb: 2", None, None));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `[agents]`: the workloads that may ask, and who answers for each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use leasehold_law::caller::{CallerId, DRILL, Vouched};
@@ -14,6 +14,7 @@ use leasehold_law::time::{Day, DayError, Timestamp};
 use super::identity::TrustDomains;
 use super::names::Names;
 use super::problem::Report;
+use super::source::Place;
 use super::table::{Table, Value};
 
 /// The people and groups that may own things.
@@ -70,6 +71,15 @@ pub(super) fn warn_unreviewed(agents: &Names<Registration>, rules: &Rules, repor
         let what = format!("no `reviewed` for `{name}`: until it is reviewed it may only observe");
         agents.place(name).into_iter().for_each(|place| report.warning(place, &*what));
     }
+}
+
+/// Groups of agents, each with the place where it is first named.
+pub(super) type Groups<'a> = BTreeMap<&'a str, &'a Place>;
+
+/// The groups that registrations name.
+pub(super) fn groups(agents: &Names<Registration>) -> impl Iterator<Item = (&str, &Place)> {
+    let named = agents.values.iter().filter_map(|(name, one)| Some((&one.terms.groups, agents.place(name)?)));
+    named.flat_map(|(groups, place)| groups.iter().map(move |group| (group.as_str(), place)))
 }
 
 /// The message for two patterns that take in the same identity.

@@ -10,6 +10,7 @@ use leasehold_law::registry::{Book, Registration, Who};
 
 use super::agents::{self, Owners};
 use super::identity::TrustDomains;
+use super::include;
 use super::names::Names;
 use super::problem::{Problem, Report, did_you_mean};
 use super::source::Source;
@@ -39,6 +40,7 @@ pub fn read_agents(file: &str, text: &str, ground: &Ground<'_>) -> Result<Vec<Re
     let tree = table::parse(&source, &report);
     let root = Table::root(Context { source: &source, report: &report }, tree.get_ref());
     let registrations = read(&root, ground, &report);
+    include::refuse_config_tables(&root);
     root.finish();
     let read = report.verdict(Some(registrations)).map(|(registrations, _)| registrations);
     read.map_err(

@@ -32,7 +32,10 @@ pub(super) fn read(root: &Table<'_>, trust: Trust) -> Option<Broker> {
         let installation_key = table.need("installation_key").and_then(|value| {
             let path = table.context().source.resolve(value.filled()?);
             if !path.exists() {
-                let what = format!("`{}` is not there; `leasehold init` makes one", path.display());
+                let what = format!(
+                    "`{}` is not there, and serve needs it; `leasehold init DIR` makes one beside a config to start from",
+                    path.display()
+                );
                 table.context().report.warning(value.place(), what);
             }
             Some(path)

@@ -4,6 +4,19 @@ use super::files;
 use super::source::Source;
 use super::table::Table;
 
+/// What teams define, each in a file of its own if they like.
+const DEFINED: [&str; 9] = [
+    "people",
+    "groups",
+    "agents",
+    "personal_agents",
+    "ci_jobs",
+    "kube_accounts",
+    "targets",
+    "intents",
+    "grants",
+];
+
 /// The tables of the main file that say how the broker itself runs.
 const MAIN_ONLY: [&str; 12] = [
     "include",
@@ -37,6 +50,17 @@ pub(super) fn read(main: &Table<'_>) -> Vec<Source> {
         }
     }
     sources
+}
+
+/// Reports the tables of a broker's config in a file that is applied to one that runs.
+pub(super) fn refuse_config_tables(applied: &Table<'_>) {
+    for key in DEFINED.into_iter().chain(MAIN_ONLY).filter(|key| *key != "agents") {
+        if let Some(value) = applied.get(key) {
+            value.problem(format!(
+                "`{key}` belongs in the broker's config, and takes a restart; a file to apply holds [agents.\"...\"] alone"
+            ));
+        }
+    }
 }
 
 /// Reports what an included file may not hold.

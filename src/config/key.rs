@@ -36,6 +36,15 @@ impl KeyKind {
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
+    /// There is no such file. To make one for a store that was served before would orphan what lives.
+    #[error(
+        "there is no installation key at `{path}`\n  \
+         why: the names of all that is minted are marked with it, so that the broker knows what is its own\n  \
+         next: where this store was served before, put back the copy of its key; else make one: `leasehold init DIR` \
+         writes DIR/installation.key, or (umask 077; {{ echo '{header}'; openssl rand -hex 32; }} > '{path}')",
+        path = .0.display(), header = KeyKind::Production.header()
+    )]
+    Absent(PathBuf),
     /// The file cannot be read or written.
     #[error("`{path}`: {error}", path = path.display())]
     Io {
@@ -68,7 +77,12 @@ pub enum KeyError {
 /// # Errors
 /// Where the file is absent, may be read by others, holds no key, or holds a dev key that `trust` refuses.
 pub fn read_installation_key(path: &Path, trust: Trust) -> Result<InstallationKey, KeyError> {
-    let file = File::open(path).map_err(|error| io_error(path, error))?;
+    let file = File::open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return KeyError::Absent(path.to_owned());
+        }
+        io_error(path, error)
+    })?;
     let mode = file.metadata().map_err(|error| io_error(path, error))?.mode() & 0o7777;
     if mode & 0o177 != 0 {
         return Err(KeyError::Mode { path: path.to_owned(), mode });
@@ -192,8 +206,23 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_key_is_named() {
+    fn an_absent_key_is_named_with_how_to_make_one() {
         let error = read_installation_key(Path::new("/nowhere/key"), Trust::Dev).unwrap_err();
-        assert!(error.to_string().contains("/nowhere/key"));
+        insta::assert_snapshot!(error);
+    }
+
+    /// Where there is a shell; the digits are another program's.
+    #[test]
+    fn what_the_error_says_to_run_makes_a_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let told = read_installation_key(&path, Trust::Production).unwrap_err().to_string();
+        let line = told
+            .rsplit_once(", or ")
+            .unwrap()
+            .1
+            .replace("openssl rand -hex 32", &format!("echo {}", "07".repeat(32)));
+        assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success());
+        read_installation_key(&path, Trust::Production).unwrap();
     }
 }

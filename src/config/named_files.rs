@@ -19,8 +19,9 @@ impl Config {
     }
 
     fn files_beside_targets(&self) -> Vec<(String, &Path)> {
-        let mut files =
-            vec![("broker.installation_key".to_owned(), Some(self.broker.installation_key.as_path()))];
+        // One that is not there was told when the config was read, with its line.
+        let key = Some(self.broker.installation_key.as_path()).filter(|path| path.exists());
+        let mut files = vec![("broker.installation_key".to_owned(), key)];
         match &self.store {
             Store::Sqlite(_) => {}
             Store::Postgres(shared) => {

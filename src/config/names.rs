@@ -73,8 +73,14 @@ impl<T> Names<T> {
 
     /// Reports a reference to a name that nobody defines.
     pub(super) fn check(&self, name: &str, place: &Place, report: &Report) {
+        self.check_among(name, &[], place, report);
+    }
+
+    /// Reports a reference to a name that nobody defines, where it may be likest to one of those beside these.
+    pub(super) fn check_among(&self, name: &str, beside: &[String], place: &Place, report: &Report) {
         if !self.places.contains_key(name) {
-            let hint = did_you_mean(name, self.places.keys().map(String::as_str));
+            let known = self.places.keys().chain(beside).map(String::as_str);
+            let hint = did_you_mean(name, known);
             report.absent(place, format!("no {} `{name}` is defined{hint}", self.kind));
         }
     }

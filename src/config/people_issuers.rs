@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use leasehold_law::caller::CallerId;
+use leasehold_law::registry::Registration;
 use leasehold_law::time::Span;
 
 use super::identity::{Identity, LIFE, life};
+use super::names::Names;
 use super::operators;
 use super::roles::Role;
 use super::table::{Table, Value};
@@ -37,13 +39,7 @@ pub struct PeopleIssuer {
 
 /// One issuer, or several, each under a name: `[identity.people.NAME]`.
 pub(super) fn read(value: &Value<'_>) -> Vec<PeopleIssuer> {
-    let Some(table) = value.table() else { return Vec::new() };
-    let is_one = table.entries().iter().any(|entry| !entry.value.raw().is_table());
-    let issuers: Vec<_> = if is_one {
-        value.read(issuer).into_iter().collect()
-    } else {
-        table.named().iter().filter_map(|entry| entry.value.read(issuer)).collect()
-    };
+    let issuers: Vec<_> = each(value).iter().filter_map(|one| one.read(issuer)).collect();
     let mut seen = BTreeSet::new();
     for issuer in &issuers {
         if !seen.insert(&issuer.issuer) {
@@ -51,6 +47,37 @@ pub(super) fn read(value: &Value<'_>) -> Vec<PeopleIssuer> {
         }
     }
     issuers
+}
+
+/// The table of each issuer.
+fn each<'a>(value: &Value<'a>) -> Vec<Value<'a>> {
+    let Some(table) = value.table() else { return Vec::new() };
+    let is_one = table.entries().iter().any(|entry| !entry.value.raw().is_table());
+    if is_one { vec![value.clone()] } else { table.named().into_iter().map(|entry| entry.value).collect() }
+}
+
+fn inside<'a>(value: &Value<'a>, key: &'static str) -> Option<Value<'a>> {
+    value.table()?.get(key)
+}
+
+/// Warns of those who may act for people and are not registered: they are refused whatever they bring.
+pub(super) fn warn_unregistered(root: &Table<'_>, agents: &Names<Registration>) {
+    let people = root.get("identity").and_then(|value| inside(&value, "people"));
+    let issuers = people.iter().flat_map(each);
+    let clients = issuers.filter_map(|issuer| inside(&inside(&issuer, "on_behalf_of")?, "clients"));
+    let entries = clients.filter_map(|value| value.table()).flat_map(|table| table.entries());
+    for item in entries.flat_map(|entry| entry.value.items()) {
+        let Some(id) = item.raw().as_str().and_then(|text| text.parse::<CallerId>().ok()) else { continue };
+        if !agents.values.values().any(|one| one.who.takes_in(&id)) {
+            item.context().report.warning(
+                item.place(),
+                format!(
+                    "`{id}` may act for people, and nobody registered it: it is refused until it is, here or by \
+                     `leasehold agents apply`"
+                ),
+            );
+        }
+    }
 }
 
 /// One audience for each use (RULES R-20): a token for one never does for another, whoever made it.

@@ -10,6 +10,7 @@ use super::agents::{self, Owners};
 use super::identity::Identity;
 use super::listen::Listen;
 use super::names::Names;
+use super::source::Place;
 use super::table::{Table, Value};
 
 /// One such agent, as everybody's who may have it: to the law each is an agent of its own.
@@ -61,6 +62,13 @@ fn people(list: &Value<'_>, owners: &Owners<'_>) -> BTreeSet<String> {
         }
     }
     all
+}
+
+/// The groups that they are in.
+pub(super) fn groups(personal: &Names<Personal>) -> impl Iterator<Item = (&str, &Place)> {
+    let named = personal.values.iter().filter_map(|(name, one)| Some((&one.agents, personal.place(name)?)));
+    let agents = named.flat_map(|(agents, place)| agents.iter().map(move |agent| (agent, place)));
+    agents.flat_map(|(agent, place)| agent.groups.iter().map(move |group| (group.as_str(), place)))
 }
 
 /// They come with a token, from an issuer that people sign in at.

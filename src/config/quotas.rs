@@ -1,5 +1,7 @@
 //! `[quotas]`: what agents, owners and targets may use at most (REQUIREMENTS POL-9).
 
+use std::collections::BTreeSet;
+
 use leasehold_law::caller::CallerId;
 use leasehold_law::catalog::Owner;
 use leasehold_law::quota::{Holder, Quota, Quotas, Rate};
@@ -16,9 +18,22 @@ const UNLIMITED: &str = "unlimited";
 /// Names that quotas may refer to.
 pub(super) struct World<'a, A, T> {
     pub(super) agents: &'a Names<A>,
+    /// Agents that other tables make, each by its own name: one for each person who may have it.
+    pub(super) personal: &'a BTreeSet<CallerId>,
     /// Whoever fits one is an agent too.
     pub(super) patterns: &'a [Pattern],
     pub(super) targets: &'a Names<T>,
+}
+
+impl<A, T> World<'_, A, T> {
+    /// Whether this is an agent that no table of `[agents]` and its like names.
+    fn knows(&self, id: &CallerId) -> bool {
+        self.personal.contains(id) || self.patterns.iter().any(|pattern| pattern.matches(id))
+    }
+
+    fn personal_names(&self) -> Vec<String> {
+        self.personal.iter().map(ToString::to_string).collect()
+    }
 }
 
 pub(super) fn defaults() -> Quotas {
@@ -39,8 +54,8 @@ fn quotas<A, T>(table: &Table<'_>, world: &World<'_, A, T>) -> Quotas {
     let report = table.context().report;
     for entry in entries(table, "agents") {
         let id = entry.name.parse::<CallerId>().ok();
-        if !id.as_ref().is_some_and(|id| world.patterns.iter().any(|pattern| pattern.matches(id))) {
-            world.agents.check(entry.name, &entry.place, report);
+        if !id.as_ref().is_some_and(|id| world.knows(id)) {
+            world.agents.check_among(entry.name, &world.personal_names(), &entry.place, report);
         }
         if entry.name.parse::<Pattern>().is_ok() {
             report.problem(&entry.place, format!("`{}`: a quota names one agent, not a pattern", entry.name));

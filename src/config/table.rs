@@ -9,8 +9,10 @@ use leasehold_law::scope::is_name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::names;
 use super::problem::{Report, did_you_mean};
 use super::source::{Place, Source};
+use super::twice;
 use crate::near::nearest;
 
 /// What every part of one file needs for its messages.
@@ -270,9 +272,31 @@ pub(super) fn to_i64(number: &toml::de::DeInteger<'_>) -> Option<i64> {
 /// Parses a file as far as it can be, reporting every mistake in its syntax.
 pub(super) fn parse<'a>(source: &'a Source, report: &Report) -> Spanned<DeTable<'a>> {
     let (table, errors) = DeTable::parse_recoverable(source.text());
+    let mut looked_up = 0;
     for error in errors {
         let span: Range<usize> = error.span().unwrap_or_default();
-        report.syntax(&source.place(&span), error.message().replace('\n', ", "));
+        let what = match error.message() {
+            TWICE if looked_up < MOST_TOLD => {
+                looked_up += 1;
+                told_twice(source, &span)
+            }
+            other => other.replace('\n', ", "),
+        };
+        report.syntax(&source.place(&span), what);
     }
     table
+}
+
+/// What the parser says of a key that its table has already.
+const TWICE: &str = "duplicate key";
+/// So many of a file are told with the place where they stood first, which costs a search for each.
+const MOST_TOLD: usize = 8;
+
+fn told_twice(source: &Source, again: &Range<usize>) -> String {
+    let key = source.text().get(again.clone()).unwrap_or_default();
+    let what = format!("key `{}`", key.trim_matches(['"', '\'']));
+    match twice::first(source.text(), again) {
+        Some(at) => names::twice(&what, &source.place(&(at..at))),
+        None => format!("{what} is in this table already"),
+    }
 }

@@ -519,6 +519,19 @@ fn mistakes_in_the_syntax_are_all_found_and_hide_no_others() {
 }
 
 #[test]
+fn a_key_that_stands_twice_is_named_with_where_it_stood_first() {
+    let twice = EXAMPLE
+        .replace("grace = \"60s\"", "grace = \"60s\"\ngrace = \"61s\"")
+        .replace("[targets.orders-db]", "[groups]\n[targets.orders-db]");
+    let more = format!("{twice}\n[agents.\"spiffe://prod.example/agent/triage\"]\n");
+    insta::assert_snapshot!(Folder::with(&more).problems(Trust::Production).join("\n"), @r"
+    leasehold.toml:30:1: key `grace` is defined twice, first at leasehold.toml:29
+    leasehold.toml:33:2: key `groups` is defined twice, first at leasehold.toml:21
+    leasehold.toml:67:9: key `spiffe://prod.example/agent/triage` is defined twice, first at leasehold.toml:62
+    ");
+}
+
+#[test]
 fn a_name_that_two_files_define_names_both_places() {
     let folder = Folder::with(EXAMPLE);
     folder.write("conf.d/b.toml", "[people]\ncem = { issuer = \"https://idp.example\", subject = \"3\" }\n");
@@ -577,7 +590,7 @@ fn what_is_merely_odd_is_a_warning() {
     );
     insta::assert_snapshot!(folder.warnings().join("\n"), @r#"
     leasehold.toml:1:12: no file matches `none/*.toml`
-    leasehold.toml:5:20: `no.key` is not there; `leasehold init` makes one
+    leasehold.toml:5:20: `no.key` is not there, and serve needs it; `leasehold init DIR` makes one beside a config to start from
     leasehold.toml:10:2: nobody is an admin: no freeze can be lifted
     "#);
 }
@@ -641,11 +654,25 @@ fn a_file_that_is_named_and_not_there_is_told() {
     };
     let shown = told("orders.password").unwrap();
     assert!(shown.contains("leasehold.toml:39:") && shown.contains("admin.password_file"), "{shown}");
-    assert!(told("orders.key").unwrap().starts_with("`broker.installation_key`: "));
-    for name in ["orders.password", "orders.key"] {
-        folder.write(name, "x");
-        assert_eq!(told(name), None);
-    }
+    folder.write("orders.password", "x");
+    assert_eq!(told("orders.password"), None);
+    assert_eq!(told("orders.key"), None, "what is not there was told when the config was read");
+    assert!(folder.warnings().join("\n").contains("orders.key` is not there"));
+}
+
+#[test]
+fn a_group_that_nothing_lets_in_is_warned_of_once() {
+    let warnings = |text: &str| Folder::with(text).warnings().join("\n");
+    let idle = EXAMPLE.replace("groups = [\"soc\"]", "groups = [\"soc\", \"sco\"]")
+        + "[agents.\"spiffe://prod.example/x/*\"]\nowner = \"person:ana\"\ngroups = [\"sco\"]\nautonomy = \"act\"\n";
+    insta::assert_snapshot!(warnings(&idle), @"leasehold.toml:60:9: no grant lets in `agents:sco`, and no policy names it: being in it, an agent may ask for nothing; did you mean `soc`?");
+    insta::assert_snapshot!(warnings(&EXAMPLE.replace("[tasks]", "[registry]\ngroups = [\"late\"]\n[tasks]")), @"leasehold.toml:28:2: no grant lets in `agents:late`, and no policy names it: being in it, an agent may ask for nothing");
+    let folder = Folder::with(&idle);
+    folder.write(
+        "policies/sco.cedar",
+        &POLICY.replace("\"soc\"", "\"sco\"").replace("triage-reads", "sco-reads"),
+    );
+    assert_eq!(folder.warnings(), Vec::<String>::new(), "a policy may let it in");
 }
 
 #[test]

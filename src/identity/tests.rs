@@ -381,6 +381,30 @@ async fn a_withdrawn_bundle_ends_an_open_connection() {
     check(&ours).await.unwrap();
 }
 
+/// Its connection may end a moment later: what comes over it meanwhile counts no more, and is told why.
+#[tokio::test]
+async fn a_request_whose_bundle_was_withdrawn_is_rejected_and_told_why() {
+    let world = World::new().await;
+    let partner = Domain::new(PARTNER);
+    let peer = partner.inner.serve("peer", "/agent/p").await.unwrap();
+    peer.federate(DOMAIN, Some(&world.domain.inner.bundle()));
+    world.broker.federate(PARTNER, Some(&partner.inner.bundle()));
+    let svid = partner.inner.ca().sign("/agent/p", Shape::Good, wall(), TTL).unwrap();
+    until_refused(&world, &svid, false).await;
+    check(&world.connect(&peer).await).await.unwrap();
+    assert!(matches!(world.one_more(), Presented::Proven(..)), "{:?}", world.one_more());
+
+    world.broker.federate(PARTNER, None);
+    let rejected = eventually("a request is rejected", || match world.one_more() {
+        Presented::Rejected(why) => Some(why),
+        Presented::Proven(..) | Presented::Open(_) | Presented::NotPresented => None,
+    });
+    let rejected = rejected.await;
+    assert_eq!(rejected, Rejection::BundleWithdrawn);
+    assert!(rejected.to_string().ends_with("any more: its federation has ended"), "{rejected}");
+    assert!(rejected.next().contains("SPIRE server"), "{}", rejected.next());
+}
+
 /// After a roll, and at once after a compromise: whoever came in under the old authority proves itself anew.
 #[tokio::test]
 async fn a_withdrawn_authority_ends_the_connections_made_under_it() {

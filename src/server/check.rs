@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_backend::{Entropy, GrantView};
+use leasehold_law::caller::CallerId;
 use leasehold_law::words::count;
 
 use super::assemble::{abandoned, grants_of, look};
@@ -45,7 +46,7 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
         path.display(),
         count(config.targets.len(), "target"),
         count(config.catalog.grants.len(), "grant"),
-        count(config.catalog.agents.len(), "agent")
+        agents(&config)
     ));
     checked.warnings.extend(config.unreadable_files());
     if online {
@@ -55,6 +56,15 @@ pub async fn check(path: &Path, trust: Trust, online: bool) -> Checked {
         check_targets(&config, &start, &mut checked).await;
     }
     checked
+}
+
+/// Those that the config registers; the one that drills is the broker's own.
+fn agents(config: &Config) -> String {
+    let named = config.catalog.agents.keys().filter(|id| **id != CallerId::Drill).count();
+    match config.catalog.patterns.len() {
+        0 => count(named, "agent"),
+        patterns => format!("{}, {} of agents", count(named, "agent"), count(patterns, "pattern")),
+    }
 }
 
 fn texts(problems: &[Problem]) -> Vec<String> {

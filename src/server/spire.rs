@@ -73,9 +73,7 @@ impl SpireEntries {
     /// For a shell, once the placeholders are filled in.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text =
-            "# Fill in the parent (`spire-server agent list`) and one selector or more of each entry.\n"
-                .to_owned();
+        let mut text = self.to_fill_in().to_owned();
         for entry in &self.entries {
             let command = entry.arguments(&self.parent).join(" \\\n  ");
             // Writing to a string does not fail.
@@ -89,6 +87,15 @@ impl SpireEntries {
                 write!(text, "\n# agent: an entry like those above for each workload that fits {pattern}\n");
         }
         text
+    }
+
+    fn to_fill_in(&self) -> &'static str {
+        if self.parent.ends_with(PARENT) {
+            "# Fill in PARENT: the SPIRE agent of the workload's host, as `spire-server agent list` has it (or --parent-id).\n\
+             # Fill in UID in each entry: the account that the workload runs under. What else selects one: docs/spire.md\n"
+        } else {
+            "# Fill in UID in each entry: the account that the workload runs under. What else selects one: docs/spire.md\n"
+        }
     }
 
     /// For a program.

@@ -146,6 +146,17 @@ fn oldest_id(since: Timestamp) -> LeaseId {
     LeaseId::derive(since - Span::from_mins(1), 0)
 }
 
+/// The query for what a column of live leases holds, each value once: one step through its index for each, however many
+/// leases have it.
+pub(super) fn each_live(column: &'static str) -> String {
+    format!(
+        "WITH RECURSIVE found (it) AS (SELECT min({column}) FROM leases WHERE due IS NOT NULL
+        UNION ALL SELECT (SELECT min({column}) FROM leases WHERE due IS NOT NULL AND {column} > found.it)
+            FROM found WHERE found.it IS NOT NULL)
+        SELECT it FROM found WHERE it IS NOT NULL"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

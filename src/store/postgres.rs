@@ -210,6 +210,10 @@ impl Store for PostgresStore {
         leases::live_targets(&self.readers).await
     }
 
+    async fn live_agents(&self) -> Result<Vec<CallerId>, StoreError> {
+        leases::live_agents(&self.readers).await
+    }
+
     async fn due_leases(
         &self,
         target: &str,

@@ -217,6 +217,10 @@ impl Store for SqliteStore {
         self.readers.read(leases::live_targets).await
     }
 
+    async fn live_agents(&self) -> Result<Vec<CallerId>, StoreError> {
+        self.readers.read(leases::live_agents).await
+    }
+
     async fn due_leases(
         &self,
         target: &str,

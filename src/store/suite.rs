@@ -351,6 +351,7 @@ pub(crate) async fn no_target_and_no_lane_hides_what_is_due_in_another(store: An
         put(&*store, samples::life(lease)).await;
     }
     assert_eq!(store.live_targets().await, Ok(vec!["archive".to_owned(), "orders-db".to_owned()]));
+    assert_eq!(store.live_agents().await, Ok(vec![agent(1)]));
     let now = minting(7, 1).state.due().unwrap().max(expired.state.due().unwrap());
     let check = async |target: &str, lane: Rank, expect: &[&Lease]| {
         assert_eq!(due_in(&*store, target, lane, now, 9).await, ids_of(expect), "{target} {lane:?}");

@@ -280,6 +280,10 @@ impl Store for SimStore {
         read!(self.live_targets())
     }
 
+    async fn live_agents(&self) -> Result<Vec<CallerId>, StoreError> {
+        read!(self.live_agents())
+    }
+
     async fn due_leases(
         &self,
         target: &str,

@@ -10,12 +10,12 @@ use crate::world::{Client, Setup, WRITES, World, detail, open_request, reason, r
 const READ: &str = "orders.read@orders";
 const WRITE: &str = "orders.write@orders";
 
-fn digest(byte: &str) -> String {
+pub(crate) fn digest(byte: &str) -> String {
     format!("sha256:{}", byte.repeat(32))
 }
 
 /// `triage` is registered with the manifest `01..`.
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     let agent = "[agents.\"spiffe://suite.leasehold.test/agent/triage\"]\n";
     let with = format!("{agent}manifest = \"{}\"\n", digest("01"));
     Setup::default().policy(WRITES).replace(agent, &with)

@@ -1,9 +1,11 @@
 //! A journal that takes nothing, and a clock that cannot be trusted: issuing stops, revoking goes on (RULES ).
 
+use leasehold_law::lease::{Reached, Sessions};
+use leasehold_memory::{Call, Fault, Rule};
 use leasehold_proto::v1;
 use tonic::Code;
 
-use crate::world::{World, eventually, refused, scope};
+use crate::world::{World, eventually, millis, refused, scope};
 
 fn journal() -> (Code, String) {
     (Code::Unavailable, "JOURNAL".into())
@@ -113,6 +115,63 @@ async fn an_hour_back_stops_issuing_until_an_admin_confirms_the_clock() {
         admin.admin.confirm_clock(confirm("ntp was wrong")).await.unwrap().into_inner().clock.unwrap();
     assert!(clock.ok);
     agent.lease(&task, "orders.read@orders").await.unwrap();
+}
+
+/// RULES R-23: the end of a lease goes back with the clock, and what was left of it is what is left of it.
+#[tokio::test]
+async fn a_clock_that_is_confirmed_after_it_went_back_prolongs_no_lease() {
+    let world = World::new().await;
+    let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    let renewed = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    let left = |lease: &v1::Lease| millis(lease.expires_at) - world.running().broker.now().0;
+    let before = left(&lease);
+    world.time.step_wall(-3_600_000);
+    let confirm = || v1::ConfirmClockRequest { reason: "ntp was wrong".into() };
+    admin.admin.confirm_clock(confirm()).await.unwrap();
+    let moved = agent.look(&lease.id).await;
+    assert_eq!(moved.state(), v1::LeaseState::Active, "it is not over");
+    assert!(left(&moved) <= before, "{} left, and {before} before", left(&moved));
+    let back = millis(lease.expires_at) - millis(moved.expires_at);
+    assert!((3_590_000..=3_600_001).contains(&back), "by what the clock went back, and no more: {back}");
+
+    admin.admin.confirm_clock(confirm()).await.unwrap();
+    assert_eq!(agent.look(&lease.id).await, moved, "there is nothing left to confirm");
+    agent.renew(&renewed.id, 60).await.unwrap();
+    world.pass(u64::try_from(before).unwrap() / 1000 + 1);
+    let dead = agent.until_lease(&lease.id, v1::LeaseState::Revoked).await;
+    assert_eq!(dead.cause(), v1::Cause::Expired);
+}
+
+/// What waits until it is tried again, in its row or behind a breaker, waits no longer for that.
+#[tokio::test]
+async fn a_clock_that_is_confirmed_after_it_went_back_delays_no_revocation() {
+    let world = World::new().await;
+    let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
+    let task = agent.open(&["orders.read@orders", "stock.read@stock"]).await.unwrap();
+    let away = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
+    let refusing = agent.lease(&task, "stock.read@stock").await.unwrap().lease.unwrap();
+    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    let half = Fault::StopAt(Reached::Disabled, Sessions::Unknown);
+    world.stock.faults.add(Rule::always(Call::Revoke, half));
+    for lease in [&away, &refusing] {
+        agent.release(&lease.id).await.unwrap();
+        eventually("it was tried", || {
+            let (mut agent, lease) = (agent.clone(), lease.id.clone());
+            async move { agent.look(&lease).await.attempts > 0 }
+        })
+        .await;
+    }
+    world.time.step_wall(-3_600_000);
+    let confirm = v1::ConfirmClockRequest { reason: "ntp was wrong".into() };
+    admin.admin.confirm_clock(confirm).await.unwrap();
+    world.orders.faults.clear();
+    world.stock.faults.clear();
+    world.pass(70);
+    for lease in [away, refusing] {
+        agent.until_lease(&lease.id, v1::LeaseState::Revoked).await;
+    }
 }
 
 #[tokio::test]

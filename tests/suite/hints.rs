@@ -66,3 +66,20 @@ async fn programs_are_told_of_every_failure_in_json() {
     assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
     assert!(told.get("commit").is_some(), "it may be null: {told}");
 }
+
+#[tokio::test]
+async fn a_folder_without_its_key_is_told_once_and_with_how_to_get_one() {
+    let world = World::new().await;
+    let folder = world.path("made");
+    check("init", world.command(&["init", folder.to_str().unwrap()]).await, 0, &["wrote"]);
+    let config = folder.join("leasehold.toml");
+    let config = config.to_str().unwrap();
+    let counts = "1 target, 1 grant, 1 agent\n";
+    check("whole", world.command(&["check", "--config", config]).await, 0, &[counts]);
+    std::fs::remove_file(folder.join("installation.key")).unwrap();
+    let (code, told) = world.command(&["check", "--config", config]).await;
+    assert_eq!((code, told.matches("installation.key").count()), (Some(0), 1), "{told}");
+    let refused = world.command(&["serve", "--config", config]).await;
+    let shape = ["there is no installation key at", "  why:  the names of all", "  next: where this store"];
+    check("serve", refused, 1, &shape);
+}

@@ -49,6 +49,7 @@ mod races;
 mod raw;
 mod redaction;
 mod registry;
+mod registry_cut;
 mod requests;
 mod restart;
 mod restore;

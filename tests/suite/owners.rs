@@ -132,6 +132,8 @@ async fn owners_see_and_review_their_own_agents_and_no_others() {
             format!("no agent `{OTHER}` is registered"),
             "as of one that is nobody's"
         );
+        assert!(detail(&hidden, "why").contains("an owner sees their own"), "{hidden}");
+        assert!(detail(&hidden, "next").contains("leasehold login"), "{hidden}");
     }
     let mut admin = world.admin().await;
     assert!(show(&mut admin, TRIAGE).await.reviewed_at.is_none());

@@ -13,23 +13,39 @@ use crate::world::{DOMAIN, Setup, World, read};
 const MENTIONED: &str = r#"
 [groups]
 data-platform = ["ana"]
-[agents."spiffe://prod.example/agent/ci"]
-owner = "group:data-platform"
+oncall = ["ana"]
+[agents."spiffe://prod.example/agent/example"]
+owner = "person:ana"
 autonomy = "act"
 "#;
 
-/// The operator's page has no config of its own: it is about the one that `init` writes.
-#[test]
-fn the_config_that_init_writes_passes_check() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("leasehold");
+/// The config that `init` writes into a folder, as the operator's page has it written.
+fn made_by_init(folder: &Path) -> PathBuf {
     let target = "orders-db=postgres://db1.internal/orders".parse().unwrap();
     let statements = leasehold::init::database::statements();
     let entropy = leasehold::server::entropy();
-    leasehold::init::init(&folder, Some(&target), &statements, entropy.as_ref()).unwrap();
-    let config = folder.join("leasehold.toml");
-    let loaded = Config::load(&config, &kinds(), Trust::Production);
-    assert!(loaded.is_ok(), "{:?}", loaded.err());
+    leasehold::init::init(folder, Some(&target), &statements, entropy.as_ref()).unwrap();
+    folder.join("leasehold.toml")
+}
+
+/// The operator's page has no config of its own: it is about the one that `init` writes.
+#[test]
+fn the_operator_s_first_minutes_use_the_names_that_init_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::load(&made_by_init(&dir.path().join("leasehold")), &kinds(), Trust::Production);
+    let config = config.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+    let page = read(&root().join("docs/operate.md"));
+    let first = page.split("## When something is wrong").next().unwrap();
+    let mut known: Vec<_> = config.catalog.agents.keys().map(ToString::to_string).collect();
+    known.push(config.identity.spiffe.id.unwrap().to_string());
+    let named: Vec<_> = first.split([' ', '`', '\n']).filter(|word| word.starts_with("spiffe://")).collect();
+    let ours: Vec<_> = named.iter().filter(|id| !id.contains("/spire/agent/")).collect();
+    assert!(
+        ours.len() >= 3 && ours.iter().all(|id| known.contains(&(**id).to_owned())),
+        "{ours:?}: {known:?}"
+    );
+    let pair = first.split("--lease ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!(config.catalog.grants.contains_key(&pair.parse().unwrap()), "{pair}");
 }
 
 /// The README's first config is whole; what else is fenced as config is a part of one, and holds beside it.

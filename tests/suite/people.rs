@@ -3,6 +3,7 @@
 mod at_the_broker;
 mod issuer;
 mod pages;
+mod renewals;
 mod terminal;
 
 use std::time::Duration;

@@ -15,7 +15,7 @@ const WRITE: &str = "orders.write@orders";
 pub(crate) const TRIAGE: &str = "spiffe://suite.leasehold.test/agent/triage";
 const NOBODY: &str = "spiffe://suite.leasehold.test/agent/nobody";
 const CI: &str = "spiffe://suite.leasehold.test/agent/ci-*";
-const PATTERN: &str = "[agents.\"spiffe://suite.leasehold.test/agent/ci-*\"]\nowner = \"person:ben\"\n\
+pub(crate) const PATTERN: &str = "[agents.\"spiffe://suite.leasehold.test/agent/ci-*\"]\nowner = \"person:ben\"\n\
                        groups = [\"soc\"]\nautonomy = \"act\"\n";
 
 type Changed = Result<v1::ChangeAgentsResponse, Status>;
@@ -224,6 +224,17 @@ async fn a_file_of_agents_is_applied_whole_and_once() {
     let line =
         format!("team.toml:5:9: the config defines `{TRIAGE}`: change it there, and restart the broker");
     assert_eq!(fields, [line]);
+    let three = format!("{}[registry]\n[operators]\n", table(TRIAGE, ""));
+    assert_eq!(refused_file(&mut admin, &three).await.len(), 3, "all at once");
+    let file = world.path("three.toml");
+    std::fs::write(&file, &three).unwrap();
+    let (exit, told) = world.command(&["agents", "apply", file.to_str().unwrap()]).await;
+    assert_eq!(exit, Some(2), "{told}");
+    for said in
+        ["3 problems in that file, and nothing was applied", "the config defines", "`registry` belongs in"]
+    {
+        assert!(told.contains(said), "{said}: {told}");
+    }
     assert_eq!(show(&mut admin, NOBODY).await.groups, ["soc"], "all of a file, or nothing");
 
     world.stop().await;

@@ -192,3 +192,33 @@ async fn what_cannot_be_selected_is_refused_and_nothing_is_done() {
     }
     assert_eq!(World::principals(&world.orders), 1);
 }
+
+/// The task itself ends as completed: that is what its agent said.
+#[tokio::test]
+async fn a_goodbye_after_a_stop_does_not_hide_it() {
+    let world = World::new().await;
+    let (mut agent, mut revoker) = (world.agent("triage").await, world.operator("revoker").await);
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let mut leases = Vec::new();
+    for _ in 0..4 {
+        leases.push(agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap());
+    }
+    agent.release(&leases[0].id).await.unwrap();
+    let told = run(&mut revoker, revoke(Kind::Lease(leases[1].id.clone()))).await.unwrap();
+    let one = told.last().unwrap().revocation.clone().unwrap().id;
+    let told = run(&mut revoker, revoke(Kind::Agent(ID.into()))).await.unwrap();
+    let rest = told.last().unwrap().revocation.clone().unwrap().id;
+    let ended = agent.complete(&task).await.unwrap().task.unwrap();
+    assert_eq!((ended.state(), ended.cause()), (v1::TaskState::Ended, v1::Cause::TaskCompleted));
+
+    let stop = |leases, revocation: &str| v1::TaskStop {
+        cause: v1::Cause::Operator.into(),
+        leases,
+        revocation: revocation.into(),
+    };
+    let mut viewer = world.operator("admin").await;
+    assert_eq!(viewer.task(&task).await.stops, [stop(1, &one), stop(2, &rest)]);
+    assert_eq!(agent.task(&task).await.stops, [stop(3, "")], "which act it was is for operators");
+    let list = v1::ListTasksRequest::default();
+    assert_eq!(agent.tasks.list_tasks(list).await.unwrap().into_inner().tasks, [ended]);
+}

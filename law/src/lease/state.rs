@@ -340,6 +340,22 @@ impl LeaseState {
         }
     }
 
+    /// Why it was to die, since when it was: the strongest cause there was.
+    #[must_use]
+    pub const fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Revoking { progress, .. } => Some(progress.cause),
+            Self::Residual { cause, .. } | Self::Revoked { cause, .. } | Self::Lapsed { cause, .. } => {
+                Some(*cause)
+            }
+            Self::New
+            | Self::Refused { .. }
+            | Self::Minting { .. }
+            | Self::Active { .. }
+            | Self::Renewing { .. } => None,
+        }
+    }
+
     /// When it ends by itself, while it is live.
     #[must_use]
     pub const fn expires_at(&self) -> Option<Timestamp> {

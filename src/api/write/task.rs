@@ -6,6 +6,7 @@ use leasehold_law::task::{Outcome, Task, TaskState};
 use leasehold_proto::v1;
 
 use super::{cause, moment, scope, span};
+use crate::broker::Stop;
 
 /// A task; `silent` is a view in memory, not a state.
 pub(in crate::api) fn task(task: &Task, silent: bool, drift: bool) -> v1::Task {
@@ -32,6 +33,15 @@ pub(in crate::api) fn task(task: &Task, silent: bool, drift: bool) -> v1::Task {
         drift,
         on_behalf_of: task.person().map(person).unwrap_or_default(),
         session_until: task.session_until.map(moment),
+        stops: Vec::new(),
+    }
+}
+
+pub(in crate::api) fn stop(stop: &Stop) -> v1::TaskStop {
+    v1::TaskStop {
+        cause: cause(stop.cause).into(),
+        leases: stop.leases,
+        revocation: stop.revocation.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 

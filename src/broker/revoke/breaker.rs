@@ -48,11 +48,14 @@ pub(super) enum Leave {
 
 impl Breaker {
     /// Whether a call may be made now. A security lease that no call has carried yet does not wait for a long pause to
-    /// end: whatever made others fail need not be in its way.
+    /// end: whatever made others fail need not be in its way. Nor does anything where the clock was set back since: the
+    /// pause would be longer by that.
     pub(super) fn leave(&self, now: Timestamp, urgent: bool) -> Leave {
         match self {
             Self::Closed => Leave::Call,
-            Self::Open { asked_at, until, .. } if now >= *until || (urgent && now >= *asked_at + FIRST) => {
+            Self::Open { asked_at, until, .. }
+                if now >= *until || now < *asked_at || (urgent && now >= *asked_at + FIRST) =>
+            {
                 Leave::Probe
             }
             Self::Open { .. } | Self::HalfOpen { .. } => Leave::Wait,
@@ -112,6 +115,14 @@ mod tests {
             Breaker::Closed => 0,
             Breaker::Open { failures, .. } | Breaker::HalfOpen { failures, .. } => failures,
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let mut breaker = Breaker::Closed;
+        breaker.unanswered(false, at(3600), 0);
+        assert_eq!(breaker.leave(at(3600), false), Leave::Wait);
+        assert_eq!(breaker.leave(at(3599), false), Leave::Probe);
     }
 
     #[test]

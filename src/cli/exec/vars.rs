@@ -149,6 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_command_sees_is_in_the_help() {
+        let folder = Folder::make().ok().unwrap();
+        for one in of(None, &postgres("s3cret"), &folder, 0, How::Env).ok().unwrap() {
+            assert!(super::super::HELP.contains(&one.name), "{}", one.name);
+        }
+    }
+
+    #[test]
     fn a_name_goes_before_each_variable() {
         let secret = BTreeMap::from([("token".to_owned(), b"s3cret".to_vec())]);
         let public = BTreeMap::from([("url".to_owned(), "http://m".to_owned())]);

@@ -67,6 +67,22 @@ fn toml_and_json_say_the_same() {
     assert_eq!(read[0].terms.manifest.unwrap().to_string(), DIGEST);
 }
 
+#[test]
+fn all_that_is_wrong_in_a_file_is_told_at_once() {
+    let text = "[agents.\"spiffe://prod.example/agent/triage\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n\
+        [agents.\"spiffe://other.example/a\"]\nowner = \"person:eve\"\nautonomy = \"reign\"\n\
+        [agents.\"spiffe://prod.example/b\"]\ngroups = [\"so\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n\
+        [registry]\nreview_every = \"180d\"\n";
+    insta::assert_snapshot!(apply(text).unwrap_err().join("\n"), @r#"
+    agents.toml:1:9: the config defines `spiffe://prod.example/agent/triage`: change it there, and restart the broker
+    agents.toml:4:9: `spiffe://other.example/a` is in trust domain `other.example`; this broker serves `prod.example`; to accept its agents write `federates_with = ["other.example"]` in [identity.spiffe]
+    agents.toml:5:9: no person `eve` is defined; there is ana
+    agents.toml:6:12: `reign` is no value of `agents.spiffe://other.example/a.autonomy`; there is act, observe, propose
+    agents.toml:7:9: the config knows no group of agents `so`; did you mean `soc`?; [registry] groups names those for applied agents
+    agents.toml:11:2: `registry` belongs in the broker's config, and takes a restart; a file to apply holds [agents."..."] alone
+    "#);
+}
+
 /// Each file, and the whole of what is said of it.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
@@ -202,8 +218,11 @@ fn what_is_no_file_of_agents_is_refused() {
     };
     check("", "`agents` is missing");
     check("{", "this is no JSON");
-    check("{\"agents\": null, \"operators\": {}}", "unknown key `operators`");
-    check("[agents]\n[operators]\n", "unknown key `operators`");
+    check("{\"agents\": null, \"operators\": {}}", "`operators` belongs in the broker's config");
+    check("[agents]\n[operators]\n", "agents.toml:2:2: `operators` belongs in the broker's config");
+    check("[agents]\n[registry]\n", "`registry` belongs in the broker's config, and takes a restart");
+    check("[agents]\n[[grants]]\n", "`grants` belongs in the broker's config");
+    check("[agents]\n[agent]\n", "unknown key `agent`; did you mean `agents`?");
     check("[agents.\"spiffe://prod.example/a\"]\nowner = \"person:ana\"\nautonomy = ", "");
     check("{\"agents\": {\"spiffe://prod.example/a\": {\"owner\": \"person:ana\"}}}", "autonomy` is missing");
 }

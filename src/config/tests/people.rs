@@ -31,6 +31,27 @@ fn people_sign_in_and_have_agents_of_their_own() {
 }
 
 #[test]
+fn a_quota_names_a_person_s_agent_as_records_do() {
+    let agent = |subject: &str| format!("personal:https://idp.example|{subject}/coding");
+    let with = |name: &str| {
+        let text = format!(
+            "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n\
+             [personal_agents.coding]\npeople = [\"ana\", \"ben\"]\nautonomy = \"act\"\n\
+             [quotas]\nagents.\"{name}\" = {{ live = 2, rate = \"5/m\" }}\n[store]"
+        );
+        let doors = "bearer = \"0.0.0.0:8445\"\n[operators]";
+        Folder::with(&EXAMPLE.replace("[store]", &text).replace("[operators]", doors))
+    };
+    let quotas = with(&agent("00u1ana")).load(Trust::Production).unwrap().config.quotas;
+    let of = |subject: &str| quotas.of(&Holder::Agent(agent(subject).parse().unwrap()));
+    assert_eq!(of("00u1ana"), Quota { live: Some(2), rate: "5/m".parse().ok() });
+    assert_eq!(of("00u2ben"), quotas.agent, "of one person's agent, not of all that are called so");
+    let found = with(&agent("00u1anna")).problems(Trust::Production);
+    let hint = format!("no agent `{}` is defined; did you mean `{}`?", agent("00u1anna"), agent("00u1ana"));
+    assert!(found[0].contains(&hint), "{found:?}");
+}
+
+#[test]
 fn agents_act_for_people_by_tokens_of_an_audience_of_its_own() {
     let config = |on_behalf_of: &str| {
         let people = "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n";
@@ -58,6 +79,20 @@ fn agents_act_for_people_by_tokens_of_an_audience_of_its_own() {
         "{ audience = \"a\", clients = { portal = [\"uid:0\"] } }",
         "`uid:0` is not a workload, and acts for nobody",
     );
+}
+
+#[test]
+fn whoever_may_act_for_people_and_is_not_registered_is_warned_of() {
+    let taken = "on_behalf_of = { audience = \"for-people\", clients = { portal = [\"spiffe://prod.example/agent/triage\", \
+        \"spiffe://prod.example/agent/portal\", \"spiffe://prod.example/x/1\"] } }";
+    let text = EXAMPLE.replace(
+        "[store]",
+        &format!(
+            "[identity.people]\nissuer = \"https://idp.example\"\nclient_id = \"leasehold\"\n{taken}\n[store]"
+        ),
+    );
+    let pattern = "[agents.\"spiffe://prod.example/x/*\"]\nowner = \"person:ana\"\nautonomy = \"act\"\n";
+    insta::assert_snapshot!(Folder::with(&(text + pattern)).warnings().join("\n"), @"leasehold.toml:19:103: `spiffe://prod.example/agent/portal` may act for people, and nobody registered it: it is refused until it is, here or by `leasehold agents apply`");
 }
 
 #[test]

@@ -37,7 +37,7 @@ use crate::{
         trust_domain::{DevIdentity, DevTrustDomain},
     },
     identity::{
-        Door, Now, Presented, RefusalCount, RefusalReason, Refusals,
+        ConnectInfo, Door, Now, Presented, RefusalCount, RefusalReason, Refusals,
         listener::{Entrance, Gate, Limits, bind_tcp, bind_unix},
         spiffe::{SpiffeIdentity, SpiffeSettings},
         unix::Access,
@@ -93,6 +93,7 @@ pub(super) struct World {
     pub(super) refusals: Arc<Refusals>,
     skew: Arc<AtomicI64>,
     seen: Arc<Mutex<Vec<Presented>>>,
+    shown: Arc<Mutex<Option<ConnectInfo>>>,
 }
 
 impl World {
@@ -121,9 +122,10 @@ impl World {
         entrance.accept_unix(bind_unix(&socket, Access::Owner).await.unwrap());
         let seen = Arc::new(Mutex::new(vec![]));
         let (_, health) = tonic_health::server::health_reporter();
-        let guarded = InterceptedService::new(health, guard(now, seen.clone()));
+        let shown = Arc::new(Mutex::new(None));
+        let guarded = InterceptedService::new(health, guard(now, seen.clone(), shown.clone()));
         tokio::spawn(Server::builder().add_service(guarded).serve_with_incoming(incoming));
-        Self { domain, broker, identity, addr, open, socket, refusals, skew, seen }
+        Self { domain, broker, identity, addr, open, socket, refusals, skew, seen, shown }
     }
 
     /// Moves the broker's clock.
@@ -134,6 +136,13 @@ impl World {
     /// What the last request presented.
     pub(super) fn last_seen(&self) -> Presented {
         self.seen.lock().unwrap().last().cloned().unwrap()
+    }
+
+    /// What one more request on the connection of the last one would present, whether or not it is open.
+    pub(super) fn one_more(&self) -> Presented {
+        let mut extensions = http::Extensions::new();
+        extensions.insert(self.shown.lock().unwrap().clone().unwrap());
+        Presented::of(&extensions, wall())
     }
 
     pub(super) async fn agent(&self, name: &str) -> DevIdentity {
@@ -159,10 +168,12 @@ impl World {
 fn guard(
     now: Now,
     seen: Arc<Mutex<Vec<Presented>>>,
+    shown: Arc<Mutex<Option<ConnectInfo>>>,
 ) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |request| {
         let presented = Presented::of(request.extensions(), now());
         seen.lock().unwrap().push(presented.clone());
+        *shown.lock().unwrap() = request.extensions().get().cloned();
         match presented {
             Presented::Proven(..) => Ok(request),
             Presented::NotPresented | Presented::Open(_) => Err(Status::unauthenticated("nothing presented")),

@@ -1,5 +1,6 @@
 //! Reading leases, and claiming those that are due.
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Rank;
 use leasehold_law::id::{ID_CHARS, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
@@ -9,7 +10,7 @@ use leasehold_law::time::Timestamp;
 use tokio_postgres::Row;
 
 use super::super::aside::sound_lease;
-use super::super::conditions::Conditions;
+use super::super::conditions::{Conditions, each_live};
 use super::super::set::{lane_number, rows};
 use super::super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 use super::conditions::{MARK, newest};
@@ -50,15 +51,15 @@ pub(super) async fn list(
     newest(readers, AsideKind::Lease, &Conditions::of_leases(MARK, filter), limit).await
 }
 
-/// The targets with live leases: one step through the index for each, however many leases it has.
-pub(super) const LIVE_TARGETS: &str = "WITH RECURSIVE found (target) AS (\
-    SELECT min(target) FROM leases WHERE due IS NOT NULL \
-    UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target) \
-        FROM found WHERE found.target IS NOT NULL) \
-    SELECT target FROM found WHERE target IS NOT NULL";
-
 pub(super) async fn live_targets(readers: &Readers) -> Result<Vec<String>, StoreError> {
-    readers.rows(LIVE_TARGETS, &[]).await?.iter().map(|row| column(row, 0)).collect()
+    readers.rows(&each_live("target"), &[]).await?.iter().map(|row| column(row, 0)).collect()
+}
+
+/// An identity that cannot be read belongs to a row that is set aside, and is nobody's.
+pub(super) async fn live_agents(readers: &Readers) -> Result<Vec<CallerId>, StoreError> {
+    let rows = readers.rows(&each_live("agent"), &[]).await?;
+    let agents: Vec<String> = rows.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
+    Ok(agents.iter().filter_map(|agent| agent.parse().ok()).collect())
 }
 
 /// Those that nobody else has claimed are claimed for 30 s by the database's clock, and half-way through again. A row

@@ -2,7 +2,8 @@
 
 use super::address::Address;
 use super::link::Link;
-use super::{Options, StoreError, column, leases, schema};
+use super::{Options, StoreError, column, schema};
+use crate::store::conditions::each_live;
 
 /// The targets in which any lease may exist, by name; `None` where there is no store yet.
 ///
@@ -15,6 +16,6 @@ pub async fn look(options: &Options) -> Result<Option<Vec<String>>, StoreError> 
     if !schema::identify(&link, options).await? {
         return Ok(None);
     }
-    let found = link.rows(leases::LIVE_TARGETS, &[]).await?;
+    let found = link.rows(&each_live("target"), &[]).await?;
     found.iter().map(|row| column(row, 0)).collect::<Result<_, _>>().map(Some)
 }

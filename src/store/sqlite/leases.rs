@@ -1,5 +1,6 @@
 //! Reading leases.
 
+use leasehold_law::caller::CallerId;
 use leasehold_law::cause::Rank;
 use leasehold_law::id::{ID_CHARS, LeaseId, TaskId};
 use leasehold_law::lease::Lease;
@@ -14,7 +15,7 @@ use super::rows::{bytes, newest, one, text};
 use super::sql::{MARK, lane_number, rows, unusable};
 use super::{AsideKind, BadRow, DueLease, LeaseFilter, StoreError};
 use crate::store::aside::sound_lease;
-use crate::store::conditions::Conditions;
+use crate::store::conditions::{Conditions, each_live};
 
 pub(super) fn by_id(reader: &Reader<'_>, id: LeaseId) -> Result<Option<Lease>, StoreError> {
     match one(reader, AsideKind::Lease, "SELECT id, body FROM leases WHERE id = ?", [id.to_string()])? {
@@ -48,14 +49,18 @@ pub(super) fn list(
     newest(reader, AsideKind::Lease, &Conditions::of_leases(MARK, filter), limit)
 }
 
-/// The targets with live leases: one step through the index for each, however many leases it has.
 pub(super) fn live_targets(reader: &Reader<'_>) -> Result<Vec<String>, StoreError> {
-    const SQL: &str = "WITH RECURSIVE found (target) AS (
-        SELECT min(target) FROM leases WHERE due IS NOT NULL
-        UNION ALL SELECT (SELECT min(target) FROM leases WHERE due IS NOT NULL AND target > found.target)
-            FROM found WHERE found.target IS NOT NULL)
-        SELECT target FROM found WHERE target IS NOT NULL";
-    let mut statement = reader.conn.prepare_cached(SQL).map_err(unusable)?;
+    texts(reader, &each_live("target"))
+}
+
+/// An identity that cannot be read belongs to a row that is set aside, and is nobody's.
+pub(super) fn live_agents(reader: &Reader<'_>) -> Result<Vec<CallerId>, StoreError> {
+    let agents = texts(reader, &each_live("agent"))?;
+    Ok(agents.iter().filter_map(|agent| agent.parse().ok()).collect())
+}
+
+fn texts(reader: &Reader<'_>, sql: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = reader.conn.prepare_cached(sql).map_err(unusable)?;
     let found = statement.query_map([], |row| row.get(0)).map_err(unusable)?;
     found.collect::<Result<_, _>>().map_err(unusable)
 }

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log"
@@ -70,7 +71,7 @@ func work(ctx context.Context, connection *grpc.ClientConn) {
 	check(err)
 	say("connected", me.Id, me.SvidExpiresAt.Seconds)
 	opened, err := tasks.OpenTask(ctx, &v1.OpenTaskRequest{
-		RequestId: "open",
+		RequestId: rand.Text(), // the same id again would be the same task
 		Purpose:   "interop, in Go",
 		Scope:     []*v1.ScopePair{{Intent: "orders.read", Target: "orders"}},
 		Liveness:  &v1.Liveness{Kind: &v1.Liveness_Deadline_{Deadline: &v1.Liveness_Deadline{}}},

@@ -3,6 +3,7 @@
 import os
 import select
 import sys
+import uuid
 
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -66,7 +67,7 @@ def work(broker):
     say("connected", me.id, me.svid_expires_at.seconds)
     opened = broker.tasks().OpenTask(
         task_.OpenTaskRequest(
-            request_id="open",
+            request_id=uuid.uuid4().hex,  # the same id again would be the same task
             purpose="interop, in Python",
             scope=[common.ScopePair(intent="orders.read", target="orders")],
             liveness=common.Liveness(deadline=common.Liveness.Deadline()),

@@ -1,6 +1,6 @@
 //! A person's terminal: the program itself, with folders and an environment of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -36,13 +36,17 @@ pub(crate) struct Ended {
 impl Terminal {
     /// One whose `client.toml` names the provider.
     pub(crate) fn new(provider: &Provider) -> Self {
+        Self::at(&provider.url, &provider.ca)
+    }
+
+    /// One whose `client.toml` names the issuer of this URL.
+    pub(crate) fn at(url: &str, ca: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config/leasehold");
         std::fs::create_dir_all(&config).unwrap();
         let text = format!(
-            "issuer = \"{}\"\nclient_id = \"leasehold\"\nca_file = \"{}\"\nscopes = [\"groups\"]\n",
-            provider.url,
-            provider.ca.display()
+            "issuer = \"{url}\"\nclient_id = \"leasehold\"\nca_file = \"{}\"\nscopes = [\"groups\"]\n",
+            ca.display()
         );
         std::fs::write(config.join("client.toml"), text).unwrap();
         Self { dir, env: Vec::new() }

@@ -34,6 +34,23 @@ async fn a_change_is_heard_by_the_other_brokers_and_not_by_its_own() {
     assert_eq!(tokio::time::timeout(PATIENCE, a.foreign_changes()).await.unwrap(), [Foreign::Other]);
 }
 
+/// Whoever follows is woken by them alone here: nobody looks by the clock.
+#[tokio::test]
+async fn a_notification_wakes_the_other_brokers() {
+    let base = Base::new().await;
+    let (a, b) = (base.open("a").await, base.open("b").await);
+    let told = tokio::time::timeout(PATIENCE, async {
+        // Brokers begin to listen beside their start.
+        for n in 1.. {
+            put(&a, vec![Change::Append(draft(n))]).await;
+            if tokio::time::timeout(PATIENCE / 50, b.wake.notified()).await.is_ok() {
+                break;
+            }
+        }
+    });
+    told.await.expect("b is told");
+}
+
 /// A pooler may swallow notifications, and other engines have none.
 #[tokio::test]
 async fn a_change_is_heard_without_notifications() {
