@@ -92,6 +92,7 @@ impl Backend for Postgres {
             renewal: true,
             max_natural_life: None,
             lists: true,
+            lasts: true,
         }
     }
 
