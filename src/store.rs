@@ -37,9 +37,6 @@ pub const RESTORE_TAKEN: &str = "restore.taken_at";
 /// The number that says when a store was restored.
 pub const RESTORED: &str = "restore.at";
 
-/// The number that tells this store from others that were made with the same installation key.
-pub const STORE_ID: &str = "store.id";
-
 /// One change. A set of them is written whole or not at all.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -178,18 +175,6 @@ pub enum StoreError {
     /// Too much is waiting to be written.
     #[error("too much is waiting to be written")]
     Busy,
-}
-
-impl StoreError {
-    /// The store was used with one installation key, by its public name, and another is here.
-    fn of_another_key(theirs: &str, ours: &str) -> Self {
-        Self::Foreign(format!(
-            "it belongs to installation `{theirs}`, and the installation key here is that of `{ours}`, which marks \
-             nothing that was minted from it\n  next: put its own key in place; brokers that share a store share the \
-             key, a copy of a store is no store for another installation, and docs/operate.md says what can be done \
-             where a key is lost"
-        ))
-    }
 }
 
 /// A row that is over.

@@ -110,7 +110,7 @@ impl Inner {
     /// No record may ever stop a revoke.
     async fn kill_unlisted(&self, aside: &Aside) {
         if let (Some(_), Some(order)) = (aside.due, order_of(aside)) {
-            self.kill_ours(&aside.row.target, vec![order]).await;
+            self.door.revoke(&aside.row.target, &[order]).await;
         }
     }
 
@@ -167,8 +167,8 @@ impl Inner {
         let (named, nameless): (Vec<_>, Vec<_>) = due.into_iter().partition(|one| order_of(one).is_some());
         let orders: Vec<_> = named.iter().filter_map(order_of).collect();
         let count = named.len();
-        let killed = self.kill_ours(target, orders).await;
-        for (aside, report) in named.into_iter().zip(killed.reports) {
+        let reports = if orders.is_empty() { Vec::new() } else { self.door.revoke(target, &orders).await };
+        for (aside, report) in named.into_iter().zip(reports) {
             self.note_kill(aside, &report).await;
         }
         for aside in nameless {

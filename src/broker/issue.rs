@@ -96,7 +96,7 @@ impl Broker {
 impl Inner {
     async fn mint(self: Arc<Self>, passage: &Passage) -> Result<Minted, Refused> {
         let target = &passage.request.pair.target;
-        self.may_mint_in(target).await?;
+        self.keep.may_mint(target)?;
         let mint_by = self.door.may_mint(target).await.map_err(|closed| Refused::closed(target, &closed))?;
         let (recorded, lease) = self.record_order(passage, mint_by).await?;
         fault::point(Point::MintRecorded);

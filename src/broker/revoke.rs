@@ -4,7 +4,6 @@
 mod backoff;
 mod breaker;
 mod lane;
-mod ours;
 mod queue;
 mod unrecorded;
 mod verdict;

@@ -1,5 +1,4 @@
-//! Records of what was set aside, of what leaves its table, and of targets that were claimed, and reconciled after a
-//! restore.
+//! Records of what was set aside, of what leaves its table, and of targets that were reconciled after a restore.
 
 use std::collections::BTreeMap;
 
@@ -77,23 +76,6 @@ impl Ledger {
         Ok(self.store.number(&reconciled_name(target)).await?)
     }
 
-    /// A target that this incarnation of the store has claimed.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub async fn record_claimed(&self, target: &str, incarnation: u32) -> Result<(), LedgerError> {
-        let number = Change::Number(claimed_name(target).into(), i64::from(incarnation));
-        self.commit(vec![number], Vec::new()).await
-    }
-
-    /// The incarnation that last claimed a target.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    pub async fn claimed(&self, target: &str) -> Result<Option<i64>, LedgerError> {
-        Ok(self.store.number(&claimed_name(target)).await?)
-    }
-
     fn noted(&self, what: &str, details: BTreeMap<String, String>) -> Result<Change, LedgerError> {
         let event = Event::Broker { what: what.to_owned(), details };
         Ok(Change::Append(about_nothing("broker", None, event, self.clock.now())?))
@@ -112,10 +94,6 @@ pub fn restored_entry(old: &ChainHead, taken_at: Timestamp, now: Timestamp) -> R
         ("backup taken at".to_owned(), taken_at.to_string()),
     ]);
     about_nothing("broker", None, Event::Broker { what: "restored from a backup".to_owned(), details }, now)
-}
-
-fn claimed_name(target: &str) -> String {
-    format!("claimed.{target}")
 }
 
 fn reconciled_name(target: &str) -> String {

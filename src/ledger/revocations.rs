@@ -108,8 +108,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/leasehold.db");
         let (chain, stamp) = ("broker-1".to_owned(), Stamp::Production);
-        let installation = "inst".to_owned();
-        let options = Options { path, chain, installation, stamp, writer: Writer::Inline, cache_mib: 1 };
+        let options = Options { path, chain, stamp, writer: Writer::Inline, cache_mib: 1 };
         let store = Arc::new(SqliteStore::open(&options).unwrap());
         let (taker, lifter) = (ledger(&store), ledger(&store));
         let begun = revocation(1, Selector::All);

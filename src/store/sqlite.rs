@@ -70,8 +70,6 @@ pub struct Options {
     pub path: PathBuf,
     /// The broker's name, from which its chain has its own.
     pub chain: String,
-    /// The public name of the installation key that what the broker mints carries.
-    pub installation: String,
     /// What it may be used for.
     pub stamp: Stamp,
     /// Who writes.

@@ -85,7 +85,6 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
     let options = Options {
         path: world.dir.join("leases.db"),
         chain: "sim".to_owned(),
-        installation: "sim".to_owned(),
         stamp: Stamp::Dev,
         writer: Writer::Inline,
         cache_mib: 1,
@@ -99,7 +98,7 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
     let ground = ground(usize::try_from(version).unwrap());
     let settled = ledger.settle_config(&ground.digests).await.map_err(|error| error.to_string())?;
     let key = InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]));
-    let claim = Claim { installation: key.installation(), incarnation: 1, store: "sim".to_owned() };
+    let claim = Claim { installation: key.installation(), incarnation: 1 };
     let broker = Broker::new(Parts {
         entropy: Bits::of_broker(world.seed.wrapping_mul(1000) + number, clock.clone()),
         door: VaultDoor::new(targets(world, life, ground), clock.clone()),

@@ -146,9 +146,6 @@ pub struct Claim {
     pub installation: String,
     /// Its incarnation; one more after each restore.
     pub incarnation: u32,
-    /// Which store: two that were made with one key are told apart by it. Empty in claims of earlier versions.
-    #[serde(default)]
-    pub store: String,
 }
 
 /// A grant as a target sees it.

@@ -34,7 +34,6 @@ impl Settings {
             renewal: grade == Grade::Exact,
             max_natural_life: None,
             lists: true,
-            lasts: true,
         })
     }
 }

@@ -92,7 +92,6 @@ impl Backend for Postgres {
             renewal: true,
             max_natural_life: None,
             lists: true,
-            lasts: true,
         }
     }
 

@@ -9,12 +9,11 @@ use super::{Options, StoreError, column};
 use crate::store::INCARNATION;
 
 /// Each brings a store from the version before it to its own; the first is version 1. None is ever changed.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_rows_journal_and_brokers.sql"),
     include_str!("migrations/0002_tokens.sql"),
     include_str!("migrations/0003_agents.sql"),
     include_str!("migrations/0004_people.sql"),
-    include_str!("migrations/0005_store_id.sql"),
 ];
 /// Brokers that start at the same time take turns: `leasehold store` in bytes.
 const TURN: &str = "SELECT pg_advisory_xact_lock(x'6c686c6473746f72'::bigint)";
@@ -108,7 +107,12 @@ async fn check_identity(link: &Link, options: &Options) -> Result<(), StoreError
     let row = one(link.rows("SELECT installation, stamp FROM leasehold.identity", &[]).await?)?;
     let (installation, stamp): (String, String) = (column(&row, 0)?, column(&row, 1)?);
     if installation != options.installation {
-        return Err(StoreError::of_another_key(&installation, &options.installation));
+        let why = format!(
+            "it belongs to installation `{installation}`, and the installation key here is that of `{}`: brokers \
+             that share a store share the key",
+            options.installation
+        );
+        return Err(StoreError::Foreign(why));
     }
     if stamp == options.stamp.name() {
         return Ok(());

@@ -14,13 +14,10 @@ use super::apply::{Failure, append, remember_number};
 use super::files::{self, PRIVATE_FILE};
 use super::sql::{unsigned, unusable};
 use super::{BUSY, Draft, Options, StoreError, schema};
-use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED, STORE_ID};
+use crate::store::{INCARNATION, RESTORE_TAKEN, RESTORED};
 
 /// The number that says when a copy was begun.
 const TAKEN: &str = "backup.taken_at";
-
-/// Two stores that were made of one copy are two.
-const RENEW_ID: &str = "UPDATE numbers SET value = random() & 9223372036854775807 WHERE name = ?";
 
 /// A copy that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +197,7 @@ fn make(
     copying.map_err(|error| at(part, &error.to_string()))?;
     let mut conn = Connection::open(part).map_err(unusable)?;
     conn.pragma_update(None, "journal_mode", "DELETE").map_err(unusable)?;
-    schema::prepare_copy(&mut conn, options)?;
+    schema::prepare(&mut conn, options)?;
     let draft = entry(copy)?;
     let tx = conn.transaction().map_err(unusable)?;
     for (name, value) in
@@ -208,7 +205,6 @@ fn make(
     {
         remember_number(&tx, name, value).map_err(failure)?;
     }
-    tx.execute(RENEW_ID, [STORE_ID]).map_err(unusable)?;
     append(&tx, &mut ChainHead::genesis(chain.clone()), &draft).map_err(failure)?;
     tx.commit().map_err(unusable)?;
     conn.close().map_err(|(_, error)| unusable(error))?;

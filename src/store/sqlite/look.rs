@@ -23,6 +23,5 @@ pub fn look(options: &Options) -> Result<Option<Vec<String>>, StoreError> {
     }
     let conn = backup::read_only(&options.path)?;
     schema::identify(&conn, options)?;
-    schema::identify_file(&conn)?;
     leases::live_targets(&Reader { conn: &conn, bad: &BadRows::default() }).map(Some)
 }

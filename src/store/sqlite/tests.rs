@@ -32,8 +32,8 @@ mod inline {
 
 fn options(folder: &Path, writer: Writer) -> Options {
     let path = folder.join("state/leasehold.db");
-    let (chain, installation) = ("broker-1".to_owned(), "inst".to_owned());
-    Options { path, chain, installation, stamp: Stamp::Production, writer, cache_mib: 8 }
+    let chain = "broker-1".to_owned();
+    Options { path, chain, stamp: Stamp::Production, writer, cache_mib: 8 }
 }
 
 fn fresh(writer: Writer) -> (Arc<dyn Store>, TempDir) {
@@ -93,18 +93,12 @@ async fn opening_again_continues_the_chain() {
     }
 }
 
-/// The store forgets which file it is in, so that its files may be copied.
-fn forget_file(options: &Options) {
-    Connection::open(&options.path).unwrap().execute_batch("UPDATE identity SET file = NULL").unwrap();
-}
-
 /// What lies on disk at the moment of a kill is opened as a restarted broker would.
 #[tokio::test]
 async fn a_kill_loses_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let killed = options(folder.path(), Writer::Thread);
     let store = SqliteStore::open(&killed).unwrap();
-    forget_file(&killed);
     for n in 1..=20 {
         put(&store, vec![lease_change(&minting(n, 1)), Change::Append(draft(n))]).await;
     }
@@ -158,42 +152,6 @@ fn a_store_serves_whom_it_was_made_for() {
         "broker-2",
         Some("belongs to broker `broker-1`, and this one is `broker-2`"),
     );
-}
-
-/// RULES R-11: what the rows name was minted under one key, and means nothing under another.
-#[test]
-fn a_store_serves_the_key_that_it_was_first_used_with() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), Writer::Inline);
-    drop(SqliteStore::open(&options).unwrap());
-    let other = Options { installation: "other".to_owned(), ..options.clone() };
-    let error = open_error(&other).to_string();
-    assert!(error.contains("`inst`") && error.contains("`other`") && error.contains("next:"), "{error}");
-    let error = look(&other).unwrap_err().to_string();
-    assert!(error.contains("`inst`"), "and so does a check: {error}");
-    // As a store of an earlier schema: the first start says whose it is.
-    Connection::open(&options.path)
-        .unwrap()
-        .execute_batch("UPDATE identity SET installation = NULL")
-        .unwrap();
-    drop(SqliteStore::open(&options).unwrap());
-    assert!(matches!(open_error(&other), StoreError::Foreign(_)));
-}
-
-/// RULES R-12: a copy is put in place by `restore`, as a new incarnation.
-#[test]
-fn a_store_knows_a_copy_of_itself() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), Writer::Inline);
-    drop(SqliteStore::open(&options).unwrap());
-    let elsewhere = |name: &str| Options { path: folder.path().join(name), ..options.clone() };
-    let (copied, moved) = (elsewhere("copied.db"), elsewhere("moved.db"));
-    std::fs::copy(&options.path, &copied.path).unwrap();
-    let error = open_error(&copied).to_string();
-    assert!(error.contains("is a copy") && error.contains("leasehold restore"), "{error}");
-    assert!(look(&copied).unwrap_err().to_string().contains("is a copy"), "and so does a check");
-    std::fs::rename(&options.path, &moved.path).unwrap();
-    drop(SqliteStore::open(&moved).unwrap());
 }
 
 #[test]
@@ -507,7 +465,6 @@ async fn a_log_that_was_cut_short_leaves_a_whole_chain() {
     let folder = tempfile::tempdir().unwrap();
     let killed = options(folder.path(), Writer::Thread);
     let store = SqliteStore::open(&killed).unwrap();
-    forget_file(&killed);
     for n in 1..=20 {
         put(&store, vec![lease_change(&minting(n, 1)), Change::Append(draft(n))]).await;
     }

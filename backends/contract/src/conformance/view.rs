@@ -88,9 +88,8 @@ pub async fn a_prefix_is_taken_literally(bench: &Bench<'_>) -> Outcome {
 
 /// whose a target is can be told, and an installation sees that another has it now.
 pub async fn a_claim_reads_back_and_so_does_another_s(bench: &Bench<'_>) -> Outcome {
-    let ours = Claim { installation: "conformance-one".to_owned(), incarnation: 1, store: "one".to_owned() };
-    let theirs =
-        Claim { installation: "it's \"another\" $$ \\ one".to_owned(), incarnation: 7, store: String::new() };
+    let ours = Claim { installation: "conformance-one".to_owned(), incarnation: 1 };
+    let theirs = Claim { installation: "it's \"another\" $$ \\ one".to_owned(), incarnation: 7 };
     for claim in [ours, theirs] {
         bench.backend.claim(&claim).await?;
         let owner = bench.backend.owner().await?;
