@@ -480,7 +480,7 @@ mod tests {
         @id("fact-11") forbid (principal, action == Action::"a.write", resource);
         @id("fact-12") forbid (principal, action, resource) when { principal.owner == "person:ben" };
         @id("fact-13") forbid (principal, action, resource) when { principal.autonomy == "observe" };
-        @id("fact-15") forbid (principal == Agent::"uid:2", action, resource);
+        @id("fact-15") forbid (principal == Agent::"spiffe://prod.example/agent/other", action, resource);
         @id("fact-16") forbid (principal, action == Action::"a.read", resource)
         when { context.params has limit && context.params.limit > 5 };
         @id("fact-14") forbid (principal in AgentGroup::"out", action, resource);
@@ -522,8 +522,8 @@ mod tests {
     #[test]
     fn what_was_allowed_once_is_no_answer_to_another_question() {
         let source = PolicySource { name: "x.cedar".into(), text: BY_FACT.into() };
-        let outside =
-            Agent { id: "uid:2".parse().unwrap(), groups: BTreeSet::from(["out".to_owned()]), ..agent() };
+        let other = "spiffe://prod.example/agent/other".parse().unwrap();
+        let outside = Agent { id: other, groups: BTreeSet::from(["out".to_owned()]), ..agent() };
         let mut catalog = catalog();
         catalog.agents.insert(outside.id.clone(), outside.clone());
         let limit = ParamSpec { kind: ParamKind::Int { min: None, max: None }, optional: true };
