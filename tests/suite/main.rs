@@ -15,6 +15,7 @@ mod bearer;
 mod chaos;
 mod child;
 mod ci;
+mod copies;
 mod crash;
 #[cfg(feature = "fault-points")]
 mod crash_points;
