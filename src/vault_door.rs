@@ -263,8 +263,8 @@ impl VaultDoor {
         within(ASK_DEADLINE, target, gate.part.backend.claim(claim, instead_of)).await
     }
 
-    /// Whose a target is from now on; as [`Backend::expect`].
-    pub fn expect(&self, target: &str, claim: &Claim) {
+    /// Whose a target is from now on, if that is known; as [`Backend::expect`].
+    pub fn expect(&self, target: &str, claim: Option<&Claim>) {
         if let Some(gate) = self.gates.get(target) {
             gate.part.backend.expect(claim);
         }

@@ -1,4 +1,4 @@
-//! Whose a target is (RULES ).
+//! Whose a target is (RULES; docs/decisions/0008-terms-in-targets.md).
 //!
 //! A target keeps the claim of the broker that mints in it, and with it a term: a number that this store raises every
 //! half minute, by a step that nobody can guess, first on its own record and then in the target. So a target tells more
@@ -16,15 +16,24 @@ use leasehold_law::time::{Span, Timestamp};
 use super::Inner;
 use super::keep::Kept;
 use super::refused::Refused;
-use crate::ledger::Terms;
+use crate::ledger::{LedgerError, Tenure};
+use crate::store::LeaseFilter;
 
 /// How often a target is asked whose it is.
 const ASK_EVERY: Span = Span::from_secs(5);
-/// How long a term lasts. A broker that has just started takes none before, so that of two stores that are alike the
-/// one that was there first goes on, and the other sees it.
+/// How long a term lasts.
 const TERM: Span = Span::from_secs(30);
+/// How long a broker that has just started waits for its first term, so that of two stores that are alike the one that
+/// was there first goes on, and the other sees it.
+const FIRST_TERM: Span = Span::from_secs(60);
 /// A step from one term to the next is at most so long.
 const LONGEST_STEP: u64 = 1 << 31;
+/// So often is it tried again where another broker of the store was first.
+const RACES: usize = 3;
+/// How soon a claim that cannot be made is tried again.
+const CLAIM_AGAIN: Span = Span::from_secs(5);
+/// How many leases are looked at for one that a target must hold.
+const HELD: usize = 64;
 
 /// Whose a target is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +87,15 @@ impl Owner {
         }
     }
 
+    /// Whether it is believed what it holds and what it does not: death is proven only by the server that agents reach.
+    #[must_use]
+    pub const fn is_believed(&self) -> bool {
+        match self {
+            Self::Unknown | Self::Ours | Self::Other(_) => true,
+            Self::Gone | Self::Later(_) | Self::Twin(_) => false,
+        }
+    }
+
     /// Whoever else has claimed it.
     #[must_use]
     pub const fn claimant(&self) -> Option<&Claim> {
@@ -100,12 +118,15 @@ pub(super) struct Said {
     pub(super) owner: Owner,
     /// Whether it has ever said anything.
     known: bool,
-    /// The question whose answer this is, of those that were asked.
-    answered: u64,
+    /// The last question, the one whose answer this is, and the last that had none.
     asked: u64,
+    answered: u64,
+    failed: Option<(u64, Refused)>,
     /// When it is asked again, and when the next term is taken.
     ask_at: Timestamp,
     term_at: Option<Timestamp>,
+    /// Since when it does not say whose it is, or takes no term, and why.
+    pub(super) unsettled: Option<(Timestamp, String)>,
 }
 
 impl Said {
@@ -129,9 +150,14 @@ impl Said {
         self.known = true;
     }
 
-    /// What it said last. One that does not answer now has not changed hands; one that never did may be anybody's.
-    fn known(&self) -> Option<&Owner> {
-        self.known.then_some(&self.owner)
+    /// What it said last. One that does not answer now has not changed hands; one that never did may be anybody's, and
+    /// whoever asked in the meantime has asked for all that wait.
+    fn known(&self, since: u64) -> Option<Result<Owner, Refused>> {
+        if self.known {
+            return Some(Ok(self.owner.clone()));
+        }
+        let failed = self.failed.as_ref().filter(|(question, _)| *question > since);
+        failed.map(|(_, error)| Err(error.clone()))
     }
 
     /// Whether it is to be asked now; if so, it is not again for a while.
@@ -145,11 +171,19 @@ impl Said {
 
     /// Whether the term that stands is over. The first lasts from the first look.
     fn is_over(&mut self, now: Timestamp) -> bool {
-        let over = self.term_at.get_or_insert(now + TERM).has_come(now, TERM);
-        if over {
-            self.term_at = Some(now + TERM);
-        }
-        over
+        self.term_at.get_or_insert(now + FIRST_TERM).has_come(now, FIRST_TERM)
+    }
+
+    fn took_term(&mut self, now: Timestamp) {
+        self.term_at = Some(now + TERM);
+    }
+
+    /// Remembers whether whose it is, and its term, are settled.
+    fn settle(&mut self, now: Timestamp, settled: Result<(), Refused>) {
+        self.unsettled = settled.err().map(|error| {
+            let since = self.unsettled.take().map_or(now, |(since, _)| since.min(now));
+            (since, error.why.unwrap_or(error.what))
+        });
     }
 }
 
@@ -172,17 +206,19 @@ fn tell(target: &str, before: &Owner, owner: &Owner) {
     }
 }
 
-/// Whose a target is that says this, by the terms on record.
-fn judge(mine: &Claim, terms: Terms, standing: Option<Claim>) -> Owner {
+/// Whose a target is that says this, by what is on record of the server. Whether the rows have leases there matters
+/// where there is no claim.
+fn judge(mine: &Claim, tenure: Tenure, standing: Option<Claim>, has_leases: bool) -> Owner {
     let Some(claim) = standing else {
-        return if terms.before > 0 { Owner::Gone } else { Owner::Unknown };
+        return if tenure.has_home || has_leases { Owner::Gone } else { Owner::Unknown };
     };
+    let terms = tenure.terms;
     let is_on_record = claim.term == terms.now || claim.term == terms.before;
     if claim.installation != mine.installation {
         Owner::Other(claim)
     } else if claim.incarnation > mine.incarnation {
         Owner::Later(claim)
-    } else if claim.term < terms.before {
+    } else if claim.term < terms.before || (tenure.has_home && !tenure.is_home) {
         Owner::Gone
     } else if claim.incarnation < mine.incarnation {
         Owner::Unknown
@@ -204,34 +240,44 @@ impl Inner {
             let (inner, name, kept) = (self.clone(), name.clone(), kept.clone());
             self.owned.spawn(async move {
                 let Ok(_turn) = kept.asking.try_lock() else { return };
-                if let Err(error) = inner.hold_claim(&name, &kept).await {
-                    tracing::debug!(target = name, %error, "a target does not say whose it is");
-                }
+                let settled = inner.hold_claim(&name, &kept).await;
+                kept.state().said.settle(inner.clock.now(), settled);
             });
         }
     }
 
-    /// Takes the next term of a target that is ours.
+    /// Takes the next term of a target that is ours, and the first of one that is nobody's.
     async fn hold_claim(&self, target: &str, kept: &Kept) -> Result<(), Refused> {
         let answer = self.ask_owner(target).await?;
-        let over = answer.owner == Owner::Ours && kept.state().said.is_over(self.clock.now());
-        if over && self.outlasts_us(target) {
-            self.take_term(target, answer.standing).await.map(drop)
-        } else {
-            Ok(())
+        let due = match answer.owner {
+            Owner::Ours => self.outlasts_us(target) && kept.state().said.is_over(self.clock.now()),
+            Owner::Unknown => kept.is_greeted() && self.keep.is_reconciled(target),
+            Owner::Other(_) | Owner::Later(_) | Owner::Twin(_) | Owner::Gone => false,
+        };
+        if due && self.take_term(target, answer.standing, false).await? == Owner::Ours {
+            kept.state().said.took_term(self.clock.now());
         }
+        Ok(())
     }
 
     /// Whose a target is, as it said at most a few seconds ago. Where it does not say now, what it said last stands: a
-    /// broker that once had it is never kept from killing there (law 8).
+    /// broker that once had it is never kept from killing there (law 8). The first answer is one for all that wait.
     ///
     /// # Errors
     /// Where it has never said, and does not say now.
     pub(super) async fn owner_now(&self, target: &str) -> Result<Owner, Refused> {
         let Some(kept) = self.keep.kept(target) else { return Ok(Owner::Unknown) };
-        let known = kept.state().said.known().cloned();
-        match known {
-            Some(owner) => Ok(owner),
+        let since = {
+            let said = &kept.state().said;
+            if let Some(answer) = said.known(said.asked) {
+                return answer;
+            }
+            said.asked
+        };
+        let _turn = kept.asking.lock().await;
+        let answer = kept.state().said.known(since);
+        match answer {
+            Some(answer) => answer,
             None => self.owner_of(target).await,
         }
     }
@@ -244,30 +290,55 @@ impl Inner {
     /// What is amiss is asked for twice, since another broker of this store may have taken a term between the target's
     /// answer and the record.
     async fn ask_owner(&self, target: &str) -> Result<Answer, Refused> {
+        let said = |learn: &dyn Fn(&mut Said)| {
+            if let Some(kept) = self.keep.kept(target) {
+                learn(&mut kept.state().said);
+            }
+        };
         let question = self.keep.kept(target).map_or(0, |kept| kept.state().said.ask());
-        let mut answer = self.read_owner(target).await?;
-        if matches!(answer.owner, Owner::Gone | Owner::Twin(_)) {
-            answer = self.read_owner(target).await?;
+        let answer = match self.read_owner(target).await {
+            Ok(Answer { owner: Owner::Gone | Owner::Twin(_), .. }) => self.read_owner(target).await,
+            answer => answer,
+        };
+        match &answer {
+            Ok(Answer { owner, .. }) => said(&|said| said.learn(target, question, owner)),
+            Err(error) => said(&|said| said.failed = Some((question, error.clone()))),
         }
-        if let Some(kept) = self.keep.kept(target) {
-            kept.state().said.learn(target, question, &answer.owner);
-        }
-        Ok(answer)
+        answer
     }
 
     async fn read_owner(&self, target: &str) -> Result<Answer, Refused> {
+        let mine = self.keep.claim();
         let standing = self.door.owner(target).await.map_err(|error| Refused::backend(target, &error))?;
-        let terms = self.terms_of(target).await?;
-        let owner = judge(self.keep.claim(), terms, standing.clone());
-        if owner == Owner::Ours {
-            self.door.expect(target, &Claim { term: terms.before, ..self.keep.claim().clone() });
+        let tenure = self.tenure_of(target, standing.as_ref()).await?;
+        let has_leases = standing.is_none() && self.has_leases_in(target).await?;
+        let owner = judge(mine, tenure, standing.clone(), has_leases);
+        let place = standing.as_ref().map(|claim| claim.place.clone()).filter(|_| owner == Owner::Ours);
+        if let Some(place) = place.as_ref().filter(|place| !tenure.is_home && !place.is_empty()) {
+            self.ledger.settle(target, place).await?;
         }
+        let expected = place.map(|place| Claim { place, term: tenure.terms.before, ..mine.clone() });
+        self.door.expect(target, expected.as_ref());
         Ok(Answer { owner, standing })
     }
 
-    /// The terms on record. What a target forgets when the broker stops is not held against it.
-    async fn terms_of(&self, target: &str) -> Result<Terms, Refused> {
-        if self.outlasts_us(target) { Ok(self.ledger.terms(target).await?) } else { Ok(Terms::default()) }
+    /// What is on record of a server with this claim. What a target forgets when the broker stops is not held against
+    /// it, and what another installation says is its own.
+    async fn tenure_of(&self, target: &str, standing: Option<&Claim>) -> Result<Tenure, Refused> {
+        if !self.outlasts_us(target) {
+            return Ok(Tenure::default());
+        }
+        let mine = |claim: &&Claim| claim.installation == self.keep.claim().installation;
+        let place = standing.filter(mine).map(|claim| claim.place.as_str());
+        Ok(self.ledger.tenure(target, place).await?)
+    }
+
+    /// Whether the rows say that a target holds something of ours. Nothing is minted in one that is not claimed, so
+    /// that there is none where a first claim has not landed.
+    async fn has_leases_in(&self, target: &str) -> Result<bool, Refused> {
+        let filter = LeaseFilter { target: Some(target.to_owned()), live: true, ..LeaseFilter::default() };
+        let live = self.ledger.store().leases(&filter, HELD).await?;
+        Ok(self.outlasts_us(target) && live.iter().any(|lease| lease.state.is_usable()))
     }
 
     fn outlasts_us(&self, target: &str) -> bool {
@@ -275,28 +346,52 @@ impl Inner {
     }
 
     /// Claims a target where nobody else has it, and reads back who has it: of two brokers that claim at once, one has
-    /// it.
+    /// it. One claims for all that wait.
+    ///
+    /// # Errors
+    /// Where it is still nobody's: there was no answer, or the target lets nobody claim it.
     pub(super) async fn claim(&self, target: &str) -> Result<Owner, Refused> {
-        let answer = self.ask_owner(target).await?;
-        match answer.owner {
-            Owner::Unknown => self.take_term(target, answer.standing).await,
-            owner @ (Owner::Ours | Owner::Other(_) | Owner::Later(_) | Owner::Twin(_) | Owner::Gone) => {
-                Ok(owner)
-            }
+        let Some(kept) = self.keep.kept(target) else { return Ok(Owner::Unknown) };
+        let _turn = kept.asking.lock().await;
+        let known = kept.state().said.owner.clone();
+        if known != Owner::Unknown {
+            return Ok(known);
         }
+        for _ in 0..RACES {
+            let answer = self.ask_owner(target).await?;
+            if answer.owner != Owner::Unknown {
+                return Ok(answer.owner);
+            }
+            self.take_term(target, answer.standing, false).await?;
+        }
+        Err(Refused::new(Reason::TargetDown, format!("cannot use `{target}` yet"))
+            .why("another broker was claiming it for this installation at the same time")
+            .next("ask again: it is done by itself")
+            .retry_after(CLAIM_AGAIN)
+            .detail("target", target))
     }
 
     /// Takes the next term, in the place of the claim that was read: on record first, so that this store knows it
     /// whatever becomes of the call.
-    async fn take_term(&self, target: &str, standing: Option<Claim>) -> Result<Owner, Refused> {
-        let stands = standing.as_ref().map_or(0, |claim| claim.term);
+    async fn take_term(&self, target: &str, standing: Option<Claim>, anyhow: bool) -> Result<Owner, Refused> {
+        let mine = self.keep.claim();
+        let ours = standing.as_ref().filter(|claim| claim.installation == mine.installation);
+        let stands = ours.map_or(0, |claim| claim.term);
+        let place = ours.map(|claim| claim.place.clone()).filter(|place| !place.is_empty());
+        let place = place.unwrap_or_else(|| target.to_owned());
+        if anyhow {
+            self.ledger.settle(target, &place).await?;
+        }
         let term = if self.outlasts_us(target) {
-            let step = 1 + self.random_bits()? % LONGEST_STEP;
-            self.ledger.next_term(target, stands, i64::try_from(step).unwrap_or(1)).await?
+            let step = i64::try_from(1 + self.random_bits()? % LONGEST_STEP).unwrap_or(1);
+            match self.ledger.next_term(&place, stands, step, anyhow).await {
+                Err(LedgerError::Stale(_)) => return self.owner_of(target).await,
+                term => term?,
+            }
         } else {
             0
         };
-        let next = Claim { term, ..self.keep.claim().clone() };
+        let next = Claim { place, term, ..mine.clone() };
         match self.door.claim(target, &next, standing.as_ref()).await {
             Ok(()) | Err(BackendError::Conflict(_)) => self.owner_of(target).await,
             Err(error) => Err(Refused::backend(target, &error)),
@@ -309,9 +404,8 @@ impl Inner {
         let (claim, next) = match answer.owner {
             Owner::Ours => return Ok(()),
             Owner::Unknown | Owner::Gone | Owner::Twin(_) => {
-                let details = BTreeMap::from([("target".to_owned(), target.to_owned())]);
-                self.ledger.note_broker("claimed a target anew, as an operator said", details).await?;
-                return self.take_term(target, answer.standing).await.map(drop);
+                self.note_claimed_anew(target, answer.standing.as_ref()).await?;
+                return self.take_term(target, answer.standing, true).await.map(drop);
             }
             Owner::Other(claim) => {
                 let next = "give each installation databases of its own, or remove its claim in the target";
@@ -329,10 +423,23 @@ impl Inner {
             .detail("target", target))
     }
 
-    /// Whether anything may be minted in a target now.
+    async fn note_claimed_anew(&self, target: &str, standing: Option<&Claim>) -> Result<(), Refused> {
+        let stood = standing.map_or("no claim".to_owned(), |claim| {
+            format!("incarnation {}, term {} of {}", claim.incarnation, claim.term, claim.place)
+        });
+        let details = [("target", target.to_owned()), ("what stood there", stood)];
+        let details: BTreeMap<_, _> = details.map(|(key, value)| (key.to_owned(), value)).into();
+        Ok(self.ledger.note_broker("claimed a target anew, as an operator said", details).await?)
+    }
+
+    /// Whether anything may be minted in a target now. It is claimed first.
     pub(super) async fn may_mint_in(&self, target: &str) -> Result<(), Refused> {
         self.keep.is_ready(target)?;
-        match self.owner_now(target).await?.forbids_mints() {
+        let owner = match self.owner_now(target).await? {
+            Owner::Unknown => self.claim(target).await?,
+            owner @ (Owner::Ours | Owner::Other(_) | Owner::Later(_) | Owner::Twin(_) | Owner::Gone) => owner,
+        };
+        match owner.forbids_mints() {
             Some(why) => Err(Refused::new(Reason::TargetRefused, format!("nothing is minted in `{target}`"))
                 .why(why.replace("NAME", target))
                 .next("an operator looks with: leasehold status")
@@ -341,59 +448,87 @@ impl Inner {
         }
     }
 
-    /// What a target holds by a name. That it is not there is believed only where it is the target that held it.
+    /// Since when a target that answers does not let it be settled whose it is, and why, where that is too long.
+    pub(super) fn unsettled(&self, target: &str) -> Option<(Timestamp, String)> {
+        let answers = self.door.seen(target).is_some_and(|seen| seen.error.is_none());
+        let long = |(since, _): &(Timestamp, String)| self.clock.now().since(*since) >= FIRST_TERM;
+        self.keep.unsettled(target).filter(long).filter(|_| answers)
+    }
+
+    /// What a target holds by a name, where it is believed.
     pub(super) async fn look_up(
         &self,
         target: &str,
         name: &PrincipalName,
     ) -> Result<Option<Found>, BackendError> {
-        let found = self.door.lookup(target, name).await?;
-        let gone = || self.keep.kept(target).is_some_and(|kept| kept.state().said.owner == Owner::Gone);
-        if found.is_none() && gone() {
-            let what = "the claim that this broker made there is gone: another server may be answering";
-            return Err(BackendError::Transient { target: target.to_owned(), what: what.to_owned() });
+        let owner = self.owner_now(target).await;
+        if owner.is_ok_and(|owner| owner.is_believed()) {
+            return self.door.lookup(target, name).await;
         }
-        Ok(found)
+        let what = "whose it is, is not known, or it is not ours: what it holds proves nothing";
+        Err(BackendError::Transient { target: target.to_owned(), what: what.to_owned() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Terms;
 
     const NOW: Timestamp = Timestamp(1_795_000_000_000);
 
     fn claim(incarnation: u32, term: i64) -> Claim {
-        Claim { installation: "i".into(), incarnation, term }
+        Claim { installation: "i".into(), incarnation, place: "t".into(), term }
+    }
+
+    fn down() -> Refused {
+        Refused::new(Reason::TargetDown, "it does not answer")
     }
 
     /// Law 8: who once had a target is not kept from killing there by a claim that cannot be read now.
     #[test]
     fn what_was_said_last_stands_and_a_late_answer_changes_nothing() {
         let mut said = Said::default();
-        assert_eq!(said.known(), None, "it may be anybody's");
         let (early, late) = (said.ask(), said.ask());
+        assert_eq!(said.known(late), None, "it may be anybody's");
+        said.failed = Some((late, down()));
+        assert_eq!(said.known(early), Some(Err(down())), "who waited meanwhile need not ask again");
+        assert_eq!(said.known(late), None, "who comes later does");
         said.learn("t", late, &Owner::Ours);
         said.learn("t", early, &Owner::Gone);
-        assert_eq!(said.known(), Some(&Owner::Ours));
+        assert_eq!(said.known(late), Some(Ok(Owner::Ours)));
         let next = said.ask();
         said.learn("t", next, &Owner::Later(claim(2, 0)));
-        assert_eq!(said.known(), Some(&Owner::Later(claim(2, 0))));
+        assert_eq!(said.known(0), Some(Ok(Owner::Later(claim(2, 0)))));
     }
 
     #[test]
     fn a_target_is_asked_every_five_seconds_and_a_term_lasts_thirty() {
         let mut said = Said::default();
         assert!(said.is_due(NOW) && !said.is_due(NOW + Span::from_secs(4)) && said.is_due(NOW + ASK_EVERY));
-        assert!(!said.is_over(NOW) && !said.is_over(NOW + Span::from_secs(29)));
-        assert!(said.is_over(NOW + TERM) && !said.is_over(NOW + TERM) && said.is_over(NOW + TERM + TERM));
+        assert!(!said.is_over(NOW) && !said.is_over(NOW + Span::from_secs(59)));
+        let first = NOW + FIRST_TERM;
+        assert!(said.is_over(first) && said.is_over(first), "one that failed is taken at the next look");
+        said.took_term(first);
+        assert!(!said.is_over(first + Span::from_secs(29)) && said.is_over(first + TERM));
     }
 
     #[test]
+    fn what_is_not_settled_is_told_since_it_began() {
+        let mut said = Said::default();
+        said.settle(NOW, Err(down()));
+        said.settle(NOW + TERM, Err(down()));
+        assert_eq!(said.unsettled, Some((NOW, "it does not answer".to_owned())));
+        said.settle(NOW + TERM, Ok(()));
+        assert_eq!(said.unsettled, None);
+    }
+
+    const HOME: Tenure = Tenure { terms: Terms { before: 70, now: 90 }, has_home: true, is_home: true };
+
+    #[test]
     fn a_term_tells_whose_a_target_is() {
-        let terms = Terms { before: 70, now: 90 };
         let check = |incarnation, standing: Option<Claim>, expect: Owner| {
-            assert_eq!(judge(&claim(incarnation, 0), terms, standing.clone()), expect, "{standing:?}");
+            assert_eq!(judge(&claim(incarnation, 0), HOME, standing.clone(), false), expect, "{standing:?}");
         };
         check(1, Some(claim(1, 90)), Owner::Ours);
         check(1, Some(claim(1, 70)), Owner::Ours);
@@ -408,14 +543,31 @@ mod tests {
         check(1, Some(other.clone()), Owner::Other(other));
     }
 
+    /// The address of one target leads to the server of another, whose terms are known.
+    #[test]
+    fn a_server_of_ours_that_is_not_the_target_s_is_another() {
+        let elsewhere = Tenure { is_home: false, ..HOME };
+        assert_eq!(judge(&claim(1, 0), elsewhere, Some(claim(1, 90)), false), Owner::Gone);
+        let first = Tenure { has_home: false, ..elsewhere };
+        assert_eq!(
+            judge(&claim(1, 0), first, Some(claim(1, 90)), false),
+            Owner::Ours,
+            "a second target on it"
+        );
+    }
+
     /// A first claim that never landed, and one that a version before this one made.
     #[test]
-    fn a_target_without_terms_is_ours_to_claim() {
-        let first = Terms { before: 0, now: 90 };
-        assert_eq!(judge(&claim(1, 0), first, None), Owner::Unknown);
-        assert_eq!(judge(&claim(1, 0), first, Some(claim(1, 90))), Owner::Ours);
-        assert_eq!(judge(&claim(1, 0), Terms::default(), Some(claim(1, 0))), Owner::Ours);
-        assert_eq!(judge(&claim(1, 0), Terms::default(), Some(claim(1, 7))), Owner::Twin(claim(1, 7)));
+    fn a_target_without_a_home_is_ours_to_claim_where_it_holds_nothing() {
+        let none = Tenure::default();
+        assert_eq!(judge(&claim(1, 0), none, None, false), Owner::Unknown);
+        assert_eq!(
+            judge(&claim(1, 0), none, None, true),
+            Owner::Gone,
+            "an emptied server, at the first start"
+        );
+        assert_eq!(judge(&claim(1, 0), none, Some(claim(1, 0)), true), Owner::Ours);
+        assert_eq!(judge(&claim(1, 0), none, Some(claim(1, 7)), false), Owner::Twin(claim(1, 7)));
     }
 
     #[test]

@@ -110,8 +110,8 @@ impl Inner {
         }
         self.may_issue().await?;
         self.barrier_guard(&registry.reach(&CallerId::Drill, None, Some(&plan.pair))).await?;
-        self.may_mint_in(target).await?;
         self.door.may_mint(target).await.map_err(|closed| Refused::closed(target, &closed))?;
+        self.may_mint_in(target).await?;
         Ok(plan.clone())
     }
 

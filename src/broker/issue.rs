@@ -96,8 +96,8 @@ impl Broker {
 impl Inner {
     async fn mint(self: Arc<Self>, passage: &Passage) -> Result<Minted, Refused> {
         let target = &passage.request.pair.target;
-        self.may_mint_in(target).await?;
         let mint_by = self.door.may_mint(target).await.map_err(|closed| Refused::closed(target, &closed))?;
+        self.may_mint_in(target).await?;
         let (recorded, lease) = self.record_order(passage, mint_by).await?;
         fault::point(Point::MintRecorded);
         let answer = self.door.issue(&recorded).await;

@@ -80,6 +80,10 @@ impl Kept {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn is_greeted(&self) -> bool {
+        self.state().greeted
+    }
+
     fn is_due(&self, now: Timestamp, keep: &Keep) -> bool {
         self.state().next.has_come(now, keep.keeping.sweep_every.max(GREET_AGAIN))
     }
@@ -118,6 +122,11 @@ impl Keep {
     /// Whose a target is, as far as it has said.
     pub(super) fn owner(&self, target: &str) -> Owner {
         self.targets.get(target).map(|kept| kept.state().said.owner.clone()).unwrap_or_default()
+    }
+
+    /// Since when a target does not say whose it is, or takes no term, and why.
+    pub(super) fn unsettled(&self, target: &str) -> Option<(Timestamp, String)> {
+        self.targets.get(target).and_then(|kept| kept.state().said.unsettled.clone())
     }
 
     /// What became of the leases of a restored store in a target, if they were compared since the start.

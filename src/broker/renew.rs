@@ -101,9 +101,9 @@ impl Inner {
     ) -> Result<Renewal, Refused> {
         let target = lease.terms.pair.target.clone();
         self.can_renew(&lease)?;
-        self.may_mint_in(&target).await?;
         let renew_by =
             self.door.may_mint(&target).await.map_err(|closed| Refused::closed(&target, &closed))?;
+        self.may_mint_in(&target).await?;
         let begun = self.begin_renewal(asker, lease, ttl, renew_by).await?;
         fault::point(Point::RenewalRecorded);
         let answer = self.door.renew(&target, &begun.recorded).await;

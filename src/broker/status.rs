@@ -70,6 +70,8 @@ pub struct TargetStatus {
     pub stuck: u64,
     /// Whose it is.
     pub owner: Owner,
+    /// Since when it does not say whose it is, or takes no term, and why, where that is too long.
+    pub unsettled: Option<(Timestamp, String)>,
     /// Whether it agrees with the store, after a restore.
     pub reconciled: bool,
     /// What became of the leases of a restored store in it, if they were compared since the start.
@@ -149,6 +151,7 @@ impl Broker {
                 capabilities: inner.door.capabilities(name).cloned(),
                 seen: inner.door.seen(name).unwrap_or_else(removed),
                 owner: inner.keep.owner(name),
+                unsettled: inner.unsettled(name),
                 reconciled: inner.keep.is_reconciled(name),
                 compared: inner.keep.compared(name),
                 swept: inner.keep.swept(name),
@@ -322,6 +325,11 @@ fn keeping_needs(target: &TargetStatus) -> Vec<String> {
     let mut needs = Vec::new();
     if let Some(why) = target.owner.forbids_mints() {
         needs.push(format!("{name}: nothing is minted there, since {}", why.replace("NAME", name)));
+    }
+    if let Some((since, why)) = &target.unsettled {
+        needs.push(format!(
+            "{name}: since {since} it is not settled whose it is, and no copy of the store is told: {why}"
+        ));
     }
     if !target.reconciled {
         needs.push(format!("{name}: not compared with the restored store yet, and nothing is minted there"));

@@ -351,7 +351,7 @@ impl Inner {
             Err(error) => return tracing::error!(%error, "the store does not say whose sessions are late"),
         };
         // What another store of this installation answers for is left to it.
-        if !self.owner_now(target).await.is_ok_and(|owner| owner.forbids_kills().is_none()) {
+        if !self.owner_now(target).await.is_ok_and(|owner| owner.is_believed()) {
             return;
         }
         match self.door.reap(target, &ours).await {

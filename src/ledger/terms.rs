@@ -1,23 +1,42 @@
-//! Records of the terms that this store took of its targets: numbers that only grow (RULES R-11).
+//! Records of the servers that targets stand for, and of the terms that this store took of them (RULES R-11).
+//!
+//! All of it is numbers that only grow, so that brokers that share a store cannot set each other back.
 
 use leasehold_law::subject::{Guard, Subject};
 
 use super::{Ledger, LedgerError};
-use crate::store::Change;
+use crate::store::{Change, StoreError};
 
-/// The last two terms of a target. It stands under either, since one is on record before it is in the target; 0 for none.
+/// The last two terms of a server. It stands under either, since one is on record before it is in the server; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// The one that was read in the target when the next was taken.
+    /// The one that was read there when the next was taken.
     pub before: i64,
     /// The next.
     pub now: i64,
 }
 
+/// What is on record of the server that answers for a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tenure {
+    /// Its terms.
+    pub terms: Terms,
+    /// Whether any server was ever found to be this store's and the target's.
+    pub has_home: bool,
+    /// Whether it is this one.
+    pub is_home: bool,
+}
+
 impl Terms {
-    /// Whether the next is on record and did not reach the target, which stands under this one.
+    /// Whether the next is on record and did not reach the server, which stands under this one.
     const fn wait(self, stands: i64) -> bool {
         self.now > self.before && stands == self.before
+    }
+
+    /// Whether nobody took a term since the server was read: what it stands under is on record, or is newer than all
+    /// that is.
+    const fn fit(self, stands: i64) -> bool {
+        stands == self.before || stands >= self.now
     }
 
     fn next(self, stands: i64, step: i64) -> Self {
@@ -27,66 +46,110 @@ impl Terms {
 }
 
 impl Ledger {
-    /// The terms that this store took of a target last.
+    /// What is on record of the server of this name, if it has one, as the one that answers for a target.
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn terms(&self, target: &str) -> Result<Terms, LedgerError> {
-        let number = async |name: String| self.store.number(&name).await;
-        let before = number(before_name(target)).await?.unwrap_or_default();
-        let now = number(now_name(target)).await?.unwrap_or_default();
-        Ok(Terms { before, now })
+    pub async fn tenure(&self, target: &str, place: Option<&str>) -> Result<Tenure, LedgerError> {
+        let latest = self.count(home(target)).await?;
+        let Some(place) = place else { return Ok(Tenure { has_home: latest > 0, ..Tenure::default() }) };
+        let is_home = latest > 0 && self.count(home_at(target, place)).await? == latest;
+        Ok(Tenure { terms: self.terms(place).await?, has_home: latest > 0, is_home })
     }
 
-    /// The next term of a target that stands under this one: greater than any before it. One that did not reach the
-    /// target is tried again.
+    /// From now on this is the server that answers for a target.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn settle(&self, target: &str, place: &str) -> Result<(), LedgerError> {
+        let latest = self.count(home(target)).await?.saturating_add(1);
+        let changes = [home(target), home_at(target, place)];
+        let changes = changes.map(|name| Change::Number(name.into(), latest));
+        self.commit(changes.to_vec(), Vec::new()).await
+    }
+
+    /// The next term of a server that stands under this one: greater than any before it. One that did not reach the
+    /// server is tried again. An operator may take it from whatever stands.
     ///
     /// # Errors
     /// [`LedgerError::Stale`] where another broker of the store took one meanwhile, and where it cannot be written.
-    pub async fn next_term(&self, target: &str, stands: i64, step: i64) -> Result<i64, LedgerError> {
-        let subject = Subject::Term(target.to_owned());
+    pub async fn next_term(
+        &self,
+        place: &str,
+        stands: i64,
+        step: i64,
+        anyhow: bool,
+    ) -> Result<i64, LedgerError> {
+        let subject = Subject::Term(place.to_owned());
         let version = self.store.versions(std::slice::from_ref(&subject)).await?.first().copied();
-        let terms = self.terms(target).await?;
+        let terms = self.terms(place).await?;
         if terms.wait(stands) {
             return Ok(terms.now);
         }
+        if !anyhow && !terms.fit(stands) {
+            return Err(LedgerError::Stale(subject));
+        }
         let next = terms.next(stands, step);
         let changes = vec![
-            Change::Number(before_name(target).into(), next.before),
-            Change::Number(now_name(target).into(), next.now),
+            Change::Number(before(place).into(), next.before),
+            Change::Number(now(place).into(), next.now),
             Change::Bump(subject.clone()),
         ];
         let guard = Guard { subject, version: version.unwrap_or_default() };
         self.commit(changes, vec![guard]).await?;
         Ok(next.now)
     }
+
+    async fn terms(&self, place: &str) -> Result<Terms, StoreError> {
+        Ok(Terms { before: self.count(before(place)).await?, now: self.count(now(place)).await? })
+    }
+
+    async fn count(&self, name: String) -> Result<i64, StoreError> {
+        Ok(self.store.number(&name).await?.unwrap_or_default())
+    }
 }
 
-fn before_name(target: &str) -> String {
-    format!("term.{target}.before")
+fn home(target: &str) -> String {
+    format!("home.{target}")
 }
 
-fn now_name(target: &str) -> String {
-    format!("term.{target}.now")
+fn home_at(target: &str, place: &str) -> String {
+    format!("home.{target}.{place}")
+}
+
+fn before(place: &str) -> String {
+    format!("term.{place}.before")
+}
+
+fn now(place: &str) -> String {
+    format!("term.{place}.now")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TERMS: Terms = Terms { before: 70, now: 90 };
+
     #[test]
     fn a_term_is_greater_than_whatever_stands() {
-        let terms = Terms { before: 70, now: 90 };
-        assert_eq!(terms.next(90, 5), Terms { before: 90, now: 95 });
-        assert_eq!(terms.next(0, 5), Terms { before: 70, now: 95 }, "a claim that is gone is not forgotten");
-        assert_eq!(terms.next(200, 5), Terms { before: 200, now: 205 }, "and what another took is outdone");
+        assert_eq!(TERMS.next(90, 5), Terms { before: 90, now: 95 });
+        assert_eq!(TERMS.next(0, 5), Terms { before: 70, now: 95 }, "a claim that is gone is not forgotten");
+        assert_eq!(TERMS.next(200, 5), Terms { before: 200, now: 205 }, "and what another took is outdone");
         assert_eq!(Terms::default().next(0, 5), Terms { before: 0, now: 5 });
     }
 
     #[test]
-    fn a_term_that_did_not_reach_the_target_is_tried_again() {
-        let terms = Terms { before: 70, now: 90 };
-        assert!(terms.wait(70) && !terms.wait(90) && !terms.wait(0));
+    fn a_term_that_did_not_reach_the_server_is_tried_again() {
+        assert!(TERMS.wait(70) && !TERMS.wait(90) && !TERMS.wait(0));
         assert!(Terms { before: 0, now: 90 }.wait(0) && !Terms::default().wait(0));
+    }
+
+    /// A broker that read the server, and was then paused while others went on.
+    #[test]
+    fn no_term_follows_one_that_is_over() {
+        assert!(TERMS.fit(70) && TERMS.fit(90) && TERMS.fit(91), "an older incarnation went on");
+        assert!(!TERMS.fit(69) && !TERMS.fit(80) && !TERMS.fit(0));
+        assert!(Terms::default().fit(0));
     }
 }

@@ -152,7 +152,12 @@ fn recipe_problems(config: &Config, backend: &dyn Backend, grants: &[(Pair, Reci
 /// How targets are claimed, swept, and brought into agreement with a store that was restored.
 async fn keeping(config: &Config, key: &InstallationKey, store: &dyn Store) -> Result<Keeping, StartError> {
     let incarnation = store.number(INCARNATION).await?.and_then(|number| u32::try_from(number).ok());
-    let claim = Claim { installation: key.installation(), incarnation: incarnation.unwrap_or(1), term: 0 };
+    let claim = Claim {
+        installation: key.installation(),
+        incarnation: incarnation.unwrap_or(1),
+        place: String::new(),
+        term: 0,
+    };
     let restored = match (store.number(RESTORE_TAKEN).await?, store.number(RESTORED).await?) {
         (Some(taken_at), Some(at)) => Some(Restored { taken_at: Timestamp(taken_at), at: Timestamp(at) }),
         (None, _) | (_, None) => None,

@@ -99,7 +99,7 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
     let version = if world.dice.chance(800) { 0 } else { world.dice.roll(VERSIONS as u64) };
     let ground = ground(usize::try_from(version).unwrap());
     let settled = ledger.settle_config(&ground.digests).await.map_err(|error| error.to_string())?;
-    let claim = Claim { installation: key.installation(), incarnation: 1, term: 0 };
+    let claim = Claim { installation: key.installation(), incarnation: 1, place: String::new(), term: 0 };
     let broker = Broker::new(Parts {
         entropy: Bits::of_broker(world.seed.wrapping_mul(1000) + number, clock.clone()),
         door: VaultDoor::new(targets(world, life, ground), clock.clone()),

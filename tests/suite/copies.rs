@@ -97,6 +97,11 @@ async fn until_stuck(admin: &Client, lease: &str, why: &str) {
 
 /// What a copy that was started by mistake comes to: its leases wait, and those of the original live.
 async fn assert_harmless(original: &World, copy: &World, granted: &v1::RequestLeaseResponse) {
+    copy.time.advance(original.time.wall().since(copy.time.wall()));
+    let mut agent = copy.agent("triage").await;
+    let task = agent.open(&[READ]).await.unwrap();
+    let refused = agent.lease(&task, READ).await.unwrap_err();
+    assert_eq!(reason(&refused), "TARGET_REFUSED", "{refused}");
     copy.pass(3600);
     let lease = &granted.lease.as_ref().unwrap().id;
     let admin = copy.admin().await;
@@ -108,10 +113,6 @@ async fn assert_harmless(original: &World, copy: &World, granted: &v1::RequestLe
     let (user, password) = login(granted);
     assert!(original.orders.accepts(&user, &password));
     assert_eq!(original.admin().await.look(lease).await.state(), v1::LeaseState::Active);
-    let mut agent = copy.agent("triage").await;
-    let task = agent.open(&[READ]).await.unwrap();
-    let refused = agent.lease(&task, READ).await.unwrap_err();
-    assert_eq!(reason(&refused), "TARGET_REFUSED", "{refused}");
 }
 
 #[tokio::test]
@@ -308,7 +309,7 @@ async fn a_server_without_our_claim_proves_no_death_and_is_given_nothing() {
     assert_eq!(agent.look(&lease).await.state(), v1::LeaseState::Active, "nobody says that it is dead");
     let release = v1::ReleaseLeaseRequest { lease: lease.clone(), wait: None };
     agent.leases.release_lease(release).await.unwrap();
-    until_stuck(&admin, &lease, "neither is the claim").await;
+    until_stuck(&admin, &lease, "proves nothing").await;
     assert!(old.accounts().contains_key(&user), "it lives on the server that agents reach");
     world.stop().await;
     world.orders = old;
@@ -327,7 +328,7 @@ async fn an_operator_says_that_a_server_without_our_claim_is_the_right_one() {
     let release = v1::ReleaseLeaseRequest { lease: lease.clone(), wait: None };
     world.agent("triage").await.leases.release_lease(release).await.unwrap();
     let admin = world.admin().await;
-    until_stuck(&admin, &lease, "neither is the claim").await;
+    until_stuck(&admin, &lease, "proves nothing").await;
     let (code, told) = world.command(&["targets", "sweep", "orders"]).await;
     assert!(code == Some(1) && told.contains("--claim"), "{told}");
     let (code, told) = world.command(&["targets", "sweep", "orders", "--claim"]).await;
@@ -337,6 +338,75 @@ async fn an_operator_says_that_a_server_without_our_claim_is_the_right_one() {
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[READ]).await.unwrap();
     agent.lease(&task, READ).await.unwrap();
+}
+
+/// As after going back to an earlier moment of the server: it holds what agents no longer reach.
+#[tokio::test]
+async fn a_server_that_was_set_back_proves_no_death() {
+    let world = World::new().await;
+    let (_agent, _task, granted) = watched_lease(&world).await;
+    let first = until_claimed(&world.orders).await;
+    until_next_term(&world, &world.orders).await;
+    until_next_term(&world, &world.orders).await;
+    set_claim(&world.orders, &first).await;
+    let admin = world.admin().await;
+    eventually("it is seen", || async {
+        world.pass(1);
+        needs(&admin).await.iter().any(|line| line.contains("orders: nothing is minted"))
+    })
+    .await;
+    let lease = granted.lease.clone().unwrap().id;
+    let release = v1::ReleaseLeaseRequest { lease: lease.clone(), wait: None };
+    world.agent("triage").await.leases.release_lease(release).await.unwrap();
+    until_stuck(&admin, &lease, "proves nothing").await;
+    assert!(!world.orders.accounts().contains_key(&login(&granted).0), "it is killed there all the same");
+    let (code, told) = world.command(&["targets", "sweep", "orders", "--claim"]).await;
+    assert!(code == Some(0), "{told}");
+    admin.until_lease(&lease, v1::LeaseState::Revoked).await;
+}
+
+/// Two databases of one server: what claims it is one comment.
+#[tokio::test]
+async fn targets_on_one_server_share_its_claim() {
+    let mut world = World::prepare(&Setup::default()).await;
+    world.stock = world.orders.clone();
+    world.start(&Setup::default()).await.unwrap();
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&[READ, "stock.read@stock"]).await.unwrap();
+    for _ in 0..3 {
+        until_next_term(&world, &world.orders).await;
+        world.pass(6);
+        for pair in [READ, "stock.read@stock"] {
+            let lease = agent.lease(&task, pair).await.unwrap().lease.unwrap().id;
+            let release = v1::ReleaseLeaseRequest { lease: lease.clone(), wait: None };
+            agent.leases.release_lease(release).await.unwrap();
+            world.admin().await.until_lease(&lease, v1::LeaseState::Revoked).await;
+        }
+    }
+    let admin = world.admin().await;
+    let told = needs(&admin).await;
+    assert!(!told.iter().any(|line| line.contains("nothing is minted")), "{told:?}");
+}
+
+/// An address that leads to another server of the same installation, whose terms the store knows.
+#[tokio::test]
+async fn a_server_of_another_target_is_not_believed() {
+    let mut world = World::new().await;
+    let (_agent, _task, granted) = watched_lease(&world).await;
+    for target in [&world.orders, &world.stock] {
+        until_claimed(target).await;
+    }
+    until_next_term(&world, &world.orders).await;
+    world.stop().await;
+    let (orders, stock) = (world.orders.clone(), world.stock.clone());
+    (world.orders, world.stock) = (stock, orders.clone());
+    world.start(&Setup::default()).await.unwrap();
+    let admin = world.admin().await;
+    let lease = granted.lease.clone().unwrap().id;
+    let release = v1::ReleaseLeaseRequest { lease: lease.clone(), wait: None };
+    world.agent("triage").await.leases.release_lease(release).await.unwrap();
+    until_stuck(&admin, &lease, "proves nothing").await;
+    assert!(orders.accounts().contains_key(&login(&granted).0));
 }
 
 #[tokio::test]

@@ -96,10 +96,10 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::Conflict`] where another stands by now, and where the target does not answer or refuses.
     async fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError>;
 
-    /// Whose the target is from now on: a backend that keeps connections uses none, but for [`Backend::owner`] and
-    /// [`Backend::claim`], that leads to a server without this claim, in this term or a later one. What is not found on
-    /// another server is not dead.
-    fn expect(&self, _claim: &Claim) {}
+    /// Whose the target is from now on, if that is known: a backend that keeps connections opens none, but for
+    /// [`Backend::owner`] and [`Backend::claim`], that leads to a server without this claim, in this term or a later
+    /// one. What is not found on another server is not dead.
+    fn expect(&self, _claim: Option<&Claim>) {}
 
     /// The statements with which an administrator gives the broker the least that these grants need, for this
     /// server's version. No password stands in them.

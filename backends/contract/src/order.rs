@@ -146,6 +146,10 @@ pub struct Claim {
     pub installation: String,
     /// Its incarnation; one more after each restore.
     pub incarnation: u32,
+    /// Which of the installation's servers it is: the first target that it was claimed for. Targets that are on one
+    /// server have one claim. Empty in claims of earlier versions.
+    #[serde(default)]
+    pub place: String,
     /// Its term: a number that only grows, by which stores of one key are told apart. 0 in claims of earlier versions.
     #[serde(default)]
     pub term: i64,

@@ -17,59 +17,79 @@ use crate::setup;
 /// The role whose comment it is.
 const OWNER: &str = "lh_owner";
 
-const READ: &str = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1::text::name";
+/// The comment, and when the server began: two that are alike began at two moments.
+const READ: &str = "SELECT (SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1::text::name), \
+    pg_postmaster_start_time()::text";
 
 /// Whose the server is to be, once that is known.
 #[derive(Debug, Default)]
-pub(crate) struct Expected(Mutex<Option<Claim>>);
+pub(crate) struct Expected(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    claim: Option<Claim>,
+    began: Option<String>,
+}
 
 impl Expected {
-    fn claim(&self) -> MutexGuard<'_, Option<Claim>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers it. Gives whether sessions that are open may lead elsewhere: a later term is the same server's.
-    pub(crate) fn set(&self, claim: &Claim) -> bool {
-        let before = self.claim().replace(claim.clone());
-        before.is_none_or(|before| {
-            (&before.installation, before.incarnation) != (&claim.installation, claim.incarnation)
-        })
+    pub(crate) fn set(&self, claim: Option<&Claim>) -> bool {
+        let before = std::mem::replace(&mut self.state().claim, claim.cloned());
+        let whose = |claim: &Claim| (claim.installation.clone(), claim.incarnation, claim.place.clone());
+        claim.is_some_and(|claim| before.is_none_or(|before| whose(&before) != whose(claim)))
+    }
+
+    /// Whether another server, or the same after a restart, answers than the last time.
+    fn is_another(&self, began: &str) -> bool {
+        let before = self.state().began.replace(began.to_owned());
+        before.is_some_and(|before| before != began)
     }
 
     /// Statements that end a new session on any other server.
     pub(crate) fn check(&self) -> Option<String> {
-        let claim = self.claim();
-        let Claim { installation, incarnation, term } = claim.as_ref()?;
+        let state = self.state();
+        let Claim { installation, incarnation, place, term } = state.claim.as_ref()?;
         let stranger = raise(STRANGER, "'this server is not the one that the broker has claimed'");
         let body = format!(
             "DECLARE claim jsonb; \
              BEGIN claim := (SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = {owner})::jsonb; \
              IF claim->>'installation' = {installation} AND (claim->>'incarnation')::int8 = {incarnation} \
-               AND coalesce((claim->>'term')::int8, 0) >= {term} THEN RETURN; END IF; {stranger} END",
+               AND coalesce(claim->>'place', '') = {place} AND coalesce((claim->>'term')::int8, 0) >= {term} \
+             THEN RETURN; END IF; {stranger} END",
             owner = literal(OWNER),
             installation = literal(installation),
+            place = literal(place),
         );
         Some(format!("DO {};", literal(&body)))
     }
 }
 
-/// Who has claimed the server. A comment that is no claim of ours is nobody's.
+/// Who has claimed the server. A comment that is no claim of ours is nobody's. Where another server answers than the last
+/// time, connections to that one are closed.
 pub(crate) async fn owner(backend: &Postgres) -> Result<Option<Claim>, BackendError> {
     let mut conn = backend.server.conn(Lane::Claims).await?;
-    let comment = comment(&mut conn).await.map_err(|failure| failure.sorted(conn.label()))?;
+    let (comment, began) = read(&mut conn).await.map_err(|failure| failure.sorted(conn.label()))?;
+    if backend.server.expected().is_another(&began) {
+        backend.server.renew();
+    }
     Ok(claim_of(comment.as_deref()))
 }
 
-async fn comment(conn: &mut Conn<'_>) -> Result<Option<String>, Failure> {
-    let rows = conn.rows(READ, &[(&OWNER, Type::TEXT)]).await?;
-    rows.first().map_or(Ok(None), |row| row.try_get(0).map_err(Failure::from))
+async fn read(conn: &mut Conn<'_>) -> Result<(Option<String>, String), Failure> {
+    let row = conn.row(READ, &[(&OWNER, Type::TEXT)]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 fn claim_of(comment: Option<&str>) -> Option<Claim> {
     serde_json::from_str(comment?).ok()
 }
 
-/// Claims the server, unless another claim stands by now.
+/// Claims the server, unless another claim stands by now. The connection is closed then, so that who asks next is
+/// answered by the server to which the address leads now.
 pub(crate) async fn claim(
     backend: &Postgres,
     claim: &Claim,
@@ -77,13 +97,14 @@ pub(crate) async fn claim(
 ) -> Result<(), BackendError> {
     let text = serde_json::to_string(claim).map_err(|error| BackendError::BadRecipe(error.to_string()))?;
     let mut conn = backend.server.conn(Lane::Claims).await?;
-    let stands = comment(&mut conn).await.map_err(|failure| failure.sorted(conn.label()))?;
+    let (stands, _) = read(&mut conn).await.map_err(|failure| failure.sorted(conn.label()))?;
     if claim_of(stands.as_deref()).as_ref() != instead_of {
         return Err(BackendError::Conflict("another claim stands".to_owned()));
     }
     let statements = replace(stands.as_deref(), &text);
     let wanted = Wanted { names: &[OWNER], oids: &[], session: None };
     let claimed = lock::against_holders(&backend.server, &wanted, conn.run(&statements)).await;
+    conn.close();
     claimed.map_err(|failure| failure.sorted(backend.server.label()))
 }
 

@@ -137,15 +137,26 @@ impl Server {
         Ok(Conn { server: self, epoch, object: Some(pool.get().await.map_err(none)?) })
     }
 
-    /// From now on sessions are opened on the server with this claim alone. Those that were opened on whichever are
-    /// closed, and the ones in use are, as soon as they are not.
-    pub(crate) fn expect(&self, claim: &Claim) {
+    /// From now on sessions are opened on the server with this claim alone, if there is one; what was opened on
+    /// whichever is closed.
+    pub(crate) fn expect(&self, claim: Option<&Claim>) {
         if self.expected.set(claim) {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
-            for pool in [&self.mints, &self.revokes, &self.others] {
-                pool.retain(|_, _| false);
-            }
+            self.renew();
         }
+    }
+
+    /// Closes what is open: it may lead to another server than the next connection. What is in use is closed as soon as
+    /// it is not.
+    pub(crate) fn renew(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        for pool in [&self.mints, &self.revokes, &self.others] {
+            pool.retain(|_, _| false);
+        }
+    }
+
+    /// Whose the server is to be.
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.expected
     }
 
     /// Says whose login it was that the server refused, or which privilege its session lacks.
@@ -216,6 +227,11 @@ pub(crate) struct Conn<'a> {
 }
 
 impl Conn<'_> {
+    /// Closes the connection, so that the next is a new one.
+    pub(crate) fn close(mut self) {
+        drop(self.object.take().map(Object::take));
+    }
+
     /// The target, for messages.
     pub(crate) fn label(&self) -> &str {
         self.server.label()

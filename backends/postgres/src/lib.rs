@@ -148,7 +148,7 @@ impl Backend for Postgres {
         claim::claim(self, claim, instead_of).await
     }
 
-    fn expect(&self, claim: &Claim) {
+    fn expect(&self, claim: Option<&Claim>) {
         self.server.expect(claim);
     }
 

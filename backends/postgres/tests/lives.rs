@@ -67,18 +67,20 @@ async fn no_connection_is_used_that_leads_to_another_server() {
     holds(Server::shared().await, async |bench| {
         let broker = &bench.backend;
         let leased = bench.issue().await?;
-        let mine = Claim { installation: "lives".to_owned(), incarnation: 1, term: 70 };
+        let mine =
+            Claim { installation: "lives".to_owned(), incarnation: 1, place: "orders".to_owned(), term: 70 };
         broker.claim(&mine, broker.owner().await?.as_ref()).await?;
-        broker.expect(&mine);
+        broker.expect(Some(&mine));
         let second = bench.issue().await?;
         let next = Claim { term: 90, ..mine.clone() };
         broker.claim(&next, Some(&mine)).await?;
         for elsewhere in [
             Claim { installation: "another".to_owned(), ..mine.clone() },
             Claim { incarnation: 2, ..mine.clone() },
+            Claim { place: "stock".to_owned(), ..mine.clone() },
             Claim { term: 91, ..mine.clone() },
         ] {
-            broker.expect(&elsewhere);
+            broker.expect(Some(&elsewhere));
             let told = broker.lookup(leased.principal()).await.unwrap_err();
             assert!(told.to_string().contains("not the one that the broker has claimed"), "{told}");
             let report = broker.revoke(&[leased.revocation()]).await.remove(0);
@@ -86,7 +88,7 @@ async fn no_connection_is_used_that_leads_to_another_server() {
             assert!(bench.issue().await.is_err(), "nothing is minted");
             assert_eq!(broker.owner().await?.as_ref(), Some(&next), "and whose it is can still be asked");
         }
-        broker.expect(&mine);
+        broker.expect(Some(&mine));
         for leased in [leased, second] {
             assert!(is_dead(&bench.kill(leased.revocation()).await?));
         }

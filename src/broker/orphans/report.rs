@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn who_has_a_target_and_what_is_gone_from_it_halt_a_sweep() {
-        let claim = || Claim { installation: "i".into(), incarnation: 2, term: 1 };
+        let claim = || Claim { installation: "i".into(), incarnation: 2, place: "t".into(), term: 1 };
         let missing = |owner: &Owner, missing| verdict(owner, 0, missing, 10);
         assert_eq!([10, 11].map(|n| missing(&Owner::Ours, n)), [SweepVerdict::Swept, SweepVerdict::Halted]);
         assert_eq!(missing(&Owner::Other(claim()), 11), SweepVerdict::Halted);

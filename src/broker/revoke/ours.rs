@@ -5,12 +5,12 @@ use leasehold_backend::{RevokeOrder, RevokeReport};
 use leasehold_law::lease::Reached;
 use leasehold_law::principal::PrincipalName;
 
-use crate::broker::{Inner, Owner};
+use crate::broker::Inner;
 
 const NOT_MARKED: &str = "its name does not carry the code of the installation key here, so it is not this broker's to \
                           kill: put the key back that it was minted under, or remove it in the target";
-const PROVES_NOTHING: &str = "it is not in the target, and neither is the claim that this broker made there: another \
-                              server may be answering. See where its address leads; if it is the right one, leasehold \
+const PROVES_NOTHING: &str = "the claim that this broker made there is gone: another server may be answering, and what it \
+                              says proves nothing. See where its address leads; if it is the right one, leasehold \
                               targets sweep NAME --claim";
 
 /// What a call came to.
@@ -33,20 +33,26 @@ impl Inner {
             }
         };
         if let Some(why) = owner.forbids_kills() {
-            return Killed::waits(&orders, &why);
+            return Killed::waits(&orders, &why.replace("NAME", target));
         }
         let is_ours =
             |order: &RevokeOrder| PrincipalName::verify(order.principal.as_str(), &self.key).is_some();
         let marks: Vec<bool> = orders.iter().map(is_ours).collect();
-        let ours: Vec<_> = orders.into_iter().filter(|order| is_ours(order)).collect();
-        let mut asked =
-            if ours.is_empty() { Vec::new() } else { self.door.revoke(target, &ours).await }.into_iter();
+        // On another server a handle is somebody else's.
+        let known = |order: RevokeOrder| RevokeOrder {
+            handle: order.handle.filter(|_| owner.is_believed()),
+            ..order
+        };
+        let ours: Vec<_> = orders.into_iter().filter(|order| is_ours(order)).map(known).collect();
+        let asked = if ours.is_empty() { Vec::new() } else { self.door.revoke(target, &ours).await };
+        let answered = (!ours.is_empty()).then(|| asked.iter().any(is_answer));
+        let mut asked = asked.into_iter();
         let mut report = |ours: bool| match ours.then(|| asked.next()).flatten() {
-            Some(report) => believed(&owner, report),
+            Some(report) if owner.is_believed() => report,
+            Some(_) => RevokeReport::failed(PROVES_NOTHING.replace("NAME", target)),
             None => RevokeReport::failed(NOT_MARKED),
         };
         let reports: Vec<_> = marks.into_iter().map(&mut report).collect();
-        let answered = (!ours.is_empty()).then(|| reports.iter().any(is_answer));
         Killed { reports, answered }
     }
 }
@@ -54,16 +60,6 @@ impl Inner {
 impl Killed {
     fn waits(orders: &[RevokeOrder], why: &str) -> Self {
         Self { reports: orders.iter().map(|_| RevokeReport::failed(why)).collect(), answered: Some(false) }
-    }
-}
-
-/// What a target does not hold is dead only where it is the target that held it.
-fn believed(owner: &Owner, report: RevokeReport) -> RevokeReport {
-    match owner {
-        Owner::Gone if report.absent => RevokeReport::failed(PROVES_NOTHING),
-        Owner::Gone | Owner::Unknown | Owner::Ours | Owner::Other(_) | Owner::Later(_) | Owner::Twin(_) => {
-            report
-        }
     }
 }
 

@@ -88,8 +88,14 @@ pub async fn a_prefix_is_taken_literally(bench: &Bench<'_>) -> Outcome {
 
 /// whose a target is can be told, and an installation sees that another has it now.
 pub async fn a_claim_reads_back_and_so_does_another_s(bench: &Bench<'_>) -> Outcome {
-    let ours = Claim { installation: "conformance-one".to_owned(), incarnation: 1, term: 1 << 40 };
-    let theirs = Claim { installation: "it's \"another\" $$ \\ one".to_owned(), incarnation: 7, term: 0 };
+    let ours = Claim {
+        installation: "conformance-one".to_owned(),
+        incarnation: 1,
+        place: "orders".to_owned(),
+        term: 1 << 40,
+    };
+    let text = "it's \"another\" $$ \\ one".to_owned();
+    let theirs = Claim { installation: text.clone(), incarnation: 7, place: text, term: 0 };
     let mut stands = bench.backend.owner().await?;
     for claim in [ours.clone(), theirs.clone()] {
         bench.backend.claim(&claim, stands.as_ref()).await?;
