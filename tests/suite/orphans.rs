@@ -32,7 +32,7 @@ async fn until_gone(target: &Arc<MemoryTarget>, principal: &str) {
 }
 
 /// A world whose store has forgotten so many leases that the target still has.
-async fn forgetful(setup: &Setup, count: usize) -> (World, Vec<v1::RequestLeaseResponse>) {
+pub(crate) async fn forgetful(setup: &Setup, count: usize) -> (World, Vec<v1::RequestLeaseResponse>) {
     let mut world = World::with(Setup { config: setup.config.clone(), ..Setup::default() }).await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[READ]).await.unwrap();
