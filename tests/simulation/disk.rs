@@ -55,8 +55,10 @@ impl SimStore {
         let World { dice, weather, disk, history, .. } = &*self.world;
         self.life.risk("before read", what).await;
         let _flight = self.life.flights.begin();
+        let hindering = self.life.hindrance.begin(&self.world, false);
         self.life.wait(weather.delay(dice)).await;
         if dice.chance(weather.rates().read_failed) {
+            hindering.went_wrong();
             history.note(format!("read {what}: failed"));
             return Err(unusable("the disk does not read"));
         }
@@ -68,11 +70,15 @@ impl SimStore {
         let World { dice, weather, history, .. } = &*self.world;
         self.life.risk("before commit", &words).await;
         let _flight = self.life.flights.begin();
+        let hindering = self.life.hindrance.begin(&self.world, false);
         self.life.wait(weather.delay(dice)).await;
         let outcome = self.carry_out(changes, guards, ceilings).await;
         self.life.risk("after commit", &words).await;
         let lost = outcome == Outcome::Committed && dice.chance(weather.rates().commit_unknown);
         let told = if lost { Outcome::Unknown(unusable("the flush failed")) } else { outcome };
+        if told != Outcome::Committed {
+            hindering.went_wrong();
+        }
         history.note(format!("commit {words}: {}", outcome_words(&told)));
         self.life.wait(weather.delay(dice)).await;
         told
