@@ -13,6 +13,8 @@
 
 #[path = "road/callers.rs"]
 mod callers;
+#[path = "road/churn.rs"]
+mod churn;
 #[path = "road/doors.rs"]
 mod doors;
 #[path = "road/expiry.rs"]
@@ -52,6 +54,9 @@ fn main() {
     }
     if wants("million") {
         runtime.block_on(million::run(&mut table));
+    }
+    if wants("churn") {
+        runtime.block_on(churn::run(&mut table));
     }
     if wants("expiry") {
         runtime.block_on(expiry::run(&mut table));

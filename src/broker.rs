@@ -27,9 +27,9 @@ mod restore;
 mod reviews;
 mod revocations;
 mod revoke;
+mod seldom;
 mod selected;
 mod session;
-mod setting_back;
 mod status;
 mod stops;
 mod sweep;
@@ -136,6 +136,7 @@ struct Inner {
     standing: barrier::Standing,
     taking: taking::Taking,
     held: sweep::Held,
+    ending: seldom::Ending,
     archive: archive::Archive,
     reviews: reviews::Reviews,
     /// Held while registrations are read: whoever waits finds them read.
@@ -144,7 +145,6 @@ struct Inner {
     keep: keep::Keep,
     drills: drill::Drills,
     reaping: sweep::Reaping,
-    setting_back: setting_back::SettingBack,
     draining: AtomicBool,
     /// Work that a caller cannot cancel (RULES R-3).
     owned: TaskTracker,
@@ -166,6 +166,7 @@ impl Broker {
                 standing: barrier::Standing::default(),
                 taking: taking::Taking::default(),
                 held: sweep::Held::default(),
+                ending: seldom::Ending::default(),
                 archive: archive::Archive::default(),
                 reviews: reviews::Reviews::default(),
                 reloading: tokio::sync::Mutex::default(),
@@ -173,7 +174,6 @@ impl Broker {
                 keep: keep::Keep::new(parts.keeping, &targets),
                 drills: drill::Drills::default(),
                 reaping: sweep::Reaping::default(),
-                setting_back: setting_back::SettingBack::default(),
                 draining: AtomicBool::new(false),
                 owned: TaskTracker::new(),
                 clock: parts.clock,

@@ -133,13 +133,11 @@ impl Clock {
         self.read().now
     }
 
-    /// Steps back by so much: an operator looked at the wall clock, which was that far behind, and takes it as right. Where
-    /// it went back further since, it is behind still.
-    pub fn set_back(&self, by: Span) -> Reading {
+    /// Takes the wall clock as right from now on: an operator looked at it. Time may step back once.
+    pub fn confirm(&self) -> Reading {
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        base.at = base.at - by;
-        drop(base);
-        self.read()
+        *base = Base { at: self.source.wall(), boot: self.source.boot() };
+        Reading { now: base.at, behind: Span::ZERO }
     }
 }
 
@@ -187,12 +185,9 @@ mod tests {
         assert!(clock.read().may_issue());
         time.step_wall(-HOUR);
         assert!(!clock.read().may_issue());
-        let behind = clock.read().behind;
-        assert_eq!(clock.set_back(behind), Reading { now: time.wall(), behind: Span::ZERO });
-        time.step_wall(-HOUR);
-        let behind = clock.read().behind;
-        time.step_wall(-6000);
-        assert!(!clock.set_back(behind).may_issue(), "nobody looked at what came later");
+        clock.confirm();
+        assert_eq!(clock.now(), time.wall());
+        assert!(clock.read().may_issue());
     }
 
     #[test]

@@ -242,6 +242,10 @@ pub struct LeaseFilter {
     pub live: bool,
     /// Only those that are being revoked after at least one try that failed.
     pub stuck: bool,
+    /// Only those that are being revoked and are not tried again before or at this.
+    pub tried_after: Option<Timestamp>,
+    /// Only active ones whose end has come by then.
+    pub expired: Option<Timestamp>,
     /// Only those made at or after this.
     pub since: Option<Timestamp>,
     /// Only those made before this one: where the page before ended.
@@ -261,6 +265,8 @@ pub struct TaskFilter {
     pub reference: Option<(String, String)>,
     /// Only open ones and those that are ending.
     pub live: bool,
+    /// Only those that are ending.
+    pub ending: bool,
     /// Only those opened before this one: where the page before ended.
     pub before: Option<TaskId>,
 }
@@ -382,7 +388,13 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Task>, StoreError>;
     /// Tasks, newest first.
     async fn tasks(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<Task>, StoreError>;
-    /// Open tasks whose deadline, or whose person's session, is over at `now`, and tasks that are ending; claims as for leases.
+    /// Lets go of this target's leases that are due at `now` and that this broker works on, so that another one of the
+    /// store may: it may reach the target. A store of one broker has no other.
+    async fn let_go(&self, _target: &str, _now: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// Open tasks whose deadline, or whose person's session, is over at `now`, the longest over first; claims as for
+    /// leases.
     async fn due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError>;
 
     /// One revocation.

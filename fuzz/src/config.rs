@@ -10,6 +10,8 @@ mod problem;
 mod source;
 #[path = "../../src/config/table.rs"]
 mod table;
+#[path = "../../src/config/twice.rs"]
+mod twice;
 #[path = "../../src/config/ci_jobs/words.rs"]
 mod words;
 

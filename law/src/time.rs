@@ -30,6 +30,13 @@ impl Timestamp {
         Self(self.0 - self.0.rem_euclid(1000))
     }
 
+    /// Whether this moment, which was set no more than `most` ahead, has come. It has, too, where it lies further ahead
+    /// than that: whoever set it went by a clock that was put back since (RULES R-23).
+    #[must_use]
+    pub fn has_come(self, now: Self, most: Span) -> bool {
+        self <= now || self > now + most
+    }
+
     /// This point moved by a signed number of milliseconds: how a clock offset is applied.
     #[must_use]
     pub fn shifted(self, millis: i64) -> Self {

@@ -224,11 +224,8 @@ fn unfit(problems: &[Problem]) -> Refused {
             format!("{} in that file, and nothing was applied", count(all, "problem"))
         }
         (told, all) => {
-            format!(
-                "{} in that file, and nothing was applied; the first {} are",
-                count(all, "problem"),
-                told.len()
-            )
+            let all = count(all, "problem");
+            format!("{all} in that file, of which {} are told here, and nothing was applied", told.len())
         }
     };
     let fault = |what| FieldFault { field: "text".to_owned(), what };

@@ -131,6 +131,8 @@ fn lease_filter(wire: &v1::ListLeasesRequest) -> Result<LeaseFilter, Refused> {
         reference: None,
         live: wire.live,
         stuck: wire.stuck,
+        tried_after: None,
+        expired: None,
         since: read::moment(wire.created_after),
         before: read::parse_optional("page_token", &wire.page_token)?,
     })

@@ -165,6 +165,7 @@ impl Api {
             reference,
             person,
             live: !wire.states.is_empty() && wire.states.iter().all(|state| live.contains(state)),
+            ending: false,
             before: read::parse_optional("page_token", &wire.page_token)?,
         })
     }

@@ -24,7 +24,7 @@ pub(super) struct Archive {
 impl Inner {
     /// Archives beside the beat, a few slices at a time.
     pub(super) fn tend_archive(self: &Arc<Self>) {
-        let due = Timestamp(self.archive.next.load(Ordering::Relaxed)) <= self.clock.now();
+        let due = Timestamp(self.archive.next.load(Ordering::Relaxed)).has_come(self.clock.now(), AGAIN);
         if !due || self.archive.busy.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -21,8 +21,6 @@ use crate::vault_door::{MAX_OFFSET, MINT_WINDOW};
 
 /// How many are taken in, or killed in one target, at a time.
 const SLICE: usize = 64;
-/// The longest wait between two tries to kill one.
-const LONGEST_WAIT: Span = Span::from_mins(1);
 /// How long after the moment in a revocation's id its entry may have been made.
 const NEAR: Span = Span::from_secs(60);
 /// The first of those that name a revocation is its own; clocks may disagree about the first few.
@@ -209,7 +207,7 @@ fn judged(aside: Aside, report: &RevokeReport, now: Timestamp) -> Aside {
         return Aside { row, due: None, gone_at: Some(now), last_error: None, ..aside };
     }
     let tries = aside.tries.saturating_add(1);
-    let wait = Span(1000_u64.saturating_mul(1 << tries.min(6)).min(LONGEST_WAIT.0));
+    let wait = Span(1000_u64.saturating_mul(1 << tries.min(6)).min(Aside::LONGEST_WAIT.0));
     Aside { row, tries, due: Some(now + wait), last_error: report.error.clone(), ..aside }
 }
 

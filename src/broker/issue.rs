@@ -128,7 +128,7 @@ impl Inner {
                 Step::Order(order, record) => {
                     let due = self.clock.now() + MINT_WINDOW;
                     let (agent, target) = (&passage.asker.id, &passage.request.pair.target);
-                    let ceilings = self.ceilings(&self.registry.load_full(), agent, target).await?;
+                    let ceilings = self.ceilings(&self.registry.load(), agent, target);
                     match self.ledger.record_mint(*order, *record, ceilings, due).await {
                         Ok(recorded) => return Ok(recorded),
                         Err(LedgerError::Stale(_)) => {}

@@ -85,6 +85,10 @@ impl Kept {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_due(&self, now: Timestamp, keep: &Keep) -> bool {
+        self.state().next.has_come(now, keep.keeping.sweep_every.max(GREET_AGAIN))
+    }
 }
 
 impl Keep {
@@ -157,7 +161,7 @@ impl Keep {
         let old = std::mem::take(&mut state.first_seen);
         state.first_seen = names
             .map(|name| {
-                let since = old.get(&name).copied().unwrap_or(now);
+                let since = old.get(&name).map_or(now, |since| now.min(*since));
                 (name, since)
             })
             .collect();
@@ -170,13 +174,13 @@ impl Inner {
     pub(super) fn tend_targets(self: &Arc<Self>) {
         let now = self.clock.now();
         for (name, kept) in &self.keep.targets {
-            if kept.state().next > now || kept.turn.try_lock().is_err() {
+            if !kept.is_due(now, &self.keep) || kept.turn.try_lock().is_err() {
                 continue;
             }
             let (inner, name, kept) = (self.clone(), name.clone(), kept.clone());
             self.owned.spawn(async move {
                 let _turn = kept.turn.lock().await;
-                if kept.state().next <= inner.clock.now() {
+                if kept.is_due(inner.clock.now(), &inner.keep) {
                     let wait = inner.tend_target(&name, &kept).await;
                     kept.state().next = inner.clock.now() + wait;
                 }

@@ -20,21 +20,27 @@ use crate::store::StoreError;
 /// How often the other brokers are told, in seconds: within a quarter of the shortest grace.
 const TELL_EVERY: u64 = Held::MIN_GRACE.0 / 4 / 1000;
 
+/// How much of the time between two looks counts as silence at most. A look comes every second, and 5 s is how long a
+/// journal that hangs may hold up a beat. Where it comes later than that, the broker was paused, its host was suspended,
+/// its clock put on, or the others could not be asked: agents may have called, and nobody could hear them (RULES R-23).
+/// The shortest grace outlasts several such pauses.
+const COUNTED: Span = Span::from_secs(5);
+
 /// When each task was last heard, here or by another broker of the same store.
 #[derive(Default)]
 pub(super) struct Liveness {
     heard: Mutex<BTreeMap<TaskId, Heard>>,
     /// Something was heard here that the other brokers do not know.
     untold: AtomicBool,
-    /// The other brokers could not be asked: that time is nobody's silence (RULES R-23).
-    deaf: AtomicBool,
+    /// When silence was counted last.
+    looked: Mutex<Option<Timestamp>>,
     seconds: AtomicU64,
 }
 
 /// What is known of one task.
 #[derive(Clone, Copy)]
 struct Heard {
-    /// By anybody, or when its grace began.
+    /// By anybody, or when its grace began; later by the time since that is nobody's silence.
     last: Timestamp,
     /// By this broker itself.
     here: Option<Timestamp>,
@@ -66,15 +72,16 @@ impl Liveness {
         self.map().get(&task).map(|heard| heard.last)
     }
 
-    /// Every task has its whole grace again.
-    fn begin_again(&self, now: Timestamp) {
-        self.map().values_mut().for_each(|heard| heard.last = now);
-    }
-
-    /// The clock is set back: each has been silent for as long as before.
-    pub(super) fn go_back(&self, by: Span) {
+    /// Counts the time since the last look, as far as it counts. Nobody was heard later than now: a clock was put back.
+    fn look(&self, now: Timestamp) {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner).replace(now).unwrap_or(now);
+        let uncounted = Span(now.since(looked).0.saturating_sub(COUNTED.0));
+        if uncounted == Span::ZERO && looked <= now {
+            return;
+        }
         for heard in self.map().values_mut() {
-            *heard = Heard { last: heard.last - by, here: heard.here.map(|here| here - by) };
+            heard.last = now.min(heard.last + uncounted);
+            heard.here = heard.here.map(|here| now.min(here));
         }
     }
 
@@ -145,12 +152,19 @@ pub(super) fn grace(task: &Task) -> Option<Span> {
 }
 
 impl Inner {
-    /// Ends every task that was silent for longer than its grace.
+    /// Ends every task that was silent for longer than its grace. Time in which the other brokers cannot be asked is
+    /// looked at when they can, all at once, and does not count then.
     pub(super) async fn end_silent(self: &std::sync::Arc<Self>) {
-        if let Err(error) = self.share_heard().await {
-            return tracing::warn!(%error, "other brokers cannot be asked whom they heard from: nobody is lost now");
-        }
+        let asked_at = self.clock.now();
+        let elsewhere = match self.share_heard(asked_at).await {
+            Ok(elsewhere) => elsewhere,
+            Err(error) => {
+                return tracing::warn!(%error, "other brokers cannot be asked whom they heard from: nobody is lost now");
+            }
+        };
         let now = self.clock.now();
+        self.liveness.look(now);
+        elsewhere.into_iter().for_each(|(task, ago)| self.liveness.heard_elsewhere(task, asked_at - ago));
         for id in self.liveness.silent_for(Held::MIN_GRACE, now) {
             let found = match self.ledger.store().task(id).await {
                 Ok(found) => found,
@@ -175,24 +189,15 @@ impl Inner {
     }
 
     /// Tells the other brokers whom this one heard from, and asks them about those that are silent here.
-    async fn share_heard(&self) -> Result<(), StoreError> {
-        let (store, now) = (self.ledger.store(), self.clock.now());
+    async fn share_heard(&self, now: Timestamp) -> Result<Vec<(TaskId, Span)>, StoreError> {
+        let store = self.ledger.store();
         let second = self.liveness.seconds.fetch_add(1, Ordering::Relaxed);
         if second.is_multiple_of(TELL_EVERY) && self.liveness.untold.swap(false, Ordering::Relaxed) {
             store.tell_heard(&self.liveness.heard_here(now)).await.inspect_err(|_| {
                 self.liveness.untold.store(true, Ordering::Relaxed);
-                self.liveness.deaf.store(true, Ordering::Relaxed);
             })?;
         }
-        let silent = self.liveness.silent_for(Held::MIN_GRACE.fraction(1, 4), now);
-        let heard = store.heard_elsewhere(&silent).await.inspect_err(|_| {
-            self.liveness.deaf.store(true, Ordering::Relaxed);
-        })?;
-        heard.into_iter().for_each(|(task, ago)| self.liveness.heard_elsewhere(task, now - ago));
-        if self.liveness.deaf.swap(false, Ordering::Relaxed) {
-            self.liveness.begin_again(now);
-        }
-        Ok(())
+        store.heard_elsewhere(&self.liveness.silent_for(Held::MIN_GRACE.fraction(1, 4), now)).await
     }
 
     /// After a start every open task has its whole grace again.
@@ -201,5 +206,86 @@ impl Inner {
         tasks.iter().filter(|task| grace(task).is_some()).for_each(|task| {
             self.liveness.expect(task.terms.id, now);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Timestamp = Timestamp(1_795_000_000_000);
+    const GRACE: Span = Span::from_secs(60);
+
+    fn at(seconds: u64) -> Timestamp {
+        T0 + Span::from_secs(seconds)
+    }
+
+    fn task(n: u64) -> TaskId {
+        TaskId::derive(T0, n)
+    }
+
+    /// A broker that looked every second until then, and heard one task then and another 50 s before.
+    fn looked_until(second: u64) -> Liveness {
+        let liveness = Liveness::default();
+        liveness.heard(task(2), at(second - 50));
+        (second - 50..=second).for_each(|second| liveness.look(at(second)));
+        liveness.heard(task(1), at(second));
+        liveness
+    }
+
+    /// SIGSTOP, a suspended host, a wall clock that NTP put on, a store that did not answer: all are one long gap.
+    #[test]
+    fn a_gap_between_two_looks_is_nobody_s_silence() {
+        let liveness = looked_until(100);
+        liveness.look(at(161));
+        assert_eq!(liveness.silent_for(GRACE, at(161)), []);
+        liveness.look(at(162));
+        (163..=166).for_each(|second| liveness.look(at(second)));
+        assert_eq!(
+            liveness.silent_for(GRACE, at(166)),
+            [task(2)],
+            "what it was silent before and after counts"
+        );
+        (167..=215).for_each(|second| liveness.look(at(second)));
+        assert_eq!(liveness.silent_for(GRACE, at(215)), [task(2)]);
+        liveness.look(at(216));
+        assert_eq!(liveness.silent_for(GRACE, at(216)).len(), 2);
+    }
+
+    #[test]
+    fn looks_that_come_late_again_and_again_keep_no_task_for_ever() {
+        let liveness = looked_until(100);
+        (1..=11).for_each(|late| liveness.look(at(100 + late * 30)));
+        assert_eq!(liveness.silent_for(GRACE, at(430)).len(), 1);
+        liveness.look(at(460));
+        assert_eq!(liveness.silent_for(GRACE, at(460)).len(), 2);
+    }
+
+    #[test]
+    fn nobody_is_heard_later_than_now() {
+        let liveness = looked_until(100);
+        liveness.heard(task(1), at(160));
+        liveness.look(at(161));
+        assert_eq!(liveness.last(task(1)), Some(at(161)));
+        assert_eq!(liveness.heard_here(at(162))[0], (task(1), Span::from_secs(2)));
+    }
+
+    /// An operator confirmed a wall clock that had been an hour ahead.
+    #[test]
+    fn a_clock_that_was_put_back_holds_no_task_for_longer_than_its_grace() {
+        let liveness = looked_until(3600);
+        liveness.look(at(100));
+        assert_eq!(liveness.heard_here(at(100)), [(task(1), Span::ZERO), (task(2), Span::ZERO)]);
+        (101..=160).for_each(|second| liveness.look(at(second)));
+        assert_eq!(liveness.silent_for(GRACE, at(160)).len(), 2);
+    }
+
+    #[test]
+    fn what_another_broker_heard_counts_after_a_gap_too() {
+        let liveness = looked_until(100);
+        liveness.look(at(161));
+        liveness.heard_elsewhere(task(2), at(150));
+        (162..=210).for_each(|second| liveness.look(at(second)));
+        assert_eq!(liveness.last(task(2)), Some(at(150)));
     }
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_law::caller::CallerId;
-use leasehold_law::catalog::Owner;
 use leasehold_law::quota::{Bucket, Holder, Quotas, Rate};
 use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
@@ -17,7 +16,7 @@ use super::decide::Asker;
 use super::refused::Refused;
 use super::{Broker, Inner};
 use crate::registry::Registry;
-use crate::store::{Ceiling, Counted, StoreError};
+use crate::store::{Ceiling, Counted};
 
 /// When to ask again where only the end of a lease makes room.
 const UNTIL_A_LEASE_ENDS: Span = Span::from_secs(5);
@@ -41,11 +40,6 @@ struct Exhausted {
 impl RateLimiter {
     pub(super) fn new(quotas: Quotas) -> Self {
         Self { quotas, brokers: AtomicU32::new(1), buckets: Mutex::default() }
-    }
-
-    /// Every bucket is full again: what it was filled at is of a clock that no longer counts.
-    pub(super) fn refill(&self) {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Takes one from the bucket of each, or from none.
@@ -109,42 +103,22 @@ impl Inner {
     }
 
     /// What must not be reached by one more lease of this agent on this target.
-    pub(super) async fn ceilings(
-        &self,
-        registry: &Registry,
-        agent: &CallerId,
-        target: &str,
-    ) -> Result<Vec<Ceiling>, StoreError> {
+    pub(super) fn ceilings(&self, registry: &Registry, agent: &CallerId, target: &str) -> Vec<Ceiling> {
         let owner = registry.owner(agent).cloned();
         let whose = [Some(Holder::Agent(agent.clone())), owner.map(Holder::Owner)];
         let whose = whose.into_iter().flatten().filter(|_| *agent != CallerId::Drill);
-        let mut ceilings = Vec::new();
-        for holder in whose.chain([Holder::Target(target.to_owned())]) {
-            let Some(most) = self.limiter.quotas.of(&holder).live else { continue };
-            let counted = match &holder {
-                Holder::Agent(agent) => Counted::Agents(vec![agent.clone()]),
-                Holder::Owner(owner) => Counted::Agents(self.agents_of(registry, owner, agent).await?),
-                Holder::Target(target) => Counted::Target(target.clone()),
-            };
-            ceilings.push(Ceiling { holder, counted, most });
-        }
-        Ok(ceilings)
+        let holders = whose.chain([Holder::Target(target.to_owned())]);
+        holders.filter_map(|holder| self.ceiling(registry, holder)).collect()
     }
 
-    /// An owner's agents that may have leases, this one among them. Those of a pattern have no list but the leases
-    /// themselves: of two that come for their first lease at the same instant neither is counted for the other.
-    async fn agents_of(
-        &self,
-        registry: &Registry,
-        owner: &Owner,
-        agent: &CallerId,
-    ) -> Result<Vec<CallerId>, StoreError> {
-        if !registry.owns_patterns(owner) {
-            return Ok(registry.named_agents_of(owner));
-        }
-        let mut live = self.ledger.store().live_agents().await?;
-        live.push(agent.clone());
-        Ok(registry.agents_of(owner, &live))
+    fn ceiling(&self, registry: &Registry, holder: Holder) -> Option<Ceiling> {
+        let most = self.limiter.quotas.of(&holder).live?;
+        let counted = match &holder {
+            Holder::Agent(agent) => Counted::Agents(vec![agent.clone()]),
+            Holder::Owner(owner) => Counted::Agents(registry.named_agents_of(owner)),
+            Holder::Target(target) => Counted::Target(target.clone()),
+        };
+        Some(Ceiling { holder, counted, most })
     }
 }
 
@@ -211,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_no_broken_journal() {
-        let refused = Refused::from(StoreError::Busy);
+        let refused = Refused::from(crate::store::StoreError::Busy);
         assert_eq!(refused.reason, Reason::Quota);
         assert!(refused.retry_after.is_some());
     }

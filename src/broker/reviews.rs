@@ -27,7 +27,10 @@ impl Inner {
     pub(super) fn tend_reviews(self: &Arc<Self>) {
         let (now, looked) = (self.clock.now(), Timestamp(self.reviews.looked.load(Ordering::Relaxed)));
         let holds_for_ever = self.registry.load().catalog().rules.review_every.is_none();
-        if holds_for_ever || now < looked + EVERY || self.reviews.busy.swap(true, Ordering::Relaxed) {
+        if holds_for_ever
+            || !(looked + EVERY).has_come(now, EVERY)
+            || self.reviews.busy.swap(true, Ordering::Relaxed)
+        {
             return;
         }
         let inner = self.clone();

@@ -23,6 +23,7 @@ use crate::ledger::LedgerError;
 pub use breaker::Breaker;
 use lane::Lane;
 use unrecorded::Unrecorded;
+pub(super) use verdict::LONGEST_WAIT;
 
 /// How often a step is tried again when the lease changed under it.
 const RACES: usize = 16;
@@ -54,9 +55,17 @@ impl Revoker {
         self.lane(target).room(rank)
     }
 
-    /// How many leases wait for a target or are with it.
-    pub(super) fn in_hand(&self, target: &str) -> usize {
-        self.lane(target).in_hand()
+    /// How many leases that are in hand already the sweep may meet before others; none is looked past while the target
+    /// does not answer.
+    pub(super) fn in_the_way(&self, target: &str) -> usize {
+        let lane = self.lane(target);
+        if lane.breaker().is_closed() { lane.in_hand() } else { 0 }
+    }
+
+    /// The targets that do not answer.
+    pub(super) fn out_of_reach(&self) -> Vec<String> {
+        let away = self.all().into_iter().filter(|(_, lane)| !lane.breaker().is_closed());
+        away.map(|(target, _)| target).collect()
     }
 
     /// Whether this lease, as condemned as it is here, waits for its target or is with it.

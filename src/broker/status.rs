@@ -185,6 +185,23 @@ impl Broker {
         let statements = self.inner.door.setup(name).await;
         statements.map_err(|error| Refused::backend(name, &error).why(error.to_string()))
     }
+
+    /// An operator looked at the wall clock and takes it as right.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn confirm_clock(&self, by: &str, reason: &str) -> Result<Reading, Refused> {
+        let before = self.inner.clock.read();
+        let details = BTreeMap::from([
+            ("by".to_owned(), by.to_owned()),
+            ("reason".to_owned(), reason.to_owned()),
+            ("behind".to_owned(), before.behind.to_string()),
+        ]);
+        self.inner.ledger.note_broker("clock confirmed", details).await?;
+        let reading = self.inner.clock.confirm();
+        self.inner.wake_put_off();
+        Ok(reading)
+    }
 }
 
 fn removed() -> Seen {

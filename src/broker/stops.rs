@@ -13,7 +13,8 @@ use super::refused::Refused;
 use super::{Broker, Inner};
 use crate::store::{LeaseFilter, StoreError};
 
-/// How many leases are read at a time, and how many times: more than an agent may have alive without a word.
+/// How many leases are read at a time, and how many times for an operator: more than an agent may have alive without a
+/// word. An agent, which may ask as often as it likes, is told of the newest.
 const PAGE: usize = 512;
 const PAGES: usize = 20;
 /// How many revocations are read at a time, since one may name many leases, and how many times.
@@ -40,7 +41,7 @@ impl Broker {
     /// # Errors
     /// Where the store cannot be read.
     pub async fn stops(&self, asker: Option<&Asker>, task: &Task) -> Result<Vec<Stop>, Refused> {
-        let stopped = self.inner.stopped(task).await?;
+        let stopped = self.inner.stopped(task, if asker.is_some() { 1 } else { PAGES }).await?;
         let by_operators = stopped.iter().filter(|(_, cause)| **cause == Cause::Operator);
         let by_operators: BTreeSet<_> = by_operators.map(|(id, _)| *id).collect();
         let acts = match asker {
@@ -58,10 +59,10 @@ impl Broker {
 
 impl Inner {
     /// The leases of a task whose cause is of the rank of security.
-    async fn stopped(&self, task: &Task) -> Result<BTreeMap<LeaseId, Cause>, StoreError> {
+    async fn stopped(&self, task: &Task, pages: usize) -> Result<BTreeMap<LeaseId, Cause>, StoreError> {
         let mut filter = LeaseFilter { task: Some(task.terms.id), ..LeaseFilter::default() };
         let mut stopped = BTreeMap::new();
-        for _ in 0..PAGES {
+        for _ in 0..pages {
             let page = self.ledger.store().leases(&filter, PAGE).await?;
             let causes = page.iter().filter_map(|lease| Some((lease.terms.id, lease.state.cause()?)));
             stopped.extend(causes.filter(|(_, cause)| cause.rank() == Rank::Security));
@@ -81,10 +82,8 @@ impl Inner {
     ) -> Result<BTreeMap<LeaseId, RevocationId>, StoreError> {
         let (mut acts, mut before) = (BTreeMap::new(), None);
         let oldest = task.terms.opened_at - CLOCKS;
-        for _ in 0..ACTS_PAGES {
-            if leases.is_empty() {
-                break;
-            }
+        let pages = if leases.is_empty() { 0 } else { ACTS_PAGES };
+        for _ in 0..pages {
             let page = self.ledger.store().revocations(false, before, ACTS).await?;
             let late = page.iter().take_while(|act| act.at >= oldest);
             for act in late {

@@ -1,7 +1,7 @@
 //! The sweep: whatever is due is found by the index and set on its way, once a beat, for as long as the broker runs.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasehold_backend::{BackendError, Findable, Reaped};
 use leasehold_law::cause::{Cause, Rank};
@@ -24,13 +24,17 @@ const ROUNDS: usize = 4;
 const SLICE: usize = 512;
 /// How soon a target is asked again about a renewal whose answer never came, or a natural end.
 const ASK_AGAIN: Span = Span::from_secs(2);
-/// How soon a row that could not be set aside is taken in again.
-pub(super) const BAD_ROW_AGAIN: Span = Span::from_mins(10);
+/// How soon a row that could not be set aside is taken in again: nothing that may be alive is tried less often (REV-2).
+pub(super) const BAD_ROW_AGAIN: Span = Span::from_mins(1);
+/// The longest that a row is left alone.
+const LONGEST_HOLD: Span = BAD_ROW_AGAIN;
 /// How long after its removal a principal's late sessions may still arrive: PostgreSQL's longest post_auth_delay is
 /// 2147 s (RULES R-7).
 const REAP_FOR: Span = Span::from_mins(60);
 /// How often the clock's high-water mark is written down.
 const MARK_EVERY: u64 = 40;
+/// How often leases are looked for that wait for a moment which a clock put back has moved away.
+const AWAY_EVERY: u64 = 240;
 
 impl Broker {
     /// Looks for what is due until the broker stops. One bad row, task or target never stops the rest (law 9).
@@ -63,6 +67,11 @@ impl Broker {
             inner.tend_archive();
             inner.tend_reviews();
             inner.tend_revocations();
+            inner.finish_tasks().await;
+            inner.condemn_out_of_reach().await;
+        }
+        if count.is_multiple_of(AWAY_EVERY) {
+            inner.wake_put_off();
         }
         if count.is_multiple_of(MARK_EVERY)
             && inner.ledger.is_well()
@@ -79,29 +88,29 @@ impl Broker {
 pub(super) struct Held(Mutex<HashMap<String, Timestamp>>);
 
 impl Held {
-    pub(super) fn put(&self, lease: String, until: Timestamp) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, until);
+    /// Holds a row, by its id, for no longer than [`LONGEST_HOLD`].
+    pub(super) fn put(&self, row: String, until: Timestamp) {
+        self.map().insert(row, until);
     }
 
     /// Lets go of one that has moved.
-    pub(super) fn let_go(&self, lease: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+    pub(super) fn let_go(&self, row: &str) {
+        self.map().remove(row);
     }
 
-    pub(super) fn is_held(&self, lease: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(lease)
-    }
-
-    /// Lets go of all: the moments until which they are held are of a clock that no longer counts.
-    pub(super) fn let_all_go(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    pub(super) fn is_held(&self, row: &str) -> bool {
+        self.map().contains_key(row)
     }
 
     /// Lets go of those whose time is over, and counts the rest.
     fn settle(&self, now: Timestamp) -> usize {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, until| *until > now);
+        let mut held = self.map();
+        held.retain(|_, until| !until.has_come(now, LONGEST_HOLD));
         held.len()
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +164,8 @@ impl Inner {
         for rank in Rank::ALL {
             let room = self.revoker.room(target, rank);
             if room == 0 {
-                return false;
+                more = false;
+                continue;
             }
             match self.due_rows(target, rank, now, (room, held)).await {
                 Ok(due) => more = self.sweep_rows(due).await >= room,
@@ -174,7 +184,7 @@ impl Inner {
         now: Timestamp,
         (room, held): (usize, usize),
     ) -> Result<Vec<DueLease>, StoreError> {
-        let (mut limit, longest) = (room + held, room + held + self.revoker.in_hand(target));
+        let (mut limit, longest) = (room + held, room + held + self.revoker.in_the_way(target));
         loop {
             let mut due = self.ledger.store().due_leases(target, rank, now, limit).await?;
             let is_all = due.len() < limit || limit == longest;
@@ -225,10 +235,8 @@ impl Inner {
         (expired, others)
     }
 
-    fn is_expired(&self, lease: &Lease) -> bool {
-        matches!(lease.state, LeaseState::Active { .. })
-            && !self.awaits_reconciliation(lease)
-            && !self.setting_back.is_under_way()
+    pub(super) fn is_expired(&self, lease: &Lease) -> bool {
+        matches!(lease.state, LeaseState::Active { .. }) && !self.awaits_reconciliation(lease)
     }
 
     async fn sweep_lease(self: &Arc<Self>, lease: Lease) {
@@ -240,7 +248,7 @@ impl Inner {
             LeaseState::Renewing { .. } => self.hold_renewal(lease),
             LeaseState::Revoking { .. } => self.kill(lease),
             LeaseState::Residual { .. } => self.hold_residual(lease),
-            // What expired was condemned with the others, or waits until the clock is set back.
+            // What expired was condemned with the others.
             LeaseState::Active { .. }
             | LeaseState::New
             | LeaseState::Refused { .. }
@@ -288,19 +296,18 @@ impl Inner {
         self.door.capabilities(target).is_none_or(|can| can.findable == Findable::No)
     }
 
+    /// Ends open tasks whose time is up. Those that are ending have a look of their own, so that however many wait for
+    /// a target that is away, they hide none of these (law 9).
     async fn sweep_tasks(self: &Arc<Self>) {
-        let due = match self.ledger.store().due_tasks(self.clock.now(), SLICE).await {
+        let now = self.clock.now();
+        let held = self.held.settle(now);
+        let due = match self.ledger.store().due_tasks(now, SLICE + held).await {
             Ok(due) => due,
             Err(error) => return tracing::error!(%error, "the store does not say which tasks are due"),
         };
-        for task in due {
-            let id = task.terms.id;
-            if task.state != leasehold_law::task::TaskState::Open {
-                self.finish_task(id).await;
-            } else {
-                let cause = task.ends_by();
-                self.end_due(task, cause).await;
-            }
+        for task in due.into_iter().filter(|task| !self.held.is_held(&task.terms.id.to_string())) {
+            let cause = task.ends_by();
+            self.end_due(task, cause).await;
         }
     }
 
@@ -309,10 +316,12 @@ impl Inner {
     pub(super) async fn end_due(self: &Arc<Self>, task: Task, cause: Cause) {
         let id = task.terms.id;
         if !self.ledger.is_well() {
+            self.held.put(id.to_string(), self.clock.now() + ASK_AGAIN);
             let live = self.live_of_task(id).await.unwrap_or_default();
             return live.into_iter().for_each(|lease| self.kill_unrecorded(lease, cause, None));
         }
         if let Err(error) = self.end_task(task, cause).await {
+            self.held.put(id.to_string(), self.clock.now() + ASK_AGAIN);
             tracing::warn!(task = %id, %error, ?cause, "a task could not be ended yet");
         }
     }

@@ -67,11 +67,6 @@ impl Taking {
     /// One was cut short here.
     pub(super) fn owe(&self, id: RevocationId) {
         self.known().owed.insert(id);
-        self.look_now();
-    }
-
-    /// They are looked for at once.
-    pub(super) fn look_now(&self) {
         self.next.store(0, Ordering::Relaxed);
     }
 
@@ -188,7 +183,8 @@ impl Inner {
     /// Goes on with revocations that were cut short, beside the beat, once in a while.
     pub(super) fn tend_revocations(self: &Arc<Self>) {
         let now = self.clock.now();
-        let due = Timestamp(self.taking.next.load(Ordering::Relaxed)) <= now && self.ledger.is_well();
+        let next = Timestamp(self.taking.next.load(Ordering::Relaxed));
+        let due = next.has_come(now, AGAIN) && self.ledger.is_well();
         if !due || self.taking.busy.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -11,6 +11,7 @@ use leasehold_client::{
     ClientError, FileTokens, Pair, Task, TaskBuilder, TokenSource as _, v1, wire_duration,
 };
 use leasehold_jose::token;
+use leasehold_law::words::count;
 use serde_json::{Value, json};
 
 mod watch;
@@ -328,9 +329,9 @@ fn describe(task: &v1::Task) -> String {
 /// What security took of it: `2 leases: operator (rev_...)`.
 fn stops_words(stops: &[v1::TaskStop]) -> String {
     let words = |stop: &v1::TaskStop| {
-        let noun = if stop.leases == 1 { "lease" } else { "leases" };
+        let leases = count(stop.leases, "lease");
         let by = if stop.revocation.is_empty() { String::new() } else { format!(" ({})", stop.revocation) };
-        format!("{} {noun}: {}{by}", stop.leases, stop.cause().word())
+        format!("{leases}: {}{by}", stop.cause().word())
     };
     stops.iter().map(words).collect::<Vec<_>>().join(", ")
 }

@@ -9,12 +9,13 @@ use leasehold_law::scope::Pair;
 use leasehold_law::time::Span;
 
 use super::json::{self, Lines};
-use super::names::{Names, twice};
+use super::names::Names;
 use super::personal::Personal;
 use super::problem::did_you_mean;
 use super::source::Place;
 use super::table::{Table, Value};
 use super::targets::Target;
+use super::twice;
 
 /// What grants may name.
 pub(super) struct World<'a> {
@@ -59,7 +60,7 @@ impl Grants {
     fn define(&mut self, grant: Grant, place: Place, lines: Lines, item: &Value<'_>) {
         let pair = grant.pair.clone();
         if let Some(first) = self.places.get(&pair) {
-            item.context().report.problem(&place, twice(&format!("a grant for `{pair}`"), first));
+            item.context().report.problem(&place, twice::told(&format!("a grant for `{pair}`"), first));
             return;
         }
         self.places.insert(pair.clone(), place);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::problem::{Report, did_you_mean};
 use super::source::Place;
 use super::table::{Entry, Table, Value};
+use super::twice;
 
 /// Everything of one kind that the files define.
 pub(super) struct Names<T> {
@@ -49,7 +50,7 @@ impl<T> Names<T> {
 
     fn define(&mut self, name: &str, place: &Place, value: T, report: &Report) {
         match self.places.get(name) {
-            Some(first) => report.problem(place, twice(&format!("{} `{name}`", self.kind), first)),
+            Some(first) => report.problem(place, twice::told(&format!("{} `{name}`", self.kind), first)),
             None => {
                 self.places.insert(name.to_owned(), place.clone());
                 self.values.insert(name.to_owned(), value);
@@ -94,9 +95,4 @@ impl<T> Names<T> {
     pub(super) fn place(&self, name: &str) -> Option<&Place> {
         self.places.get(name)
     }
-}
-
-/// The message for something that is defined for the second time.
-pub(super) fn twice(what: &str, first: &Place) -> String {
-    format!("{what} is defined twice, first at {}:{}", first.file.display(), first.line)
 }

@@ -9,7 +9,6 @@ use leasehold_law::scope::is_name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::names;
 use super::problem::{Report, did_you_mean};
 use super::source::{Place, Source};
 use super::twice;
@@ -296,7 +295,7 @@ fn told_twice(source: &Source, again: &Range<usize>) -> String {
     let key = source.text().get(again.clone()).unwrap_or_default();
     let what = format!("key `{}`", key.trim_matches(['"', '\'']));
     match twice::first(source.text(), again) {
-        Some(at) => names::twice(&what, &source.place(&(at..at))),
+        Some(at) => twice::told(&what, &source.place(&(at..at))),
         None => format!("{what} is in this table already"),
     }
 }

@@ -5,12 +5,21 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
+use super::source::Place;
+
 /// Each look is a parse of the file, and so many of the nearest keys are looked at: a file may be full of such keys.
 const MOST_LOOKS: usize = 16;
+/// A file that is longer is not looked through: it may come from whoever applies agents.
+const LONGEST: usize = 64 * 1024;
+
+/// The message for something that is defined for the second time.
+pub(super) fn told(what: &str, first: &Place) -> String {
+    format!("{what} is defined twice, first at {}:{}", first.file.display(), first.line)
+}
 
 /// Where the key at `again` stood first, as a byte of the text.
 pub(super) fn first(text: &str, again: &Range<usize>) -> Option<usize> {
-    let key = text.get(again.clone())?;
+    let key = text.get(again.clone()).filter(|key| !key.is_empty() && text.len() <= LONGEST)?;
     let before = earlier(text.get(..again.start)?, key);
     let nearest = before.iter().rev().take(MOST_LOOKS);
     nearest.copied().rfind(|kept| clashes(text, key, &before, *kept, again))

@@ -2,7 +2,7 @@
 
 use leasehold_law::id::TaskId;
 use leasehold_law::lease::Lease;
-use leasehold_law::time::Timestamp;
+use leasehold_law::time::{Span, Timestamp};
 
 /// What was set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +75,11 @@ pub struct Aside {
     pub last_error: Option<String>,
     /// When its target read back that it is gone.
     pub gone_at: Option<Timestamp>,
+}
+
+impl Aside {
+    /// The longest wait between two tries to kill one.
+    pub const LONGEST_WAIT: Span = Span::from_mins(1);
 }
 
 /// Which of what was set aside; newest first.

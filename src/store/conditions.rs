@@ -5,7 +5,7 @@ use std::fmt;
 use leasehold_law::id::LeaseId;
 use leasehold_law::time::{Span, Timestamp};
 
-use super::{AsideFilter, LeaseFilter};
+use super::{Aside, AsideFilter, LeaseFilter};
 
 /// What marks the place of a bound value, before its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +67,21 @@ impl Conditions {
             .with_closing("value =", value, ")")
             .when(filter.live, "due IS NOT NULL")
             .when(filter.stuck, "state = 'revoking' AND stuck")
+            .with("state = 'revoking' AND due >", filter.tried_after.map(|at| at.0))
+            .with("lane = 0 AND state = 'active' AND due <=", filter.expired.map(|at| at.0))
             .with("created_at >=", filter.since.map(|at| at.0))
             .with("id >=", filter.since.map(|at| oldest_id(at).to_string()))
             .with("id <", filter.before.map(|id| id.to_string()))
             .with("id >", filter.after.map(|id| id.to_string()))
     }
 
-    /// What was set aside, as a filter means it.
+    /// What was set aside, as a filter means it. What is due further ahead than any wait is due too: it was reckoned by
+    /// a clock that has been put back since.
     pub(super) fn of_asides(mark: Mark, filter: &AsideFilter) -> Self {
+        let not_ahead = format!(" NOT BETWEEN 1 AND {}", Aside::LONGEST_WAIT.0);
         Self::new(mark)
             .when(filter.alive, "due IS NOT NULL")
-            .with("due <=", filter.due.map(|at| at.0))
+            .with_closing("due -", filter.due.map(|at| at.0), &not_ahead)
             .with("target =", filter.target.clone())
             .with("task =", filter.task.map(|id| id.to_string()))
     }
@@ -184,7 +188,7 @@ mod tests {
         );
         assert_eq!(
             (terms.to_string().as_str(), terms.values()),
-            (" WHERE due <= ?1", &[Value::Number(7)][..])
+            (" WHERE due - ?1 NOT BETWEEN 1 AND 60000", &[Value::Number(7)][..])
         );
         assert_eq!(Conditions::of_asides(Mark::Question, &AsideFilter::default()).to_string(), "");
     }

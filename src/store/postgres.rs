@@ -224,6 +224,10 @@ impl Store for PostgresStore {
         leases::due(&self.readers, &self.presence, (target, lane), now, limit).await
     }
 
+    async fn let_go(&self, target: &str, now: Timestamp) -> Result<(), StoreError> {
+        leases::let_go(&self.readers, &self.presence, target, now).await
+    }
+
     async fn revoked_handles(
         &self,
         target: &str,

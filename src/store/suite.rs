@@ -38,6 +38,7 @@ macro_rules! store_suite {
             filters_narrow,
             a_task_is_due_when_its_person_s_session_is_over,
             due_rows_come_longest_overdue_first,
+            what_was_put_off_too_far_is_found,
             no_target_and_no_lane_hides_what_is_due_in_another,
             handles_are_found_after_their_death,
             a_barrier_stands_until_it_is_lifted,
@@ -316,11 +317,35 @@ pub(crate) async fn due_rows_come_longest_overdue_first(store: AnyStore) {
     assert_eq!(store.due_tasks(deadline.shifted(-1), 9).await, Ok(vec![]));
     assert_eq!(store.due_tasks(deadline, 9).await, Ok(vec![task(1)]));
     let ending = task(1).apply(&TaskEvent::EndStarted { cause: Cause::TaskLost, at: T0 }).unwrap();
-    put(&*store, vec![task_change(&ending)]).await;
-    assert_eq!(store.due_tasks(T0, 9).await, Ok(vec![ending.clone()]));
+    put(&*store, vec![task_change(&ending), task_change(&task(2))]).await;
+    let due = store.due_tasks(task(2).terms.deadline, 1).await;
+    assert_eq!(due, Ok(vec![task(2)]), "those that are ending hide none");
+    let ending_ones = TaskFilter { ending: true, ..TaskFilter::default() };
+    assert_eq!(store.tasks(&ending_ones, 9).await, Ok(vec![ending.clone()]));
     let ended = ending.apply(&TaskEvent::Ended { outcome: End::Clean, at: T0 }).unwrap();
     put(&*store, vec![task_change(&ended)]).await;
     assert_eq!(store.due_tasks(deadline, 9).await, Ok(vec![]));
+    assert_eq!(store.tasks(&ending_ones, 9).await, Ok(vec![]));
+}
+
+/// A clock that was an hour ahead, and has been put back.
+pub(crate) async fn what_was_put_off_too_far_is_found(store: AnyStore) {
+    let [soon, far, arriving] = [1, 2, 3].map(|n| next(&active(&minting(n, 1)), &revoke(0)));
+    let soon = next(&soon, &tried(Some("no route"), 60_000));
+    let far = next(&far, &tried(Some("no route"), 3_600_000));
+    let arriving = next(&arriving, &tried(None, 60_001));
+    for lease in [&soon, &far, &arriving, &active(&minting(4, 1))] {
+        put(&*store, samples::life(lease)).await;
+    }
+    let after = |at: i64| LeaseFilter { tried_after: Some(T0.shifted(at)), ..LeaseFilter::default() };
+    let found = async |at| ids(&store.leases(&after(at), 9).await.unwrap());
+    assert_eq!(found(60_000).await, ids_of(&[&arriving, &far]));
+    assert_eq!(found(3_600_000).await, ids_of(&[]));
+    let (live, end) = (active(&minting(4, 1)), active(&minting(4, 1)).state.due().unwrap());
+    for (now, expect) in [(end.shifted(-1), vec![]), (end, vec![&live])] {
+        let expired = LeaseFilter { expired: Some(now), ..LeaseFilter::default() };
+        assert_eq!(ids(&store.leases(&expired, 9).await.unwrap()), ids_of(&expect));
+    }
 }
 
 async fn due_in(store: &dyn Store, target: &str, lane: Rank, now: Timestamp, limit: usize) -> Vec<String> {
@@ -446,6 +471,8 @@ pub(crate) async fn what_is_set_aside_is_listed_until_it_is_gone(store: AnyStore
     let elsewhere = AsideFilter { target: Some("stock".to_owned()), ..alive.clone() };
     assert_eq!(store.asides(&due(0), 9).await, Ok(vec![aside.clone()]));
     assert_eq!(store.asides(&due(-1), 9).await, Ok(vec![]));
+    assert_eq!(store.asides(&due(-60_000), 9).await, Ok(vec![]), "the longest wait");
+    assert_eq!(store.asides(&due(-60_001), 9).await, Ok(vec![aside.clone()]), "a clock was put back");
     assert_eq!(store.asides(&elsewhere, 9).await, Ok(vec![]));
     assert_eq!(store.counts().await.unwrap().aside, 1);
     let gone = Aside { due: None, gone_at: Some(T0.shifted(5)), ..aside };

@@ -179,8 +179,8 @@ async fn drill(world: Arc<World>) {
     }
 }
 
-/// Takes the wall clock as right where it is a little behind: the ends of leases go back with it. Where it is far behind,
-/// an operator would set it right.
+/// Takes the wall clock as right where it is a little behind: each such step lets leases live longer by as much. Where
+/// it is far behind, an operator would set it right.
 async fn confirm_clock(world: &World) {
     let Some((broker, _)) = world.serving() else { return };
     let reading = broker.clock().read();

@@ -75,6 +75,23 @@ async fn a_bad_row_that_a_read_meets_is_set_aside_before_it_is_due() {
     eventually("its principal is gone", || async { !world.orders.accounts().contains_key(&user) }).await;
 }
 
+/// REV-2: a journal that takes nothing and a target that is away at the same moment delay no kill for long.
+#[tokio::test]
+async fn a_bad_row_that_cannot_be_set_aside_is_killed_again_within_a_minute() {
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&[READ]).await.unwrap();
+    let bad = agent.lease(&task, READ).await.unwrap().lease.unwrap().id;
+    world.break_journal();
+    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    world.on_store(&format!("UPDATE leases SET body = '{{}}', due = 1 WHERE id = '{bad}'"));
+    eventually("it is tried", || async { world.orders.calls(Call::Revoke) > 0 }).await;
+    world.orders.faults.clear();
+    world.pass(61);
+    eventually("its principal is gone", || async { World::principals(&world.orders) == 0 }).await;
+    assert_eq!(count(&world, "SELECT count(*) FROM set_aside"), 0, "and nothing can be written yet");
+}
+
 /// REV-6, law 8: whoever stops everything is not told that all is dead while something is alive whose row nobody can read.
 #[tokio::test]
 async fn a_kill_switch_is_not_done_while_a_lease_whose_row_cannot_be_read_lives() {

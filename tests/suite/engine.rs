@@ -7,7 +7,7 @@ use leasehold_proto::v1;
 use leasehold_proto::v1::selector::Kind;
 
 use crate::stopping::{revoke, run};
-use crate::world::{Client, World, eventually, login, scope};
+use crate::world::{Client, World, eventually, login, open_request, scope, seconds};
 
 const READ: &str = "orders.read@orders";
 /// More than all shared calls of a target carry at a time.
@@ -113,6 +113,34 @@ async fn a_target_that_is_away_holds_up_no_other() {
     world.pass(601);
     eventually("the other is dead", || async { World::principals(&world.stock) == 0 }).await;
     assert_eq!(World::principals(&world.orders), 1);
+}
+
+/// More tasks than are looked at in a beat wait for a target that is away; those on another target end on time (law 9).
+#[tokio::test]
+async fn tasks_that_wait_for_a_target_that_is_away_keep_no_other_from_its_end() {
+    const MANY: usize = 520;
+    let world = World::new().await;
+    let mut agent = world.agent("triage").await;
+    world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    let mut waiting = Vec::new();
+    for _ in 0..MANY {
+        let task = agent.open(&[READ]).await.unwrap();
+        agent.lease(&task, READ).await.unwrap();
+        let complete = v1::CompleteTaskRequest { task: task.id.clone(), wait: None };
+        agent.tasks.complete_task(complete).await.unwrap();
+        waiting.push(task);
+    }
+    let mut open = open_request(&["stock.read@stock"]);
+    open.deadline = seconds(300);
+    let brief = agent.open_as(open).await.unwrap();
+    world.pass(301);
+    let ended = agent.until_task(&brief, v1::TaskState::Ended).await;
+    assert_eq!(ended.cause(), v1::Cause::TaskExpired);
+    assert_eq!(agent.task(&waiting[0]).await.state(), v1::TaskState::Ending);
+    world.orders.faults.clear();
+    world.pass(4);
+    agent.until_task(&waiting[0], v1::TaskState::Ended).await;
+    agent.until_task(&waiting[MANY - 1], v1::TaskState::Ended).await;
 }
 
 /// REV-1: what cannot be removed is disabled and cut, and the record says how far it came.

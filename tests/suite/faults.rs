@@ -5,7 +5,8 @@ use leasehold_memory::{Call, Fault, Rule};
 use leasehold_proto::v1;
 use tonic::Code;
 
-use crate::world::{World, eventually, millis, refused, scope};
+use crate::stopping::{revoke, run};
+use crate::world::{World, eventually, refused, scope};
 
 fn journal() -> (Code, String) {
     (Code::Unavailable, "JOURNAL".into())
@@ -117,61 +118,39 @@ async fn an_hour_back_stops_issuing_until_an_admin_confirms_the_clock() {
     agent.lease(&task, "orders.read@orders").await.unwrap();
 }
 
-/// RULES R-23: the end of a lease goes back with the clock, and what was left of it is what is left of it.
+/// A target was away, and another could not remove a lease, while the wall clock was an hour ahead: once an operator has
+/// confirmed the right one, nothing waits for that hour.
 #[tokio::test]
-async fn a_clock_that_is_confirmed_after_it_went_back_prolongs_no_lease() {
+async fn what_was_put_off_by_a_clock_an_hour_ahead_dies_once_the_clock_is_confirmed() {
     let world = World::new().await;
     let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
-    let task = agent.open(&["orders.read@orders"]).await.unwrap();
-    let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
-    let renewed = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
-    let left = |lease: &v1::Lease| millis(lease.expires_at) - world.running().broker.now().0;
-    let before = left(&lease);
-    world.time.step_wall(-3_600_000);
-    let confirm = || v1::ConfirmClockRequest { reason: "ntp was wrong".into() };
-    admin.admin.confirm_clock(confirm()).await.unwrap();
-    let moved = agent.look(&lease.id).await;
-    assert_eq!(moved.state(), v1::LeaseState::Active, "it is not over");
-    assert!(left(&moved) <= before, "{} left, and {before} before", left(&moved));
-    let back = millis(lease.expires_at) - millis(moved.expires_at);
-    assert!((3_590_000..=3_600_001).contains(&back), "by what the clock went back, and no more: {back}");
-
-    admin.admin.confirm_clock(confirm()).await.unwrap();
-    assert_eq!(agent.look(&lease.id).await, moved, "there is nothing left to confirm");
-    agent.renew(&renewed.id, 60).await.unwrap();
-    world.pass(u64::try_from(before).unwrap() / 1000 + 1);
-    let dead = agent.until_lease(&lease.id, v1::LeaseState::Revoked).await;
-    assert_eq!(dead.cause(), v1::Cause::Expired);
-}
-
-/// What waits until it is tried again, in its row or behind a breaker, waits no longer for that.
-#[tokio::test]
-async fn a_clock_that_is_confirmed_after_it_went_back_delays_no_revocation() {
-    let world = World::new().await;
-    let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
+    let mut revoker = world.operator("revoker").await;
     let task = agent.open(&["orders.read@orders", "stock.read@stock"]).await.unwrap();
-    let away = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
-    let refusing = agent.lease(&task, "stock.read@stock").await.unwrap().lease.unwrap();
+    agent.lease(&task, "orders.read@orders").await.unwrap();
+    let stuck = agent.lease(&task, "stock.read@stock").await.unwrap().lease.unwrap().id;
     world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
-    let half = Fault::StopAt(Reached::Disabled, Sessions::Unknown);
-    world.stock.faults.add(Rule::always(Call::Revoke, half));
-    for lease in [&away, &refusing] {
-        agent.release(&lease.id).await.unwrap();
-        eventually("it was tried", || {
-            let (mut agent, lease) = (agent.clone(), lease.id.clone());
-            async move { agent.look(&lease).await.attempts > 0 }
-        })
-        .await;
-    }
+    world.stock.faults.add(Rule::always(Call::Revoke, Fault::StopAt(Reached::Cut, Sessions::None)));
+    world.time.step_wall(3_600_000);
+    eventually("one is tried", || async { world.orders.calls(Call::Revoke) > 1 }).await;
+    let looking = agent.clone();
+    eventually("the other came as far as it can", || {
+        let (mut looking, stuck) = (looking.clone(), stuck.clone());
+        async move { looking.look(&stuck).await.reached() == v1::Reached::Cut }
+    })
+    .await;
     world.time.step_wall(-3_600_000);
-    let confirm = v1::ConfirmClockRequest { reason: "ntp was wrong".into() };
-    admin.admin.confirm_clock(confirm).await.unwrap();
-    world.orders.faults.clear();
+    let confirm = v1::ConfirmClockRequest { reason: "it was an hour ahead".into() };
+    assert!(admin.admin.confirm_clock(confirm).await.unwrap().into_inner().clock.unwrap().ok);
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    let leaked = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap().id;
+    let kind = v1::selector::Kind::Lease(leaked);
+    run(&mut revoker, v1::RevokeRequest { wait: None, ..revoke(kind) }).await.unwrap();
     world.stock.faults.clear();
-    world.pass(70);
-    for lease in [away, refusing] {
-        agent.until_lease(&lease.id, v1::LeaseState::Revoked).await;
-    }
+    world.pass(61);
+    eventually("what was stuck is dead", || async { World::principals(&world.stock) == 0 }).await;
+    world.orders.faults.clear();
+    eventually("all is dead", || async { World::principals(&world.orders) == 0 }).await;
+    agent.until_lease(&stuck, v1::LeaseState::Revoked).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::registry::PATTERN;
 use crate::world::{Client, Setup, World, detail, lease_request, reason, refused};
 
 pub(crate) const PAIR: &str = "orders.read@orders";
@@ -98,21 +97,6 @@ async fn each_kind_of_holder_has_its_quota() {
     other.complete(&of_other).await.unwrap();
     let again = other.open(&["stock.read@stock"]).await.unwrap();
     assert_eq!(detail(&over_quota(other.lease(&again, "stock.read@stock").await), "quota"), "target stock");
-}
-
-/// They have no list but their leases.
-#[tokio::test]
-async fn agents_of_a_pattern_count_for_their_owner() {
-    let quotas = format!("owners.\"person:ben\" = {{ live = 2 }}\n{PATTERN}");
-    let world = with_quotas(&quotas).await;
-    for name in ["ci-1", "ci-2"] {
-        let mut agent = world.agent(name).await;
-        let task = agent.open(&[PAIR]).await.unwrap();
-        agent.lease(&task, PAIR).await.unwrap();
-    }
-    let mut third = world.agent("ci-3").await;
-    let task = third.open(&[PAIR]).await.unwrap();
-    assert_eq!(detail(&over_quota(third.lease(&task, PAIR).await), "quota"), "owner person:ben");
 }
 
 #[tokio::test]

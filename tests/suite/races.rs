@@ -61,21 +61,6 @@ async fn a_scope_change_in_the_middle_of_a_mint_kills_it() {
     }
 }
 
-/// Its end was reckoned by a clock that no longer counts.
-#[tokio::test]
-async fn what_is_being_minted_while_the_clock_is_confirmed_is_killed() {
-    let world = World::new().await;
-    let (mut agent, mut admin) = (world.agent("triage").await, world.admin().await);
-    let task = agent.open(&["orders.read@orders"]).await.unwrap();
-    let (gate, asked) = held(&world, &agent, &task, Fault::Hold).await;
-    world.time.step_wall(-60_000);
-    let confirm = v1::ConfirmClockRequest { reason: "ntp was wrong".into() };
-    admin.admin.confirm_clock(confirm).await.unwrap();
-    gate.open();
-    assert_eq!(refused(asked.await.unwrap()), (Code::Aborted, "CONTENDED".into()));
-    dies(&world, &mut agent, v1::Cause::Operator).await;
-}
-
 #[tokio::test]
 async fn a_wider_scope_in_the_middle_of_a_mint_makes_its_decision_stale() {
     let world = World::new().await;

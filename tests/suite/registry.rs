@@ -15,7 +15,7 @@ const WRITE: &str = "orders.write@orders";
 pub(crate) const TRIAGE: &str = "spiffe://suite.leasehold.test/agent/triage";
 const NOBODY: &str = "spiffe://suite.leasehold.test/agent/nobody";
 const CI: &str = "spiffe://suite.leasehold.test/agent/ci-*";
-pub(crate) const PATTERN: &str = "[agents.\"spiffe://suite.leasehold.test/agent/ci-*\"]\nowner = \"person:ben\"\n\
+const PATTERN: &str = "[agents.\"spiffe://suite.leasehold.test/agent/ci-*\"]\nowner = \"person:ben\"\n\
                        groups = [\"soc\"]\nautonomy = \"act\"\n";
 
 type Changed = Result<v1::ChangeAgentsResponse, Status>;
@@ -281,6 +281,9 @@ async fn each_agent_of_a_pattern_is_its_own() {
     );
     let shown = show(&mut admin, &id).await;
     assert_eq!((shown.source(), shown.pattern.as_str()), (v1::AgentSource::Pattern, CI));
+    let find = v1::FindRequest { text: "person:ben".into(), ..v1::FindRequest::default() };
+    let found = admin.audit.find(find).await.unwrap().into_inner().hits;
+    assert!(found.iter().any(|hit| hit.agent == id), "an owner leads to an agent of a pattern: {found:?}");
 
     assert_eq!(set(&mut admin, &id, v1::AgentStatus::Suspended).await.unwrap().leases_ended, 1);
     assert_eq!(refused(seven.open(&[READ]).await).1, "AGENT_STOPPED");

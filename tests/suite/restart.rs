@@ -199,10 +199,10 @@ async fn a_silent_task_has_its_whole_grace_again_after_a_start() {
     world.pass(40);
     world.start(&Setup::default()).await.unwrap();
     let mut agent = world.agent("triage").await;
-    world.pass(25);
+    world.live_through(&world.running().broker, 20).await;
     let heartbeat = v1::HeartbeatRequest { task: task.id.clone(), ..Default::default() };
     assert_eq!(agent.tasks.heartbeat(heartbeat).await.unwrap().into_inner().state(), v1::TaskState::Open);
-    world.pass(32);
+    world.live_through(&world.running().broker, 35).await;
     agent.until_task(&task, v1::TaskState::Ended).await;
 }
 

@@ -239,19 +239,60 @@ async fn a_task_is_lost_when_no_broker_hears_of_it() {
     open.liveness = by_heartbeat(30);
     let task = a.open_as(open).await.unwrap();
     b.until_task(&task, v1::TaskState::Open).await;
-    pair.world.pass(20);
+    pair.world.live_through(&pair.b.broker, 20).await;
     a.tasks.heartbeat(v1::HeartbeatRequest { task: task.id.clone(), ..Default::default() }).await.unwrap();
     let told = "SELECT count(*) FROM leasehold.heard WHERE broker = 'suite' AND ages[1] < 20000";
     eventually("the other broker is told", || async { pair.count(told).await == 1 }).await;
-    pair.world.pass(15);
-    pair.b.broker.sweep_once(0).await;
+    pair.world.live_through(&pair.b.broker, 15).await;
     assert_eq!(b.task(&task).await.state(), v1::TaskState::Open, "heard by the other broker");
     pair.a.stop().await;
     pair.root.batch_execute("UPDATE leasehold.heard SET at = at - interval '40 s'").await.unwrap();
-    pair.world.pass(40);
-    pair.b.broker.sweep_once(0).await;
+    pair.world.live_through(&pair.b.broker, 40).await;
     let ended = b.until_task(&task, v1::TaskState::Ended).await;
     assert_eq!(ended.cause(), v1::Cause::TaskLost);
+    pair.b.stop().await;
+}
+
+/// RULES R-23.
+#[tokio::test]
+async fn time_in_which_the_others_cannot_be_asked_is_nobody_s_silence() {
+    let pair = Pair::new().await;
+    let mut b = pair.world.agent_at("triage", &pair.b).await;
+    let mut open = open_request(&["orders.read@orders"]);
+    open.liveness = by_heartbeat(30);
+    let task = b.open_as(open).await.unwrap();
+    pair.a.stop().await;
+    pair.root.batch_execute("ALTER TABLE leasehold.heard RENAME TO unheard").await.unwrap();
+    pair.world.live_through(&pair.b.broker, 60).await;
+    assert_eq!(b.task(&task).await.state(), v1::TaskState::Open);
+    pair.root.batch_execute("ALTER TABLE leasehold.unheard RENAME TO heard").await.unwrap();
+    pair.b.broker.sweep_once(0).await;
+    assert_eq!(b.task(&task).await.state(), v1::TaskState::Open, "it may have called another broker");
+    pair.world.live_through(&pair.b.broker, 35).await;
+    let ended = b.until_task(&task, v1::TaskState::Ended).await;
+    assert_eq!(ended.cause(), v1::Cause::TaskLost);
+    pair.b.stop().await;
+}
+
+/// More than all calls under way when a target goes away: what a broker cannot kill, another one may.
+#[tokio::test]
+async fn a_target_that_does_not_answer_leaves_no_lease_claimed_but_what_asks_it() {
+    const MANY: usize = 500;
+    let pair = Pair::new().await;
+    let mut agent = pair.world.agent_at("triage", &pair.a).await;
+    let task = agent.open(&["orders.read@orders"]).await.unwrap();
+    for _ in 0..MANY {
+        agent.lease(&task, "orders.read@orders").await.unwrap();
+    }
+    pair.world.orders.faults.add(Rule::always(Call::Revoke, Fault::down()));
+    pair.world.pass(601);
+    let dying = "SELECT count(*) FROM leasehold.leases WHERE state = 'revoking'";
+    eventually("all are condemned", || async { pair.count(dying).await == MANY as i64 }).await;
+    let claimed = "SELECT count(*) FROM leasehold.leases WHERE state = 'revoking' AND claimed_by IS NOT NULL";
+    eventually("all but a few are free", || async { pair.count(claimed).await <= 6 }).await;
+    pair.world.orders.faults.clear();
+    eventually("all are dead", || async { World::principals(&pair.world.orders) == 0 }).await;
+    pair.a.stop().await;
     pair.b.stop().await;
 }
 

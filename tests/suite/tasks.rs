@@ -145,22 +145,46 @@ async fn a_silent_agent_is_warned_and_then_loses_its_task() {
     let task = agent.open_as(open).await.unwrap();
     let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
     let mut watched = Watched::of(&mut agent, &task).await;
-    world.pass(16);
+    let broker = &world.running().broker;
+    world.live_through(broker, 16).await;
     assert_eq!(watched.until("silent").await, Vec::<String>::new());
     assert!(agent.task(&task).await.silent);
     let pulse = beat(&mut agent, &task).await.unwrap();
     assert_eq!(pulse.state(), v1::TaskState::Open);
     assert!(!agent.task(&task).await.silent, "a heartbeat is heard at once");
-    world.pass(20);
+    world.live_through(broker, 20).await;
     assert!(agent.task(&task).await.silent);
     assert_eq!(agent.look(&lease.id).await.state(), v1::LeaseState::Active, "silent is not lost");
-    world.pass(11);
+    world.live_through(broker, 15).await;
     let told = watched.until("ended TaskLost Clean").await;
     assert!(told.contains(&"revoked TaskLost".to_owned()), "{told:?}");
     assert_eq!(agent.look(&lease.id).await.cause(), v1::Cause::TaskLost);
     assert_eq!(World::principals(&world.orders), 0);
     let status = agent.lease(&task, "orders.read@orders").await.unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::FailedPrecondition, "TASK_LOST".into()));
+}
+
+/// RULES R-23: a broker that was paused, or whose clock was put on, heard nobody meanwhile.
+#[tokio::test]
+async fn a_pause_and_a_clock_that_is_put_on_are_nobody_s_silence() {
+    let suspended = |world: &World| world.pass(61);
+    let put_on = |world: &World| world.time.step_wall(61_000);
+    for jump in [&suspended as &dyn Fn(&World), &put_on] {
+        let world = World::new().await;
+        let broker = &world.running().broker;
+        let mut agent = world.agent("triage").await;
+        let mut open = open_request(&["orders.read@orders"]);
+        open.liveness = by_heartbeat(60);
+        let task = agent.open_as(open).await.unwrap();
+        world.live_through(broker, 5).await;
+        jump(&world);
+        broker.sweep_once(0).await;
+        assert_eq!(agent.task(&task).await.state(), v1::TaskState::Open, "nobody could hear its agent");
+        world.live_through(broker, 30).await;
+        assert_eq!(agent.task(&task).await.state(), v1::TaskState::Open, "nor is its grace over");
+        world.live_through(broker, 30).await;
+        assert_eq!(agent.until_task(&task, v1::TaskState::Ended).await.cause(), v1::Cause::TaskLost);
+    }
 }
 
 #[tokio::test]
@@ -172,7 +196,7 @@ async fn heartbeats_hold_a_task_past_many_graces() {
     let task = agent.open_as(open).await.unwrap();
     let lease = agent.lease(&task, "orders.read@orders").await.unwrap().lease.unwrap();
     for _ in 0..5 {
-        world.pass(20);
+        world.live_through(&world.running().broker, 20).await;
         beat(&mut agent, &task).await.unwrap();
     }
     assert_eq!(agent.look(&lease.id).await.state(), v1::LeaseState::Active);

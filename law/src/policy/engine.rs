@@ -377,7 +377,7 @@ mod tests {
     use super::*;
     use crate::catalog::{Autonomy, Owner};
     use crate::id::DecisionId;
-    use crate::param::Params;
+    use crate::param::{ParamKind, ParamSpec, ParamValue, Params};
     use crate::registry::Standing;
     use crate::scope::Pair;
     use crate::time::{Span, Timestamp};
@@ -460,6 +460,7 @@ mod tests {
         for name in ["a.read", "a.write", "b.purge"] {
             engine.slices.insert(name.into(), Slice::of(engine.rules.values()).unwrap());
         }
+        engine.memo = Memo::default();
         assert_eq!(sliced, records(&engine));
         let answers: BTreeSet<_> = sliced.iter().map(|record| format!("{:?}", record.answer)).collect();
         assert_eq!(answers.len(), 3, "the questions see every kind of answer: {answers:?}");
@@ -479,6 +480,9 @@ mod tests {
         @id("fact-11") forbid (principal, action == Action::"a.write", resource);
         @id("fact-12") forbid (principal, action, resource) when { principal.owner == "person:ben" };
         @id("fact-13") forbid (principal, action, resource) when { principal.autonomy == "observe" };
+        @id("fact-15") forbid (principal == Agent::"spiffe://prod.example/agent/other", action, resource);
+        @id("fact-16") forbid (principal, action == Action::"a.read", resource)
+        when { context.params has limit && context.params.limit > 5 };
         @id("fact-14") forbid (principal in AgentGroup::"out", action, resource);
     "#;
 
@@ -499,6 +503,8 @@ mod tests {
             ("owner", Question { agent: &others.owned, ..base() }),
             ("autonomy", Question { agent: &others.observing, ..base() }),
             ("groups", Question { agent: &others.grouped, ..base() }),
+            ("agent", Question { agent: &others.other, ..base() }),
+            ("params", Question { params: Some(&others.params), ..base() }),
         ]
     }
 
@@ -509,15 +515,19 @@ mod tests {
         owned: Agent,
         observing: Agent,
         grouped: Agent,
+        other: Agent,
+        params: Params,
     }
 
     #[test]
     fn what_was_allowed_once_is_no_answer_to_another_question() {
         let source = PolicySource { name: "x.cedar".into(), text: BY_FACT.into() };
-        let outside =
-            Agent { id: "uid:2".parse().unwrap(), groups: BTreeSet::from(["out".to_owned()]), ..agent() };
+        let other = "spiffe://prod.example/agent/other".parse().unwrap();
+        let outside = Agent { id: other, groups: BTreeSet::from(["out".to_owned()]), ..agent() };
         let mut catalog = catalog();
         catalog.agents.insert(outside.id.clone(), outside.clone());
+        let limit = ParamSpec { kind: ParamKind::Int { min: None, max: None }, optional: true };
+        catalog.intents.get_mut("a.read").unwrap().params.insert("limit".to_owned(), limit);
         let engine = Engine::load(&catalog, &[source]).unwrap();
         let pair = |intent: &str, target: &str| Pair { intent: intent.into(), target: target.into() };
         let others = Others {
@@ -526,7 +536,9 @@ mod tests {
             intent: pair("a.write", "y"),
             owned: Agent { owner: Owner::Person("ben".into()), ..agent() },
             observing: Agent { autonomy: Autonomy::Observe, ..agent() },
-            grouped: Agent { groups: outside.groups, ..agent() },
+            grouped: Agent { groups: outside.groups.clone(), ..agent() },
+            other: Agent { groups: BTreeSet::new(), ..outside },
+            params: Params::from([("limit".to_owned(), ParamValue::Int(9))]),
         };
         let (agent, none, pair) = (agent(), Params::new(), pair("a.read", "y"));
         let base = question(&agent, &pair, &none);
@@ -541,8 +553,14 @@ mod tests {
     #[test]
     fn an_answer_that_is_remembered_is_recorded_like_a_new_one() {
         let source = PolicySource { name: "x.cedar".into(), text: POLICIES.into() };
-        let engine = Engine::load(&catalog(), &[source]).unwrap();
-        assert_eq!(records(&engine), records(&engine));
+        let mut engine = Engine::load(&catalog(), &[source]).unwrap();
+        let new = records(&engine);
+        engine.slices.values_mut().for_each(|slice| slice.policies = PolicySet::new());
+        let again = records(&engine);
+        let is_whole = |record: &&DecisionRecord| record.params.is_some() && record.answer == Answer::Allow;
+        let allowed: Vec<_> = new.iter().filter(is_whole).collect();
+        assert!(!allowed.is_empty());
+        assert_eq!(allowed, again.iter().filter(is_whole).collect::<Vec<_>>(), "no policy is asked again");
     }
 
     fn question<'a>(agent: &'a Agent, pair: &'a Pair, params: &'a Params) -> Question<'a> {

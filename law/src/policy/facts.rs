@@ -33,12 +33,12 @@ static ACTION: Kind = Kind(LazyLock::new(|| type_name("Action")));
 
 /// Expressions by what they say: Cedar parses the name of the constructor for each, and the same few are asked for
 /// again and again.
-struct Memo<K>(Mutex<BTreeMap<K, RestrictedExpression>>);
+struct Parsed<K>(Mutex<BTreeMap<K, RestrictedExpression>>);
 
-static DURATIONS: Memo<Span> = Memo(Mutex::new(BTreeMap::new()));
-static MOMENTS: Memo<Timestamp> = Memo(Mutex::new(BTreeMap::new()));
+static DURATIONS: Parsed<Span> = Parsed(Mutex::new(BTreeMap::new()));
+static MOMENTS: Parsed<Timestamp> = Parsed(Mutex::new(BTreeMap::new()));
 
-impl<K: Copy + Ord> Memo<K> {
+impl<K: Copy + Ord> Parsed<K> {
     const MOST: usize = 1024;
 
     fn of(&self, value: K, make: impl FnOnce(K) -> RestrictedExpression) -> RestrictedExpression {

@@ -1,8 +1,9 @@
 //! What was allowed before: a question that is asked again is not worked out again.
 //!
 //! An engine has no clock and no randomness, so that the same facts get the same answer for as long as it lives; a
-//! change of policy, config or registry makes another engine, which remembers nothing. Only an Allow is remembered,
-//! under every fact that its policies could look at; a denial and whom to ask are worked out each time.
+//! change of policy or config makes another engine, which remembers nothing, and what the registry changes of an agent
+//! is among the facts. Only an Allow is remembered, under every fact that its policies could look at; a denial and
+//! whom to ask are worked out each time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,9 +49,15 @@ pub(super) struct Facts(Vec<u8>);
 
 impl Facts {
     /// `None` for what is too long to be kept.
+    ///
+    /// What of an agent's standing stops it was asked before policy is.
     pub(super) fn of(question: &Question<'_>, moving: Moving) -> Option<Self> {
-        let Question { id: _, agent, pair, params, ttl, now, liveness, task_age, .. } = question;
-        let Question { proof, on_behalf_of, depth, renewal, dry_run: _, guards: _, .. } = question;
+        // Each field by its name, so that one that is added is not left out here.
+        #[rustfmt::skip]
+        let Question {
+            id: _, agent, pair, params, ttl, now, liveness, task_age, proof, on_behalf_of, depth, renewal,
+            dry_run: _, guards: _,
+        } = question;
         let who = (&agent.id, &agent.owner, &agent.groups, agent.level().name());
         let now = moving.now.then(|| now.whole_seconds());
         let age = moving.age.then(|| task_age.whole_seconds());

@@ -103,7 +103,8 @@ impl Drills {
     fn is_due(&self, target: &str, now: Timestamp, every: Span) -> bool {
         let mut map = self.map();
         let next = &mut map.entry(target.to_owned()).or_default().status.next;
-        let is_due = *next.get_or_insert(now + FIRST.min(every)) <= now;
+        let longest = every.max(REFUSED_AGAIN);
+        let is_due = next.get_or_insert(now + FIRST.min(every)).has_come(now, longest);
         if is_due {
             *next = Some(now + AGAIN.min(every));
         }

@@ -17,8 +17,6 @@ const CALLS: usize = leasehold_backend::REVOKE_CALLS - 1;
 const QUEUE: usize = 10_000;
 /// How many leases the sweep lets wait: more than a target kills in a beat, and far fewer than there may be.
 const FEED: usize = 4096;
-/// As [`FEED`], while the target does not answer.
-const FEED_OPEN: usize = 512;
 
 /// The way to one target.
 pub(super) struct Lane(Mutex<State>);
@@ -28,6 +26,8 @@ struct State {
     breaker: Breaker,
     calls: usize,
     security_call: bool,
+    /// How many probes took their turn among the lanes.
+    probes: usize,
 }
 
 /// Which of a target's calls it is.
@@ -50,9 +50,13 @@ pub(super) struct Call {
 
 impl Lane {
     pub(super) fn new() -> Arc<Self> {
-        let state =
-            State { queue: Queue::new(QUEUE), breaker: Breaker::Closed, calls: 0, security_call: false };
-        Arc::new(Self(Mutex::new(state)))
+        Arc::new(Self(Mutex::new(State {
+            queue: Queue::new(QUEUE),
+            breaker: Breaker::Closed,
+            calls: 0,
+            security_call: false,
+            probes: 0,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -68,20 +72,31 @@ impl Lane {
     pub(super) fn begin(self: &Arc<Self>, now: Timestamp) -> Option<Call> {
         let mut state = self.state();
         let slot = state.slot(now)?;
-        let leases = state.queue.take(if slot == Slot::Probe { 1 } else { BATCH });
-        match slot {
-            Slot::Shared => state.calls += 1,
-            Slot::Security => state.security_call = true,
-            Slot::Probe => state.breaker.probe(),
-        }
+        let leases = match slot {
+            Slot::Shared => {
+                state.calls += 1;
+                state.queue.take(BATCH)
+            }
+            Slot::Security => {
+                state.security_call = true;
+                state.queue.take(BATCH)
+            }
+            Slot::Probe => {
+                state.breaker.probe();
+                state.take_probe()
+            }
+        };
         Some(Call { lane: self.clone(), slot, leases })
     }
 
-    /// How many more leases of this lane the sweep should bring.
+    /// How many more leases of this lane the sweep should bring: while the target does not answer, one to ask with.
+    /// What it brings it claims, and another broker of the store may reach the target where this one does not.
     pub(super) fn room(&self, rank: Rank) -> usize {
         let state = self.state();
-        let most = if state.breaker.is_closed() { FEED } else { FEED_OPEN };
-        most.saturating_sub(state.queue.ahead_of(rank))
+        if state.breaker.is_closed() {
+            return FEED.saturating_sub(state.queue.ahead_of(rank));
+        }
+        usize::from(!state.queue.has_untried(rank))
     }
 
     /// Whether this lease waits, as it is here, or is with the target.
@@ -103,14 +118,27 @@ impl Lane {
 impl State {
     /// The call that may be made now, if anything waits for it.
     fn slot(&self, now: Timestamp) -> Option<Slot> {
-        let (rank, untried) = self.queue.head()?;
-        let security = rank == Rank::Security;
-        match self.breaker.leave(now, security && untried) {
+        let security = self.queue.lanes().next()? == Rank::Security;
+        match self.breaker.leave(now, self.is_urgent()) {
             Leave::Probe => Some(Slot::Probe),
             Leave::Call if self.calls < CALLS => Some(Slot::Shared),
             Leave::Call if security && !self.security_call => Some(Slot::Security),
             Leave::Call | Leave::Wait => None,
         }
+    }
+
+    /// Whether a security lease waits that no call has carried yet.
+    fn is_urgent(&self) -> bool {
+        self.queue.has_untried(Rank::Security)
+    }
+
+    /// The lease that asks whether the target is back: one that is urgent, else one of each lane in turn, since it may
+    /// be a lease, and not the target, that has no answer.
+    fn take_probe(&mut self) -> Vec<Waiting> {
+        let lanes: Vec<_> = self.queue.lanes().collect();
+        let turn = if self.is_urgent() { 0 } else { self.probes % lanes.len().max(1) };
+        self.probes = self.probes.wrapping_add(1);
+        lanes.get(turn).map(|rank| self.queue.take_one(*rank)).unwrap_or_default()
     }
 }
 
@@ -218,6 +246,36 @@ mod tests {
         let call = lane.begin(NOW).expect("a call");
         call.judge(false, NOW, 0);
         drop(call);
-        assert_eq!((lane.room(Rank::Routine), lane.room(Rank::Security)), (0, FEED_OPEN - 1));
+        let room = || Rank::ALL.map(|rank| (rank, lane.room(rank)));
+        let one_to_ask_with = [(Rank::Security, 1), (Rank::TaskEnd, 1), (Rank::Routine, 0)];
+        assert_eq!(room(), one_to_ask_with, "the one that was tried may be what has no answer");
+        lane.put(minting(5001, 1), Rank::Security);
+        assert_eq!(lane.room(Rank::Security), 0);
+    }
+
+    /// One lease whose calls never have an answer, in a target that is well, is not the only one that asks.
+    #[test]
+    fn lanes_take_turns_to_ask_whether_the_target_is_back() {
+        let lane = lane([(1, Rank::Security), (2, Rank::Routine), (3, Rank::TaskEnd), (4, Rank::Security)]);
+        let mut now = NOW;
+        let first = lane.begin(now).expect("a call");
+        now = first.judge(false, now, 0).expect("no answer");
+        drop(first);
+        let mut asked = Vec::new();
+        for _ in 0..6 {
+            let probe = lane.begin(now).expect("a probe");
+            asked.extend(probe.leases().iter().map(|one| one.lease.terms.request_id.to_string()));
+            now = probe.judge(false, now, 0).expect("no answer");
+        }
+        let mut lanes = asked.clone();
+        lanes.sort_unstable();
+        assert_eq!(lanes, ["lease-1", "lease-2", "lease-2", "lease-3", "lease-3", "lease-4"], "{asked:?}");
+        lane.put(minting(5, 1), Rank::Security);
+        let urgent = lane.begin(now).expect("a probe");
+        assert_eq!(
+            urgent.leases()[0].lease.terms.request_id.to_string(),
+            "lease-5",
+            "no turn comes before it"
+        );
     }
 }

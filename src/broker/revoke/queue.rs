@@ -83,25 +83,41 @@ impl Queue {
         self.places.remove(&dropped.lease.terms.id).is_some()
     }
 
-    /// The first lane in which anything waits, and whether its first lease has not been tried yet.
-    pub(super) fn head(&self) -> Option<(Rank, bool)> {
-        Rank::ALL.into_iter().find_map(|rank| {
-            let (_, first) = self.lane(rank).first_key_value()?;
-            Some((rank, !first.tried))
-        })
+    /// The lanes in which anything waits, the most urgent first.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = Rank> {
+        Rank::ALL.into_iter().filter(|rank| !self.lane(*rank).is_empty())
+    }
+
+    /// Whether a lease waits in this lane that no call has carried yet.
+    pub(super) fn has_untried(&self, rank: Rank) -> bool {
+        self.lane(rank).values().any(|one| !one.tried)
     }
 
     /// The next leases to call the target with, all of the first lane in which any wait: they are in a call until they
     /// are put back or forgotten.
     pub(super) fn take(&mut self, most: usize) -> Vec<Waiting> {
-        let Some((rank, _)) = self.head() else { return Vec::new() };
+        let Some(rank) = self.lanes().next() else { return Vec::new() };
         let lane = self.lane_mut(rank);
         let taken: Vec<_> = std::iter::from_fn(|| lane.pop_first()).map(|(_, one)| one).take(most).collect();
-        for one in &taken {
+        self.begin_call(&taken);
+        taken
+    }
+
+    /// One lease of a lane, to ask with whether the target is back: one that has not been tried yet, if there is any.
+    pub(super) fn take_one(&mut self, rank: Rank) -> Vec<Waiting> {
+        let lane = self.lane_mut(rank);
+        let untried = lane.iter().find(|(_, one)| !one.tried).map(|(place, _)| *place);
+        let place = untried.or_else(|| lane.keys().next().copied());
+        let taken: Vec<_> = place.and_then(|place| lane.remove(&place)).into_iter().collect();
+        self.begin_call(&taken);
+        taken
+    }
+
+    fn begin_call(&mut self, taken: &[Waiting]) {
+        for one in taken {
             self.places.remove(&one.lease.terms.id);
             self.in_call.insert(one.lease.terms.id);
         }
-        taken
     }
 
     /// A call had no answer: its leases wait again, behind those that have not been tried.
@@ -194,6 +210,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_hand_is_known_by_its_rank_and_its_version() {
+        let lease = minting(1, 1);
+        let newer = Lease { version: lease.version + 1, ..lease.clone() };
+        let mut queue = filled(9, &[(1, Rank::Routine)]);
+        assert!(!queue.has(&lease), "it waits behind what it is worth");
+        queue.put(waiting(1, lease.state.lane()));
+        assert_eq!((queue.has(&lease), queue.has(&newer), queue.has(&minting(2, 1))), (true, false, false));
+        let taken = queue.take(9);
+        assert!(queue.has(&newer), "a call cannot be changed any more");
+        queue.forget(&taken);
+        assert!(!queue.has(&lease));
+    }
+
+    #[test]
     fn a_lease_waits_once_and_rises_with_its_cause() {
         let mut queue = filled(9, &[(1, Rank::Routine), (2, Rank::Routine), (2, Rank::Security)]);
         queue.put(waiting(2, Rank::Routine));
@@ -201,7 +231,7 @@ mod tests {
         let taken = check(&mut queue, 9, &[2]);
         queue.put(waiting(2, Rank::Security));
         check(&mut queue, 9, &[1]);
-        assert_eq!(queue.head(), None, "one that is in a call does not wait as well");
+        assert_eq!(queue.lanes().next(), None, "one that is in a call does not wait as well");
         queue.forget(&taken);
         queue.put(waiting(2, Rank::Security));
         check(&mut queue, 9, &[2]);
@@ -212,10 +242,14 @@ mod tests {
         let mut queue = filled(9, &[(1, Rank::Security), (2, Rank::Security)]);
         let taken = check(&mut queue, 1, &[1]);
         queue.put_back(taken);
-        assert_eq!(queue.head(), Some((Rank::Security, true)));
+        assert!(queue.has_untried(Rank::Security));
         check(&mut queue, 1, &[2]);
-        assert_eq!(queue.head(), Some((Rank::Security, false)));
-        check(&mut queue, 9, &[1]);
+        assert!(!queue.has_untried(Rank::Security));
+        queue.put(waiting(3, Rank::Security));
+        assert!(queue.has_untried(Rank::Security), "also behind one that was tried");
+        assert_eq!(numbers(&queue.take_one(Rank::Security)), ["lease-3"]);
+        assert_eq!(numbers(&queue.take_one(Rank::Security)), ["lease-1"]);
+        assert_eq!(numbers(&queue.take_one(Rank::Security)), [""; 0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! recorded late.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_law::cause::Cause;
@@ -20,6 +20,8 @@ pub(super) const RECORD_AGAIN: Span = Span::from_secs(5);
 #[derive(Default)]
 pub(super) struct Unrecorded {
     condemned: Mutex<BTreeMap<LeaseId, Owed>>,
+    /// How many of those that were taken out to be recorded are not on record yet; moved under that lock.
+    recording: AtomicUsize,
     killed_at: Mutex<Timestamp>,
     mending: AtomicBool,
 }
@@ -33,9 +35,10 @@ struct Owed {
 }
 
 impl Unrecorded {
-    /// How many there are.
+    /// How many there are, with those that are being recorded just now: only what is on record is owed no more.
     pub(super) fn len(&self) -> usize {
-        self.condemned.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        condemned.len() + self.recording.load(Ordering::Relaxed)
     }
 
     /// Remembers one, for the cause of the highest rank. Whether that is news.
@@ -49,14 +52,23 @@ impl Unrecorded {
         true
     }
 
+    /// Takes them out to be recorded; each counts until [`Unrecorded::recorded`] is called for it.
     fn take(&self) -> BTreeMap<LeaseId, Owed> {
-        std::mem::take(&mut *self.condemned.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recording.fetch_add(condemned.len(), Ordering::Relaxed);
+        std::mem::take(&mut *condemned)
+    }
+
+    /// One that was taken out is on record, or was put back.
+    fn recorded(&self) {
+        let _held = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recording.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Those that are to be killed again: no row says that they are due, so that nothing else would.
     fn again(&self, now: Timestamp) -> Vec<Owed> {
         let mut killed_at = self.killed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.since(*killed_at) < RECORD_AGAIN {
+        if !(*killed_at + RECORD_AGAIN).has_come(now, RECORD_AGAIN) {
             return Vec::new();
         }
         *killed_at = now;
@@ -127,6 +139,7 @@ impl Inner {
                     self.revoker.unrecorded.put(owed);
                 }
             }
+            self.revoker.unrecorded.recorded();
         }
     }
 }
@@ -150,7 +163,20 @@ mod tests {
         assert_eq!(unrecorded.len(), 1);
         let taken = unrecorded.take().into_values().next().unwrap();
         assert_eq!((taken.cause, taken.handle.as_deref()), (Cause::Operator, Some("oid")));
-        assert_eq!(unrecorded.len(), 0);
+    }
+
+    /// A revocation is complete once nothing is owed a record: a crash forgets what is only about to be written.
+    #[test]
+    fn what_is_being_recorded_late_is_owed_until_it_is_on_record() {
+        let unrecorded = Unrecorded::default();
+        let other = Owed { lease: minting(2, 1), ..owed(Cause::Operator, None) };
+        assert!(unrecorded.put(owed(Cause::Operator, None)) && unrecorded.put(other.clone()));
+        assert_eq!((unrecorded.take().len(), unrecorded.len()), (2, 2));
+        unrecorded.recorded();
+        assert_eq!(unrecorded.len(), 1);
+        assert!(unrecorded.put(other), "the journal took nothing again");
+        unrecorded.recorded();
+        assert_eq!(unrecorded.len(), 1);
     }
 
     /// No row says that they are due while the journal takes nothing.

@@ -10,8 +10,8 @@ use super::backoff;
 const REAPING: Span = Span::from_secs(1);
 /// How soon a lease is tried again that could not be killed, at first.
 const FIRST: Span = Span::from_secs(1);
-/// The longest wait between two tries.
-const MOST: Span = Span::from_mins(1);
+/// The longest wait between two tries (REV-2).
+pub(in crate::broker) const LONGEST_WAIT: Span = Span::from_mins(1);
 
 /// The step that a report leads to. Where its target did not answer at all, `again` is when it is asked again.
 pub(super) fn of(
@@ -75,7 +75,7 @@ fn tried(
         (None, _) if waits_for_mint => REAPING,
         (None, Sessions::Reaping) => REAPING,
         (None, Sessions::Unknown | Sessions::None) | (Some(_), _) => {
-            backoff::wait(FIRST, MOST, progress.attempts, spread(lease))
+            backoff::wait(FIRST, LONGEST_WAIT, progress.attempts, spread(lease))
         }
     };
     LeaseEvent::RevokeTried {

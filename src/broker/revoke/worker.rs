@@ -63,12 +63,19 @@ impl Inner {
         self.note_reports(&call, &reports, again).await;
         fault::point(Point::DeathsRecorded);
         if again.is_some() {
-            return;
+            return self.let_go(target).await;
         }
         let tasks: BTreeSet<TaskId> = call.leases().iter().map(|one| one.lease.terms.task).collect();
         call.finish();
         for task in tasks {
             self.finish_task(task).await;
+        }
+    }
+
+    /// Another broker of the store may reach a target that does not answer this one.
+    async fn let_go(&self, target: &str) {
+        if let Err(error) = self.ledger.store().let_go(target, self.clock.now()).await {
+            tracing::warn!(target, %error, "other brokers wait for the claims of this one to end");
         }
     }
 

@@ -86,6 +86,19 @@ pub(super) async fn due(
     found.iter().map(|row| read_due(readers, row)).collect()
 }
 
+/// Rows that somebody is writing are passed over: they have a claim of their own after that.
+pub(super) async fn let_go(
+    readers: &Readers,
+    own: &Presence,
+    target: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    const SQL: &str = "WITH mine AS (SELECT id FROM leases WHERE claimed_by = $1 AND target = $2 AND due <= $3 \
+            FOR UPDATE SKIP LOCKED) \
+        UPDATE leases SET claimed_by = NULL, claimed_until = NULL FROM mine WHERE leases.id = mine.id";
+    readers.rows(SQL, &[&own.name, &target, &now.0]).await.map(drop)
+}
+
 fn read_due(readers: &Readers, row: &Row) -> Result<DueLease, StoreError> {
     Ok(match sound(row)? {
         Ok(lease) => DueLease::Lease(Box::new(lease)),

@@ -44,25 +44,25 @@ pub(super) async fn list(
         .with("EXISTS (SELECT FROM task_refs r WHERE r.task = tasks.id AND r.name =", name)
         .with_closing("r.value =", value, ")")
         .when(filter.live, "due IS NOT NULL")
+        .when(filter.ending, "due = 0")
         .with("id <", filter.before.map(|id| id.to_string()));
     newest(readers, AsideKind::Task, &terms, limit).await
 }
 
-/// Those that are ending first: they are due at 0. Claims as for leases.
+/// Without those that are ending: they are due at 0. Claims as for leases.
 pub(super) async fn due(
     readers: &Readers,
     own: &Presence,
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<Task>, StoreError> {
-    const CLAIM: &str = "WITH free AS (SELECT id FROM tasks WHERE due <= $1 AND CASE \
+    const CLAIM: &str = "WITH free AS (SELECT id FROM tasks WHERE due > 0 AND due <= $1 AND CASE \
             WHEN claimed_by = $2 THEN claimed_until < clock_timestamp() + interval '15 s' \
             ELSE claimed_by IS NULL OR claimed_until < clock_timestamp() END \
             ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED) \
         UPDATE tasks SET claimed_by = $2, claimed_until = clock_timestamp() + interval '30 s' FROM free \
         WHERE tasks.id = free.id AND EXISTS (SELECT FROM brokers WHERE name = $2 AND holder = $3)";
-    const SQL: &str =
-        "SELECT id, body FROM tasks WHERE due <= $1 AND claimed_by = $2 ORDER BY due, id LIMIT $3";
+    const SQL: &str = "SELECT id, body FROM tasks WHERE due > 0 AND due <= $1 AND claimed_by = $2 ORDER BY due, id LIMIT $3";
     readers.rows(CLAIM, &[&now.0, &own.name, &own.holder, &rows(limit)]).await?;
     readers.many(AsideKind::Task, SQL, &[&now.0, &own.name], limit).await
 }

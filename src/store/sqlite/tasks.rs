@@ -39,16 +39,17 @@ pub(super) fn list(reader: &Reader<'_>, filter: &TaskFilter, limit: usize) -> Re
         .with("id IN (SELECT task FROM task_refs WHERE name =", name)
         .with_closing("value =", value, ")")
         .when(filter.live, "due IS NOT NULL")
+        .when(filter.ending, "due = 0")
         .with("id <", filter.before.map(|id| id.to_string()));
     newest(reader, AsideKind::Task, &terms, limit)
 }
 
-/// Those that are ending first: they are due at 0.
+/// Without those that are ending: they are due at 0.
 pub(super) fn due(reader: &Reader<'_>, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError> {
     many(
         reader,
         AsideKind::Task,
-        "SELECT id, body FROM tasks WHERE due <= ? ORDER BY due, id",
+        "SELECT id, body FROM tasks WHERE due > 0 AND due <= ? ORDER BY due, id",
         [now.0],
         limit,
     )

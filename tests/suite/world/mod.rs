@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold::broker::Broker;
 use leasehold::clock::{SystemTime, TimeSource as _};
 use leasehold::config::{KeyKind, Trust, write_installation_key};
 use leasehold::dev::trust_domain::{DevIdentity, DevTrustDomain};
@@ -133,6 +134,15 @@ impl World {
     /// Lets so many seconds pass.
     pub(crate) fn pass(&self, seconds: u64) {
         self.time.advance(Span::from_secs(seconds));
+    }
+
+    /// Lets so many seconds pass as a broker lives through them: it looks again and again. What passes between two of
+    /// its looks is nobody's silence but for five seconds.
+    pub(crate) async fn live_through(&self, broker: &Broker, seconds: u64) {
+        for passed in (0..seconds).step_by(5) {
+            self.pass(5.min(seconds - passed));
+            broker.sweep_once(0).await;
+        }
     }
 
     /// The broker that serves.

@@ -10,7 +10,7 @@ use super::super::super::set::{Place, Set};
 use super::super::PostgresStore;
 use super::super::batch::key;
 use super::world::Base;
-use crate::store::suite::samples::{draft, lease_change, minting};
+use crate::store::suite::samples::{draft, lease, lease_change, minting, terms};
 use crate::store::suite::{put, verify_export};
 use crate::store::{Change, DueLease, Foreign, Outcome, Store, StoreError};
 
@@ -112,6 +112,29 @@ async fn claims_are_disjoint_until_their_broker_falls() {
         [] as [String; 0],
         "the fallen claim nothing"
     );
+}
+
+#[tokio::test]
+async fn what_a_broker_lets_go_of_another_one_takes_at_once() {
+    let base = Base::new().await;
+    let (a, b) = two(&base).await;
+    let elsewhere = {
+        let mut terms = terms(41, 1);
+        terms.pair.target = "stock".to_owned();
+        lease(terms)
+    };
+    let rows = (1..=40).map(|n| lease_change(&minting(n, 1))).chain([lease_change(&elsewhere)]).collect();
+    put(&a, rows).await;
+    let now = minting(99, 1).terms.created_at;
+    let due = async |broker: &PostgresStore, target| {
+        broker.due_leases(target, Rank::TaskEnd, now, 99).await.unwrap().len()
+    };
+    assert_eq!((due(&a, "orders-db").await, due(&a, "stock").await), (40, 1));
+    b.let_go("orders-db", now).await.unwrap();
+    a.let_go("orders-db", minting(1, 1).terms.created_at).await.unwrap();
+    assert_eq!(due(&b, "orders-db").await, 0, "neither another's, nor what is not due");
+    a.let_go("orders-db", now).await.unwrap();
+    assert_eq!((due(&b, "orders-db").await, due(&b, "stock").await), (40, 0));
 }
 
 /// Where this broker does not reach the target another one may.
