@@ -66,18 +66,18 @@ impl SimStore {
     }
 
     async fn write(&self, changes: Vec<Change>, guards: Vec<Guard>, ceilings: Vec<Ceiling>) -> Outcome {
-        let words = words(&changes);
+        let (words, leases) = (words(&changes), leases(&changes));
         let World { dice, weather, history, .. } = &*self.world;
         self.life.risk("before commit", &words).await;
         let _flight = self.life.flights.begin();
-        let hindering = self.life.hindrance.begin(&self.world, false);
+        let _hindering = self.life.hindrance.begin(&self.world, false);
         self.life.wait(weather.delay(dice)).await;
         let outcome = self.carry_out(changes, guards, ceilings).await;
         self.life.risk("after commit", &words).await;
         let lost = outcome == Outcome::Committed && dice.chance(weather.rates().commit_unknown);
         let told = if lost { Outcome::Unknown(unusable("the flush failed")) } else { outcome };
         if told != Outcome::Committed {
-            hindering.went_wrong();
+            self.life.unrecorded.note(&self.world, leases);
         }
         history.note(format!("commit {words}: {}", outcome_words(&told)));
         self.life.wait(weather.delay(dice)).await;
@@ -112,6 +112,24 @@ fn unusable(what: &str) -> StoreError {
 /// The row that says what is about to be minted.
 fn is_intent(change: &Change) -> bool {
     matches!(change, Change::Lease(lease) if matches!(lease.state, LeaseState::Minting { .. }))
+}
+
+fn leases(changes: &[Change]) -> Vec<LeaseId> {
+    let lease = |change: &Change| match change {
+        Change::Lease(lease) => Some(lease.terms.id),
+        Change::Task(_)
+        | Change::Revocation(_)
+        | Change::Agents(_)
+        | Change::Bump(_)
+        | Change::Digest(..)
+        | Change::Number(..)
+        | Change::Token(_)
+        | Change::SetAside(_)
+        | Change::Aside(_)
+        | Change::Archive(_)
+        | Change::Append(_) => None,
+    };
+    changes.iter().filter_map(lease).collect()
 }
 
 fn words(changes: &[Change]) -> String {

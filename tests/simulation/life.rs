@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::punctual::Hindrance;
+use crate::punctual::{Hindrance, Unrecorded};
 use crate::world::World;
 
 /// Shared by all that the process holds.
@@ -17,8 +17,10 @@ pub(crate) struct Life {
     over: CancellationToken,
     /// Its calls of the store.
     pub(crate) flights: Flights,
-    /// What stands in its way, and nobody else's: calls of the store that fail or take long.
+    /// What stands in its way, and nobody else's: reads that fail, and calls of the store that take long.
     pub(crate) hindrance: Hindrance,
+    /// What it could not record.
+    pub(crate) unrecorded: Unrecorded,
 }
 
 impl Life {
@@ -28,6 +30,7 @@ impl Life {
             over: CancellationToken::new(),
             flights: Flights::default(),
             hindrance: Hindrance::default(),
+            unrecorded: Unrecorded::default(),
         }
     }
 

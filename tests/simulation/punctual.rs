@@ -1,5 +1,5 @@
-//! What is in time in weather, too: a lease that is over is dead within the bound, counted from the last moment at which
-//! something stood in the way, and a task whose heartbeats are answered is not lost.
+//! What is in time in weather, too: a lease that is over is dead before nothing has stood in its way for the length of the
+//! bound, all told, and a task whose heartbeats are answered is not lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,10 @@ use crate::world::World;
 const SLOW: Span = Span(200);
 /// What could not be recorded is tried again after this.
 const RECORDED_AGAIN: Span = Span::from_secs(5);
+/// A target that did not answer is asked again after this.
+const ASKED_AGAIN: Span = Span::from_secs(3);
+/// The pause between two looks.
+const LOOK: Span = Span::from_secs(1);
 
 /// What stands in the way of a target, of one life of the broker, or of everybody.
 #[derive(Clone, Default)]
@@ -59,8 +63,8 @@ impl Hindrance {
         self.hindered().last = world.time.passed();
     }
 
-    /// Since when nothing stands in the way.
-    fn clear_since(&self, now: Span) -> Span {
+    /// When something stood in the way last.
+    fn last(&self, now: Span) -> Span {
         let hindered = self.hindered();
         let hinders = |(begun, wrong): &(Span, bool)| *wrong || now.0 - begun.0 > SLOW.0;
         if hindered.under_way.values().any(hinders) { now } else { hindered.last }
@@ -84,32 +88,54 @@ impl Drop for Hindering<'_> {
     }
 }
 
+/// When a commit of each lease failed last, or nobody knows whether it did.
+#[derive(Clone, Default)]
+pub(crate) struct Unrecorded(Arc<Mutex<BTreeMap<LeaseId, Span>>>);
+
+impl Unrecorded {
+    pub(crate) fn note(&self, world: &World, leases: Vec<LeaseId>) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.extend(leases.into_iter().map(|lease| (lease, world.time.passed())));
+    }
+
+    fn last(&self, lease: LeaseId) -> Span {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(&lease).copied().unwrap_or_default()
+    }
+}
+
 /// Looks once a second, as long as the weather lasts, whether what is over is dead.
 pub(crate) async fn watch(world: Arc<World>) {
     let mut overdue = BTreeMap::new();
     while !world.weather.is_calm() {
         look(&world, &mut overdue);
-        pause(Duration::from_secs(1)).await;
+        pause(Duration::from_millis(LOOK.0)).await;
     }
 }
 
-fn look(world: &World, overdue: &mut BTreeMap<LeaseId, Span>) {
+/// Counts for each lease that is over the looks at which nothing has stood in its way since the look before.
+fn look(world: &World, overdue: &mut BTreeMap<LeaseId, u64>) {
     let now = world.time.passed();
-    let Some((broker, life)) = world.serving() else { return overdue.clear() };
-    let clear =
-        world.hindrance.clear_since(now).max(Span(life.hindrance.clear_since(now).0 + RECORDED_AGAIN.0));
+    let Some((broker, life)) = world.serving() else { return };
+    let (everybody, broker_s) = (world.hindrance.last(now), life.hindrance.last(now).0 + ASKED_AGAIN.0);
     let (rows, broker_now) = (world.record.rows(), broker.now());
     let over: Vec<_> = rows.live().filter(|lease| is_over(lease, broker_now)).collect();
     overdue.retain(|id, _| over.iter().any(|lease| lease.terms.id == *id));
     for lease in over {
-        let since = *overdue.entry(lease.terms.id).or_insert(now);
-        let clear = clear.max(world.site(&lease.terms.pair.target).hindrance.clear_since(now));
-        let late = now.0.saturating_sub(since.max(clear).0);
-        if late > BOUND.0 {
-            let (id, state) = (lease.terms.id, &lease.state);
-            world.history.wrong(format!(
-                "{id} outlives its expiry by {late} ms, and nothing stands in the way: {state:?}"
-            ));
+        let id = lease.terms.id;
+        let target = world.site(&lease.terms.pair.target).hindrance.last(now).0 + ASKED_AGAIN.0;
+        let record = life.unrecorded.last(id).0 + RECORDED_AGAIN.0;
+        let clear_since = everybody.0.max(broker_s).max(target).max(record);
+        if now.0 < clear_since + LOOK.0 {
+            continue;
+        }
+        let looks = overdue.entry(id).or_insert(0);
+        *looks += 1;
+        if *looks == BOUND.0 / LOOK.0 + 1 {
+            let state = &lease.state;
+            world
+                .history
+                .wrong(format!("{id} outlives its expiry, and nothing stands in the way: {state:?}"));
         }
     }
 }
