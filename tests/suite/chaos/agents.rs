@@ -76,8 +76,6 @@ pub(super) struct Opened {
     pub(super) cause: Option<v1::Cause>,
     /// Its end was acknowledged.
     pub(super) ended: bool,
-    /// Its agent has fallen silent and must lose it.
-    pub(super) silent: bool,
 }
 
 /// A credential that was handed over.
@@ -257,7 +255,6 @@ impl Agent {
             End::Kept => return Some(()),
             End::Silent => {
                 self.shared.beats.stop(&task.id);
-                self.told(|told| told.tasks.get_mut(&task.id).unwrap().silent = true);
                 return Some(());
             }
         };

@@ -83,9 +83,14 @@ impl Hearts {
         self.at_work.push(tokio::spawn(beat(agent, line, self.beats.clone())));
     }
 
-    /// Whether its agent let go of it, or never held it by heartbeats.
-    pub(super) fn is_silent(&self, task: &str) -> bool {
-        self.beats.0.lock().unwrap().get(task).is_none_or(|pulse| !pulse.beats)
+    /// Whether it beats for this task: its agent holds it by heartbeats, and has not let go of it.
+    pub(super) fn hold(&self, task: &str) -> bool {
+        self.beats.0.lock().unwrap().get(task).is_some_and(|pulse| pulse.beats)
+    }
+
+    /// Whether its agent held it by heartbeats, and has let go of it: it ends, whether or not its agent said how.
+    pub(super) fn let_go_of(&self, task: &str) -> bool {
+        self.beats.0.lock().unwrap().get(task).is_some_and(|pulse| !pulse.beats)
     }
 
     /// A task ended as lost at this time, in milliseconds: it must have been silent before that, by heartbeats that some

@@ -66,9 +66,10 @@ pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Clien
     ends_empty(site, mark, &mut admin).await;
 }
 
-/// An agent that fell silent loses its task, whichever brokers heard it and died.
+/// An agent that fell silent loses its task, whichever brokers heard it and died; so does one that was not heard when it
+/// said how its task ends.
 async fn the_silent_are_lost(admin: &Client, told: &Told) {
-    for (id, _) in told.tasks.iter().filter(|(_, opened)| opened.silent) {
+    for id in told.tasks.keys().filter(|id| told.hearts.let_go_of(id)) {
         eventually_within(QUIET, "a silent task is lost", || async {
             task(&mut admin.clone(), id).await.state() == v1::TaskState::Ended
         })
@@ -88,8 +89,8 @@ async fn tasks_are_as_said(admin: &mut Client, told: &Told, active: &BTreeSet<St
     for (id, opened) in &told.tasks {
         let task = task(admin, id).await;
         if task.state() == v1::TaskState::Open {
-            assert!(!opened.ended && !opened.silent, "{id} was ended and is not: {task:?}");
-            held += usize::from(!told.hearts.is_silent(id));
+            assert!(!opened.ended && !told.hearts.let_go_of(id), "{id} was ended and is not: {task:?}");
+            held += usize::from(told.hearts.hold(id));
             continue;
         }
         assert!(!active.contains(id), "{id} has ended and has a live lease");
@@ -125,7 +126,7 @@ fn is_held_or_explained(granted: &Granted, leases: &BTreeMap<String, v1::Lease>,
         (v1::Cause::Released, told.released.contains_key(&lease.id)),
         (v1::Cause::TaskCompleted, opened.cause == Some(v1::Cause::TaskCompleted)),
         (v1::Cause::TaskAborted, opened.cause == Some(v1::Cause::TaskAborted)),
-        (v1::Cause::TaskLost, opened.silent),
+        (v1::Cause::TaskLost, told.hearts.let_go_of(&lease.task)),
         (v1::Cause::Expired, millis(lease.ended_at) >= promised),
         (v1::Cause::MintFailed, unknown),
     ];
