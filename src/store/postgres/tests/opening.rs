@@ -1,6 +1,7 @@
 //! Whose a store is, and who may have which name in it.
 
 use leasehold_law::cause::Rank;
+use leasehold_law::task::Task;
 
 use super::super::schema::MIGRATIONS;
 use super::super::{Options, PostgresStore, Stamp};
@@ -103,7 +104,9 @@ async fn a_store_of_each_earlier_schema_is_brought_up_to_date() {
         }
         assert_eq!(next.task(task(1).terms.id).await, Ok(Some(task(1))), "from {version}");
         assert_eq!(next.token_key("a").await, Ok(None), "from {version}");
-        put(&next, vec![lease_change(&minting(3, 1)), Change::Append(draft(2))]).await;
+        let further = Task { version: 2, ..task(1) };
+        let changes = [lease_change(&active(&mint)), task_change(&further), lease_change(&minting(3, 1))];
+        put(&next, changes.into_iter().chain([Change::Append(draft(2))]).collect()).await;
         let told = (verify_export(&next).await, next.counts().await.unwrap().live);
         assert_eq!(told, (2, 3), "from {version}");
         assert_eq!(next.asides(&AsideFilter::default(), 9).await, Ok(vec![]), "from {version}");
