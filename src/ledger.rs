@@ -13,6 +13,7 @@ mod notices;
 mod registry;
 mod revocations;
 mod tasks;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use entry::about_nothing;
 use notices::Notices;
 pub use notices::{Notice, Steps};
 pub use registry::Registering;
+pub use terms::Terms;
 
 /// Proof that something is durable. Only the ledger makes one.
 #[derive(Debug)]

@@ -116,7 +116,9 @@ fn restored(back: &server::PutBack) -> String {
         text.push_str(&format!("\nthe store that was there is {}", aside.display()));
     }
     text + "\nnext: start the broker, and look at leasehold status: each target is compared with the backup, what was \
-            minted since is revoked, and nothing is minted in a target before that"
+            minted since is revoked, and nothing is minted in a target before that\n\
+            what came of it: leasehold targets check NAME, and for good in the journal: leasehold audit export | grep \
+            'reconciled a target'"
 }
 
 async fn check(args: CheckArgs, output: Format) -> ExitCode {

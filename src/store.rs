@@ -177,6 +177,18 @@ pub enum StoreError {
     Busy,
 }
 
+impl StoreError {
+    /// The store was used with one installation key, by its public name, and another is here.
+    fn of_another_key(theirs: &str, ours: &str) -> Self {
+        Self::Foreign(format!(
+            "it belongs to {theirs}, and the installation key here is that of `{ours}`, which marks \
+             nothing that was minted from it\n  next: put its own key in place; brokers that share a store share the \
+             key, a copy of a store is no store for another installation, and docs/operate.md says what can be done \
+             where a key is lost"
+        ))
+    }
+}
+
 /// A row that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

@@ -249,13 +249,25 @@ impl VaultDoor {
         within(ASK_DEADLINE, target, gate.part.backend.owner()).await
     }
 
-    /// Claims a target, whoever had it.
+    /// Claims a target, in the place of the claim that was read there.
     ///
     /// # Errors
     /// As [`Backend::claim`].
-    pub async fn claim(&self, target: &str, claim: &Claim) -> Result<(), BackendError> {
+    pub async fn claim(
+        &self,
+        target: &str,
+        claim: &Claim,
+        instead_of: Option<&Claim>,
+    ) -> Result<(), BackendError> {
         let gate = self.gate(target)?;
-        within(ASK_DEADLINE, target, gate.part.backend.claim(claim)).await
+        within(ASK_DEADLINE, target, gate.part.backend.claim(claim, instead_of)).await
+    }
+
+    /// Whose a target is from now on; as [`Backend::expect`].
+    pub fn expect(&self, target: &str, claim: &Claim) {
+        if let Some(gate) = self.gates.get(target) {
+            gate.part.backend.expect(claim);
+        }
     }
 
     /// Principals whose names begin as ours do, in order, after `after`, at most `limit`.

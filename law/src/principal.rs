@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::id::{Base32Hex, ID_CHARS, LeaseId};
 
 /// The key that marks principals as this installation's. It lies outside the store and its backups.
+#[derive(Clone)]
 pub struct InstallationKey(hmac::Key);
 
 impl InstallationKey {

@@ -27,6 +27,8 @@ pub enum Subject {
     /// All barriers together: bumped where one is raised or lifted. One version for all costs each commit one
     /// comparison; where another's barrier moved, whoever is in the middle looks again, and is not revoked for it.
     Freezes,
+    /// The term that this installation has of a target: bumped where the next is taken.
+    Term(String),
     /// A revocation: bumped by each change of it. Who sees it through and who lifts it may be two brokers.
     Revocation(RevocationId),
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Subject {
             Self::Agent(id) => write!(f, "agent:{id}"),
             Self::Agents => f.write_str("agents"),
             Self::Target(name) => write!(f, "target:{name}"),
+            Self::Term(target) => write!(f, "term:{target}"),
             Self::Policy => f.write_str("policy"),
             Self::Freezes => f.write_str("freezes"),
             Self::Revocation(id) => write!(f, "revocation:{id}"),

@@ -10,7 +10,7 @@ use super::drill::{self, DrillStream};
 use super::task::next_page;
 use super::{Api, read, standing, write};
 use crate::broker::{
-    Breaker, Broker, Missing, Orphan, Owner, SweepOrder, SweepReport, SweepVerdict, TargetStatus,
+    Breaker, Broker, Missing, Orphan, Reconciled, SweepOrder, SweepReport, SweepVerdict, TargetStatus,
 };
 
 #[tonic::async_trait]
@@ -68,6 +68,8 @@ impl TargetService for Api {
         let order = SweepOrder {
             dry_run: wire.dry_run,
             at_most: (wire.at_most > 0).then_some(wire.at_most),
+            missing_at_most: (wire.missing_at_most > 0).then_some(wire.missing_at_most),
+            claim: wire.claim,
             ..SweepOrder::default()
         };
         let report = self.broker.sweep_target(&wire.target, &order).await?;
@@ -92,6 +94,7 @@ fn sweep(report: &SweepReport) -> v1::Sweep {
         SweepVerdict::DryRun => v1::SweepVerdict::DryRun,
         SweepVerdict::NotOurs(_) => v1::SweepVerdict::NotOurs,
         SweepVerdict::Halted => v1::SweepVerdict::Halted,
+        SweepVerdict::ClaimGone => v1::SweepVerdict::ClaimGone,
     };
     let orphan = |one: &Orphan| v1::Orphan {
         principal: one.principal.clone(),
@@ -109,6 +112,8 @@ fn sweep(report: &SweepReport) -> v1::Sweep {
         young: report.young,
         missing: report.missing.iter().map(ToString::to_string).collect(),
         bound: report.bound,
+        missing_bound: report.missing_bound,
+        more: report.more,
     }
 }
 
@@ -119,7 +124,7 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
     let state = match &status.seen {
         seen if seen.error.is_some() => v1::TargetState::Down,
         seen if !seen.missing.is_empty() => v1::TargetState::Unfit,
-        _ if matches!(status.owner, Owner::Later(_)) => v1::TargetState::Unfit,
+        _ if status.owner.forbids_mints().is_some() => v1::TargetState::Unfit,
         seen if seen.answered_at.is_some() => v1::TargetState::Ready,
         _ => v1::TargetState::Unspecified,
     };
@@ -140,10 +145,9 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
         grade: write::grade(can.map_or(Grade::None, |can| can.grade)).into(),
         window: Some(write::span(can.map_or(Span::ZERO, |can| can.window))),
         last_sweep: status.swept.as_ref().map(sweep),
-        claimed_by: match &status.owner {
-            Owner::Unknown | Owner::Ours => String::new(),
-            Owner::Other(claim) | Owner::Later(claim) => claim.installation.clone(),
-        },
+        claimed_by: status.owner.claimant().map(|claim| claim.installation.clone()).unwrap_or_default(),
+        barred: status.owner.forbids_mints().unwrap_or_default().replace("NAME", &status.name),
+        reconciliation: status.compared.as_ref().map(|compared| reconciliation(status, compared)),
         due_security: due(Rank::Security),
         due_task_end: due(Rank::TaskEnd),
         due_expiry: due(Rank::Routine),
@@ -152,6 +156,17 @@ pub(super) fn view(broker: &Broker, status: &TargetStatus) -> v1::Target {
         last_drill: status.drill.last.as_ref().map(drill::view),
         next_drill: status.drill.next.map(write::moment),
         not_drilled: status.drill.not_drilled.clone().unwrap_or_default(),
+    }
+}
+
+fn reconciliation(status: &TargetStatus, compared: &Reconciled) -> v1::Reconciliation {
+    v1::Reconciliation {
+        at: Some(write::moment(compared.at)),
+        complete: status.reconciled,
+        kept: compared.kept,
+        renewed: compared.renewed,
+        ended: compared.ended,
+        since: compared.since.clone(),
     }
 }
 

@@ -110,7 +110,7 @@ impl Inner {
     /// No record may ever stop a revoke.
     async fn kill_unlisted(&self, aside: &Aside) {
         if let (Some(_), Some(order)) = (aside.due, order_of(aside)) {
-            self.door.revoke(&aside.row.target, &[order]).await;
+            self.kill_ours(&aside.row.target, vec![order]).await;
         }
     }
 
@@ -146,11 +146,12 @@ impl Inner {
         if !self.busy.take(target) {
             return;
         }
-        while self.kill_slice(target).await == SLICE {}
+        while self.kill_slice(target).await {}
         self.busy.give_back(target);
     }
 
-    async fn kill_slice(&self, target: &str) -> usize {
+    /// Gives whether there may be more that can move now.
+    async fn kill_slice(&self, target: &str) -> bool {
         let filter = AsideFilter {
             alive: true,
             due: Some(self.clock.now()),
@@ -161,34 +162,38 @@ impl Inner {
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(%error, "the store does not say what was set aside");
-                return 0;
+                return false;
             }
         };
+        let full = due.len() == SLICE;
         let (named, nameless): (Vec<_>, Vec<_>) = due.into_iter().partition(|one| order_of(one).is_some());
         let orders: Vec<_> = named.iter().filter_map(order_of).collect();
-        let count = named.len();
-        let reports = if orders.is_empty() { Vec::new() } else { self.door.revoke(target, &orders).await };
-        for (aside, report) in named.into_iter().zip(reports) {
-            self.note_kill(aside, &report).await;
+        let killed = self.kill_ours(target, orders).await;
+        let mut noted = true;
+        for (aside, report) in named.into_iter().zip(killed.reports) {
+            noted &= self.note_kill(aside, &report).await;
         }
         for aside in nameless {
             let report =
                 RevokeReport::failed("its columns hold no name of this broker's; find it in the target");
-            self.note_kill(aside, &report).await;
+            noted &= self.note_kill(aside, &report).await;
         }
-        count
+        full && noted
     }
 
-    async fn note_kill(&self, aside: Aside, report: &RevokeReport) {
+    /// Gives whether it is on record, and so not due at once any more.
+    async fn note_kill(&self, aside: Aside, report: &RevokeReport) -> bool {
         let now = self.clock.now();
         let task = aside.row.task.parse::<TaskId>();
         let aside = judged(aside, report, now);
         if let Err(error) = self.ledger.note_aside(&aside).await {
-            return tracing::warn!(row = aside.row.id, %error, "a death is not on record yet");
+            tracing::warn!(row = aside.row.id, %error, "a death is not on record yet");
+            return false;
         }
         if let (Some(_), Ok(task)) = (aside.gone_at, task) {
             self.finish_task(task).await;
         }
+        true
     }
 }
 

@@ -110,7 +110,7 @@ impl Inner {
         }
         self.may_issue().await?;
         self.barrier_guard(&registry.reach(&CallerId::Drill, None, Some(&plan.pair))).await?;
-        self.keep.may_mint(target)?;
+        self.may_mint_in(target).await?;
         self.door.may_mint(target).await.map_err(|closed| Refused::closed(target, &closed))?;
         Ok(plan.clone())
     }

@@ -96,7 +96,7 @@ impl Broker {
 impl Inner {
     async fn mint(self: Arc<Self>, passage: &Passage) -> Result<Minted, Refused> {
         let target = &passage.request.pair.target;
-        self.keep.may_mint(target)?;
+        self.may_mint_in(target).await?;
         let mint_by = self.door.may_mint(target).await.map_err(|closed| Refused::closed(target, &closed))?;
         let (recorded, lease) = self.record_order(passage, mint_by).await?;
         fault::point(Point::MintRecorded);
@@ -270,7 +270,7 @@ pub(super) fn cause_of(error: &LedgerError) -> Cause {
     match error {
         LedgerError::Stale(S::Task(_)) => Cause::ScopeChanged,
         LedgerError::Stale(S::Agent(_) | S::Agents) => Cause::AgentChanged,
-        LedgerError::Stale(S::Freezes | S::Revocation(_) | S::Lease(_)) => Cause::Operator,
+        LedgerError::Stale(S::Freezes | S::Revocation(_) | S::Lease(_) | S::Term(_)) => Cause::Operator,
         LedgerError::Stale(S::Policy | S::Target(_)) => Cause::PolicyChanged,
         LedgerError::Illegal(_) | LedgerError::IllegalTask(_) => Cause::Operator,
         LedgerError::Full(_) | LedgerError::Store(_) | LedgerError::Unknown(_) => Cause::MintFailed,

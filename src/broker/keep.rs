@@ -10,8 +10,10 @@ use leasehold_law::reason::Reason;
 use leasehold_law::time::{Span, Timestamp};
 
 use super::Inner;
+use super::claims::{Owner, Said};
 use super::orphans::{SweepOrder, SweepReport, SweepVerdict};
 use super::refused::Refused;
+use super::restore::{Agreement, Reconciled};
 
 /// How soon a target that did not answer is greeted again.
 const GREET_AGAIN: Span = Span::from_secs(5);
@@ -44,20 +46,6 @@ pub struct Restored {
     pub at: Timestamp,
 }
 
-/// Whose a target is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Owner {
-    /// It has not said yet.
-    #[default]
-    Unknown,
-    /// This installation's, in this incarnation.
-    Ours,
-    /// Another installation's: nothing is ever swept in it from here.
-    Other(Claim),
-    /// A later incarnation of this installation's: this store is a clone, or was set back by hand.
-    Later(Claim),
-}
-
 /// What is known of each target.
 pub(super) struct Keep {
     keeping: Keeping,
@@ -66,23 +54,29 @@ pub(super) struct Keep {
 
 /// One target.
 #[derive(Default)]
-struct Kept {
+pub(super) struct Kept {
     /// Held while it is greeted or swept.
     turn: tokio::sync::Mutex<()>,
+    /// Held while it is asked whose it is, and its next term taken.
+    pub(super) asking: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct State {
-    owner: Owner,
+pub(super) struct State {
+    pub(super) said: Said,
+    /// Whether it was looked at since the start.
+    greeted: bool,
+    /// What became of the leases of a restored store in it, once they are compared.
+    pub(super) compared: Option<Reconciled>,
     reconciled: bool,
     next: Timestamp,
-    swept: Option<SweepReport>,
+    pub(super) swept: Option<SweepReport>,
     first_seen: BTreeMap<String, Timestamp>,
 }
 
 impl Kept {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,9 +107,22 @@ impl Keep {
         self.keeping.drill_every
     }
 
+    pub(super) fn kept(&self, target: &str) -> Option<&Arc<Kept>> {
+        self.targets.get(target)
+    }
+
+    pub(super) const fn all(&self) -> &BTreeMap<String, Arc<Kept>> {
+        &self.targets
+    }
+
     /// Whose a target is, as far as it has said.
     pub(super) fn owner(&self, target: &str) -> Owner {
-        self.targets.get(target).map(|kept| kept.state().owner.clone()).unwrap_or_default()
+        self.targets.get(target).map(|kept| kept.state().said.owner.clone()).unwrap_or_default()
+    }
+
+    /// What became of the leases of a restored store in a target, if they were compared since the start.
+    pub(super) fn compared(&self, target: &str) -> Option<Reconciled> {
+        self.targets.get(target).and_then(|kept| kept.state().compared.clone())
     }
 
     /// How the last sweep went.
@@ -128,25 +135,22 @@ impl Keep {
             || self.targets.get(target).is_some_and(|kept| kept.state().reconciled)
     }
 
-    /// Whether anything may be minted in a target: not before it agrees with a restored store, and never beside a
-    /// later incarnation.
-    pub(super) fn may_mint(&self, target: &str) -> Result<(), Refused> {
-        if !self.is_reconciled(target) {
-            return Err(Refused::new(Reason::TargetDown, format!("cannot use `{target}` yet"))
-                .why("the store was restored, and the target has not been compared with it")
-                .next("ask again: it is done by itself as soon as the target answers")
-                .retry_after(GREET_AGAIN)
-                .detail("target", target));
+    /// Whether it is known how the leases of a restored store stand in a target.
+    fn is_compared(&self, target: &str) -> bool {
+        let compared = |kept: &Arc<Kept>| kept.state().compared.is_some();
+        self.is_reconciled(target) || self.targets.get(target).is_some_and(compared)
+    }
+
+    /// Whether a target agrees with a restored store: nothing is minted in it before.
+    pub(super) fn is_ready(&self, target: &str) -> Result<(), Refused> {
+        if self.is_reconciled(target) {
+            return Ok(());
         }
-        match self.owner(target) {
-            Owner::Later(claim) => {
-                Err(Refused::new(Reason::TargetRefused, format!("nothing is minted in `{target}`"))
-                    .why(format!("incarnation {} of this installation has claimed it", claim.incarnation))
-                    .next("stop this broker, or restore its store anew: leasehold restore")
-                    .detail("target", target))
-            }
-            Owner::Unknown | Owner::Ours | Owner::Other(_) => Ok(()),
-        }
+        Err(Refused::new(Reason::TargetDown, format!("cannot use `{target}` yet"))
+            .why("the store was restored, and the target has not been compared with it")
+            .next("ask again: it is done by itself as soon as the target answers, unless leasehold status says more")
+            .retry_after(GREET_AGAIN)
+            .detail("target", target))
     }
 
     /// Since when a name has been seen in a target: from now on where it was not. The others are forgotten.
@@ -190,10 +194,13 @@ impl Inner {
 
     /// Gives how long to wait until the next look.
     async fn tend_target(self: &Arc<Self>, name: &str, kept: &Kept) -> Span {
-        let known = kept.state().owner != Owner::Unknown && self.keep.is_reconciled(name);
-        if !known {
-            return match self.greet(name, kept).await {
-                Ok(()) => FIRST_SWEEP.min(self.keep.keeping.sweep_every),
+        let every = self.keep.keeping.sweep_every;
+        let greeted = kept.state().greeted;
+        if !greeted || !self.keep.is_reconciled(name) {
+            return match self.greet(name, kept, &SweepOrder::default()).await {
+                // A halted sweep waits for a person; a target that is somebody else's may be ours again any moment.
+                Ok(Agreement::Halted) if self.keep.owner(name).forbids_mints().is_none() => every,
+                Ok(Agreement::Halted | Agreement::Reached | Agreement::MoreToCome) => FIRST_SWEEP.min(every),
                 Err(error) => {
                     tracing::warn!(target = name, %error, "a target does not answer yet");
                     GREET_AGAIN
@@ -201,69 +208,40 @@ impl Inner {
             };
         }
         if !self.door.capabilities(name).is_some_and(|can| can.lists) {
-            return self.keep.keeping.sweep_every;
+            return every;
         }
         match self.sweep_target_now(name, kept, &SweepOrder::default()).await {
-            Ok(_) => self.keep.keeping.sweep_every,
+            Ok(_) => every,
             Err(error) => {
                 tracing::warn!(target = name, %error, "a sweep for orphans failed");
-                SWEEP_AGAIN.min(self.keep.keeping.sweep_every)
+                SWEEP_AGAIN.min(every)
             }
         }
     }
 
     /// Looks at a target for the first time: whose it is, whether it agrees with a restored store, and from then on
     /// claimed where nobody else has it.
-    async fn greet(self: &Arc<Self>, name: &str, kept: &Kept) -> Result<(), Refused> {
-        let refused = |error| Refused::backend(name, &error);
-        self.door.look(name).await.map_err(refused)?;
-        let owner = self.owner_of(name).await?;
-        if matches!(owner, Owner::Later(_)) {
-            kept.state().owner = owner;
-            return Ok(());
+    async fn greet(
+        self: &Arc<Self>,
+        name: &str,
+        kept: &Kept,
+        order: &SweepOrder,
+    ) -> Result<Agreement, Refused> {
+        self.door.look(name).await.map_err(|error| Refused::backend(name, &error))?;
+        if self.owner_of(name).await?.forbids_mints().is_some() {
+            kept.state().greeted = true;
+            return Ok(Agreement::Halted);
         }
         if let Some(restored) = self.keep.restored() {
-            self.reconcile(name, restored).await?;
-        }
-        let owner = if let Owner::Other(_) = owner { owner } else { self.claim(name).await? };
-        match &owner {
-            Owner::Other(claim) => tracing::warn!(
-                target = name,
-                owner = claim.installation,
-                "another installation has claimed this target; nothing of it is ever swept here"
-            ),
-            Owner::Unknown | Owner::Ours | Owner::Later(_) => {}
-        }
-        let mut state = kept.state();
-        state.reconciled = true;
-        state.owner = owner;
-        Ok(())
-    }
-
-    /// Whose a target is now. Unclaimed, or claimed by an earlier incarnation of this installation, it is ours to
-    /// claim.
-    pub(super) async fn owner_of(&self, name: &str) -> Result<Owner, Refused> {
-        let standing = self.door.owner(name).await.map_err(|error| Refused::backend(name, &error))?;
-        let mine = self.keep.claim();
-        Ok(match standing {
-            None => Owner::Unknown,
-            Some(claim) if claim == *mine => Owner::Ours,
-            Some(claim) if claim.installation != mine.installation => Owner::Other(claim),
-            Some(claim) if claim.incarnation > mine.incarnation => Owner::Later(claim),
-            Some(_) => Owner::Unknown,
-        })
-    }
-
-    /// Claims a target, and reads back who has it: of two brokers that claim at once, one has it.
-    async fn claim(&self, name: &str) -> Result<Owner, Refused> {
-        match self.owner_of(name).await? {
-            Owner::Unknown => {
-                let claimed = self.door.claim(name, self.keep.claim()).await;
-                claimed.map_err(|error| Refused::backend(name, &error))?;
-                self.owner_of(name).await
+            let agreement = self.reconcile(name, kept, restored, order).await?;
+            if agreement != Agreement::Reached {
+                return Ok(agreement);
             }
-            owner @ (Owner::Ours | Owner::Other(_) | Owner::Later(_)) => Ok(owner),
         }
+        self.claim(name).await?;
+        let mut state = kept.state();
+        (state.reconciled, state.greeted) = (true, true);
+        Ok(Agreement::Reached)
     }
 
     /// One sweep, on record in memory for the operator's screen.
@@ -273,17 +251,16 @@ impl Inner {
         kept: &Kept,
         order: &SweepOrder,
     ) -> Result<SweepReport, Refused> {
-        let owner = self.owner_of(name).await?;
-        let owner = if owner == Owner::Unknown { self.claim(name).await? } else { owner };
-        kept.state().owner = owner.clone();
-        let report = self.sweep_for_orphans(name, &owner, order).await?;
+        self.claim(name).await?;
+        let report = self.sweep_for_orphans(name, order).await?;
         if report.verdict != SweepVerdict::DryRun {
             kept.state().swept = Some(report.clone());
         }
         Ok(report)
     }
 
-    /// A sweep that an operator asked for, after one that is under way.
+    /// A sweep that an operator asked for, after one that is under way. Where the target does not agree with a restored
+    /// store yet, it is the sweep that makes it agree.
     pub(super) async fn sweep_on_demand(
         self: &Arc<Self>,
         name: &str,
@@ -291,20 +268,33 @@ impl Inner {
     ) -> Result<SweepReport, Refused> {
         let kept = self.keep.targets.get(name);
         let kept = kept.ok_or_else(|| self.no_target(name))?;
+        let _turn = kept.turn.lock().await;
+        if order.claim && !order.dry_run {
+            self.claim_anew(name).await?;
+        }
         if !self.door.capabilities(name).is_some_and(|can| can.lists) {
             return Err(Refused::new(Reason::NotServed, format!("`{name}` cannot list its principals")));
         }
-        let _turn = kept.turn.lock().await;
-        if !self.keep.is_reconciled(name) {
-            self.greet(name, kept).await?;
+        if self.keep.is_reconciled(name) {
+            return self.sweep_target_now(name, kept, order).await;
         }
-        self.sweep_target_now(name, kept, order).await
+        if order.dry_run {
+            let order = SweepOrder { restored: self.keep.restored(), ..order.clone() };
+            return self.sweep_for_orphans(name, &order).await;
+        }
+        kept.state().swept = None;
+        self.greet(name, kept, order).await?;
+        let swept = kept.state().swept.clone();
+        match swept {
+            Some(report) => Ok(report),
+            None => self.sweep_target_now(name, kept, order).await,
+        }
     }
 
     /// An active lease of a restored store whose target has not said yet how it stands: perhaps it was renewed since.
     pub(super) fn awaits_reconciliation(&self, lease: &Lease) -> bool {
         matches!(lease.state, LeaseState::Active { .. } | LeaseState::Renewing { .. })
             && self.keep.targets.contains_key(&lease.terms.pair.target)
-            && !self.keep.is_reconciled(&lease.terms.pair.target)
+            && !self.keep.is_compared(&lease.terms.pair.target)
     }
 }

@@ -4,30 +4,31 @@
 //! The target is listed first and the rows are read after, so that a lease minted between the two is seen as a row;
 //! and whatever looks wrong is looked up once more by name before anything is done about it.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use leasehold_backend::{Claim, Principal};
+use leasehold_backend::Principal;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::LeaseId;
 use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::principal::PrincipalName;
 use leasehold_law::time::{Span, Timestamp};
 
-use super::keep::{Owner, Restored};
+use super::keep::Restored;
 use super::refused::Refused;
 use super::{Broker, Inner};
 use crate::ledger::LedgerError;
 use crate::store::{Aside, AsideFilter, AsideKind, BadRow, LeaseFilter, StoreError};
+pub use report::{Orphan, OrphanWhy, SweepOrder, SweepReport, SweepVerdict};
+use report::{Weighed, count};
 
 /// How many principals are listed, and rows are read, at a time.
 const PAGE: usize = 500;
 /// How long a principal must be there before it may be called an orphan: six times the window of a mint.
 const GRACE: Span = Span::from_secs(60);
-/// So many may be removed by one sweep, and where it is more, this share of what is ours.
-const LEAST_BOUND: u64 = 10;
-const SHARE: u64 = 20;
 /// So many are worked on by one sweep; the next goes on.
 const MOST: usize = 10_000;
 /// So many are named in a report.
@@ -37,91 +38,6 @@ const LOOKUPS: usize = 8;
 /// How much earlier than the backup a lease may have been begun that is not in it.
 const SLACK: Span = Span::from_secs(60);
 
-/// What a sweep may do.
-#[derive(Clone, Debug, Default)]
-pub struct SweepOrder {
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Remove up to so many, instead of the bound.
-    pub at_most: Option<u64>,
-    /// What was minted after this restore's backup is removed whatever the bound.
-    pub restored: Option<Restored>,
-}
-
-/// What a sweep came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SweepReport {
-    /// The target.
-    pub target: String,
-    /// When it was listed.
-    pub at: Timestamp,
-    /// What was done.
-    pub verdict: SweepVerdict,
-    /// Principals with a name of ours, by its code.
-    pub ours: u64,
-    /// Principals that look like ours and are not: never touched.
-    pub strangers: u64,
-    /// Principals that no live lease explains and that are old enough to say so.
-    pub found: u64,
-    /// The first of them.
-    pub orphans: Vec<Orphan>,
-    /// Principals that are too young to say.
-    pub young: u64,
-    /// Live leases whose principal is gone: closed, unless nothing was to be done.
-    pub missing: Vec<LeaseId>,
-    /// The most that this sweep could have removed.
-    pub bound: u64,
-}
-
-/// What was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SweepVerdict {
-    /// What was found is being revoked, if anything was.
-    Swept,
-    /// Nothing: it was only asked.
-    DryRun,
-    /// Nothing: the target is somebody else's to sweep.
-    NotOurs(Claim),
-    /// Nothing: it would have been more than the bound.
-    Halted,
-}
-
-/// A principal that no live lease explains.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orphan {
-    /// Its name.
-    pub principal: String,
-    /// The lease in its name.
-    pub lease: LeaseId,
-    /// What the target knows it by.
-    pub handle: Option<String>,
-    /// Why it is one.
-    pub why: OrphanWhy,
-}
-
-/// Why a principal is an orphan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrphanWhy {
-    /// No row knows it.
-    Unknown,
-    /// Its lease was revoked, and it is back.
-    Resurrected,
-    /// It was minted after the backup that was restored.
-    Restored,
-}
-
-impl OrphanWhy {
-    /// In a few words.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Unknown => "no lease explains it",
-            Self::Resurrected => "its lease was revoked, and it is back",
-            Self::Restored => "it was minted after the backup that was restored",
-        }
-    }
-}
-
 /// What comparing a target with the rows has found so far.
 #[derive(Default)]
 struct Compared {
@@ -129,6 +45,7 @@ struct Compared {
     strangers: u64,
     orphans: Vec<Orphan>,
     missing: Vec<Lease>,
+    more: bool,
 }
 
 impl Broker {
@@ -145,21 +62,16 @@ impl Inner {
     pub(super) async fn sweep_for_orphans(
         self: &Arc<Self>,
         target: &str,
-        owner: &Owner,
         order: &SweepOrder,
     ) -> Result<SweepReport, Refused> {
         let at = self.clock.now();
         let compared = self.compare(target).await?;
         let compared = self.confirm(target, compared, at).await?;
         let (orphans, young) = self.old_enough(target, compared.orphans, order, at);
-        let spared = orphans.iter().filter(|one| one.why == OrphanWhy::Restored).count();
-        let bound = order.at_most.unwrap_or_else(|| LEAST_BOUND.max(compared.ours / SHARE));
-        let verdict = match owner {
-            _ if order.dry_run => SweepVerdict::DryRun,
-            Owner::Other(claim) | Owner::Later(claim) => SweepVerdict::NotOurs(claim.clone()),
-            Owner::Unknown | Owner::Ours if count(orphans.len() - spared) > bound => SweepVerdict::Halted,
-            Owner::Unknown | Owner::Ours => SweepVerdict::Swept,
-        };
+        // Whose it is now, after everything was read, and before anything is done about it.
+        let owner = self.owner_of(target).await?;
+        let weighed = Weighed::new(compared.ours, count(compared.missing.len()), &orphans, order);
+        let verdict = weighed.verdict(&owner, order.dry_run);
         let report = SweepReport {
             target: target.to_owned(),
             at,
@@ -169,14 +81,16 @@ impl Inner {
             orphans: orphans.iter().take(NAMED).cloned().collect(),
             young,
             missing: compared.missing.iter().map(|lease| lease.terms.id).collect(),
-            bound,
+            bound: weighed.bound,
+            missing_bound: weighed.missing_bound,
+            more: compared.more,
             verdict,
         };
         self.note_sweep(&report).await?;
         if report.verdict == SweepVerdict::Swept {
             self.remove(target, orphans).await;
         }
-        if !order.dry_run {
+        if report.may_close(&owner) {
             let cause = order.restored.map_or(Cause::PrincipalMissing, |_| Cause::Restored);
             self.close(compared.missing, cause).await;
         }
@@ -198,6 +112,7 @@ impl Inner {
             compared.ours += count(ours.len());
             reached = self.compare_page(&mut compared, target, &ours, &known, (reached, more)).await?;
             if !more || compared.orphans.len() >= MOST {
+                compared.more |= more;
                 return Ok(compared);
             }
             name = last;
@@ -246,7 +161,9 @@ impl Inner {
         }
         let room = MOST.saturating_sub(compared.missing.len());
         let gone = rows.into_iter().filter(|lease| !ours.contains_key(&lease.terms.id));
-        compared.missing.extend(gone.filter(is_active).take(room));
+        let gone: Vec<_> = gone.filter(is_active).take(room + 1).collect();
+        compared.more |= gone.len() > room;
+        compared.missing.extend(gone.into_iter().take(room));
         Ok(last.or(reached))
     }
 
@@ -296,20 +213,20 @@ impl Inner {
                 None => Ok(false),
             }
         };
-        let orphans = compared.orphans.into_iter().map(|one| {
+        let Compared { ours, strangers, more, orphans, missing } = compared;
+        let orphans = orphans.into_iter().map(|one| {
             let name = PrincipalName::stored(&one.principal);
             async move { (is_there(name).await, one) }
         });
         let orphans: Vec<_> = futures::stream::iter(orphans).buffer_unordered(LOOKUPS).collect().await;
         let before = |lease: &Lease| lease.terms.created_at < listed_at;
-        let missing = compared.missing.into_iter().filter(before).map(|lease| {
+        let missing = missing.into_iter().filter(before).map(|lease| {
             let name = Some(lease.terms.principal.clone());
             async move { (is_there(name).await, lease) }
         });
         let missing: Vec<_> = futures::stream::iter(missing).buffer_unordered(LOOKUPS).collect().await;
         let refused = |error| Refused::backend(target, &error);
-        let mut confirmed =
-            Compared { ours: compared.ours, strangers: compared.strangers, ..Compared::default() };
+        let mut confirmed = Compared { ours, strangers, more, ..Compared::default() };
         for (there, orphan) in orphans {
             confirmed.orphans.extend(there.map_err(refused)?.then_some(orphan));
         }
@@ -408,26 +325,12 @@ impl Inner {
             ("principals of ours".to_owned(), report.ours.to_string()),
             ("orphans".to_owned(), report.found.to_string()),
             ("bound".to_owned(), report.bound.to_string()),
+            ("leases whose principal is gone, in all".to_owned(), report.missing.len().to_string()),
+            ("bound of those".to_owned(), report.missing_bound.to_string()),
             ("names".to_owned(), orphans.join(" ")),
             ("leases whose principal is gone".to_owned(), missing.join(" ")),
         ]);
         Ok(self.ledger.note_broker("swept a target for orphans", details).await?)
-    }
-}
-
-impl SweepVerdict {
-    /// In a few words.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::Swept => "swept".to_owned(),
-            Self::DryRun => "dry run: nothing was touched".to_owned(),
-            Self::NotOurs(claim) => format!(
-                "nothing was touched: installation {}, incarnation {}, has claimed the target",
-                claim.installation, claim.incarnation
-            ),
-            Self::Halted => "halted: it would have removed more than the bound".to_owned(),
-        }
     }
 }
 
@@ -441,8 +344,4 @@ fn restored_why(orphan: &Orphan, restored: Option<Restored>) -> OrphanWhy {
 
 fn is_active(lease: &Lease) -> bool {
     matches!(lease.state, LeaseState::Active { .. })
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }

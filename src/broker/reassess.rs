@@ -53,6 +53,7 @@ impl Inner {
                 | Subject::Lease(_)
                 | Subject::Agents
                 | Subject::Freezes
+                | Subject::Term(_)
                 | Subject::Revocation(_) => continue,
             };
             revoked += self.reassess_selected(&selector, cause, &|_| true).await?;

@@ -68,7 +68,7 @@ impl Inner {
     pub(super) async fn recover_renewal(self: &Arc<Self>, lease: Lease) {
         let LeaseState::Renewing { expires_at, until, .. } = lease.state else { return };
         let target = &lease.terms.pair.target;
-        match self.door.lookup(target, &lease.terms.principal).await {
+        match self.look_up(target, &lease.terms.principal).await {
             Ok(Some(found)) if !found.disabled => {
                 let expires_at = read_back(self.clock.now(), found.remaining, expires_at, until);
                 let step = LeaseEvent::Renewed { expires_at };

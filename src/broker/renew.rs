@@ -101,7 +101,7 @@ impl Inner {
     ) -> Result<Renewal, Refused> {
         let target = lease.terms.pair.target.clone();
         self.can_renew(&lease)?;
-        self.keep.may_mint(&target)?;
+        self.may_mint_in(&target).await?;
         let renew_by =
             self.door.may_mint(&target).await.map_err(|closed| Refused::closed(&target, &closed))?;
         let begun = self.begin_renewal(asker, lease, ttl, renew_by).await?;

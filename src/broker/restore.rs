@@ -13,8 +13,8 @@ use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::time::{Span, Timestamp};
 
 use super::Inner;
-use super::keep::Restored;
-use super::orphans::SweepOrder;
+use super::keep::{Kept, Restored};
+use super::orphans::{SweepOrder, SweepReport, SweepVerdict};
 use super::refused::Refused;
 use crate::store::LeaseFilter;
 
@@ -25,12 +25,30 @@ const LOOKUPS: usize = 8;
 /// An end that differs by less was not moved.
 const SLACK: Span = Span::from_secs(1);
 
-/// What became of the leases of the backup.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    kept: u64,
-    renewed: u64,
-    ended: u64,
+/// What became of the leases of the backup in a target, and of what came since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// When it was compared.
+    pub at: Timestamp,
+    /// Leases that stand as the backup has them.
+    pub kept: u64,
+    /// Leases that were renewed since, and keep their later end.
+    pub renewed: u64,
+    /// Leases that were ended since, and stay dead.
+    pub ended: u64,
+    /// Principals that were minted since or that nothing explains, and what was done about them, in words.
+    pub since: String,
+}
+
+/// How far a target agrees with a restored store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// It does.
+    Reached,
+    /// There was more than one sweep works on: the next goes on.
+    MoreToCome,
+    /// Nothing more is done before a person has looked.
+    Halted,
 }
 
 /// What became of one.
@@ -41,30 +59,44 @@ enum Fate {
 }
 
 impl Inner {
-    /// Brings the rows of a restored store into agreement with a target, once for each incarnation.
-    pub(super) async fn reconcile(self: &Arc<Self>, target: &str, restored: Restored) -> Result<(), Refused> {
+    /// Brings the rows of a restored store into agreement with a target, once for each incarnation. A sweep that was
+    /// halted is no agreement: an operator's, with a bound of its own, is.
+    pub(super) async fn reconcile(
+        self: &Arc<Self>,
+        target: &str,
+        kept: &Kept,
+        restored: Restored,
+        order: &SweepOrder,
+    ) -> Result<Agreement, Refused> {
         let incarnation = self.keep.claim().incarnation;
         if self.ledger.reconciled(target).await? == Some(i64::from(incarnation)) {
-            return Ok(());
+            return Ok(Agreement::Reached);
         }
-        let tally = self.reconcile_rows(target, restored).await?;
-        let found = self.revoke_what_came_since(target, restored).await?;
-        let details = BTreeMap::from([
-            ("target".to_owned(), target.to_owned()),
-            ("incarnation".to_owned(), incarnation.to_string()),
-            ("leases that stand".to_owned(), tally.kept.to_string()),
-            ("leases that were renewed since".to_owned(), tally.renewed.to_string()),
-            ("leases that were ended since".to_owned(), tally.ended.to_string()),
-            ("principals that were minted since".to_owned(), found.to_string()),
-        ]);
-        tracing::warn!(target, ?details, "a target was reconciled with the restored store");
-        Ok(self.ledger.record_reconciled(target, incarnation, details).await?)
+        let compared = kept.state().compared.clone();
+        let compared = match compared {
+            Some(compared) => compared,
+            None => self.reconcile_rows(target, restored).await?,
+        };
+        kept.state().compared = Some(compared.clone());
+        let (agreement, since) = self.revoke_what_came_since(target, kept, restored, order).await?;
+        let compared = Reconciled { since, ..compared };
+        kept.state().compared = Some(compared.clone());
+        if agreement == Agreement::Reached {
+            let details = details(target, incarnation, &compared);
+            tracing::warn!(target, ?details, "a target was reconciled with the restored store");
+            self.ledger.record_reconciled(target, incarnation, details).await?;
+        }
+        Ok(agreement)
     }
 
-    async fn reconcile_rows(self: &Arc<Self>, target: &str, restored: Restored) -> Result<Tally, Refused> {
+    async fn reconcile_rows(
+        self: &Arc<Self>,
+        target: &str,
+        restored: Restored,
+    ) -> Result<Reconciled, Refused> {
         let target = Some(target.to_owned());
         let mut filter = LeaseFilter { target, live: true, ..LeaseFilter::default() };
-        let mut tally = Tally::default();
+        let mut tally = Reconciled { at: self.clock.now(), ..Reconciled::default() };
         loop {
             let page = self.ledger.store().leases(&filter, PAGE).await?;
             let Some(last) = page.last() else { return Ok(tally) };
@@ -86,7 +118,7 @@ impl Inner {
 
     async fn reconcile_row(self: &Arc<Self>, lease: Lease) -> Result<Fate, Refused> {
         let target = &lease.terms.pair.target;
-        let found = self.door.lookup(target, &lease.terms.principal).await;
+        let found = self.look_up(target, &lease.terms.principal).await;
         match found.map_err(|error| Refused::backend(target, &error))? {
             None | Some(Found { disabled: true, .. }) => {
                 self.condemn(lease, Cause::Restored, None).await;
@@ -108,20 +140,50 @@ impl Inner {
         Ok(Fate::Renewed)
     }
 
-    /// Gives how many were found. A target that cannot list says nothing of them; it is on record that nobody looked.
+    /// What came of it, in words too. A target that cannot list says nothing of them; it is on record that nobody looked.
     async fn revoke_what_came_since(
         self: &Arc<Self>,
         target: &str,
+        kept: &Kept,
         restored: Restored,
-    ) -> Result<String, Refused> {
+        order: &SweepOrder,
+    ) -> Result<(Agreement, String), Refused> {
         if !self.door.capabilities(target).is_some_and(|can| can.lists) {
-            return Ok("not known: the target cannot list".to_owned());
+            return Ok((Agreement::Reached, "not known: the target cannot list".to_owned()));
         }
-        let owner = self.owner_of(target).await?;
-        let order = SweepOrder { restored: Some(restored), ..SweepOrder::default() };
-        let report = self.sweep_for_orphans(target, &owner, &order).await?;
-        Ok(format!("{} ({})", report.found, report.verdict.text()))
+        let order = SweepOrder { restored: Some(restored), ..order.clone() };
+        let report = self.sweep_for_orphans(target, &order).await?;
+        let agreement = agreement(&report);
+        let since = format!("{} ({})", report.found, report.verdict.text());
+        if agreement == Agreement::Halted {
+            tracing::error!(
+                target,
+                since,
+                "a target does not agree with the restored store, and nothing is minted there"
+            );
+        }
+        kept.state().swept = Some(report);
+        Ok((agreement, since))
     }
+}
+
+fn agreement(report: &SweepReport) -> Agreement {
+    match report.verdict {
+        SweepVerdict::Halted | SweepVerdict::ClaimGone | SweepVerdict::DryRun => Agreement::Halted,
+        SweepVerdict::Swept | SweepVerdict::NotOurs(_) if report.more => Agreement::MoreToCome,
+        SweepVerdict::Swept | SweepVerdict::NotOurs(_) => Agreement::Reached,
+    }
+}
+
+fn details(target: &str, incarnation: u32, compared: &Reconciled) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("target".to_owned(), target.to_owned()),
+        ("incarnation".to_owned(), incarnation.to_string()),
+        ("leases that stand".to_owned(), compared.kept.to_string()),
+        ("leases that were renewed since".to_owned(), compared.renewed.to_string()),
+        ("leases that were ended since".to_owned(), compared.ended.to_string()),
+        ("principals that were minted since".to_owned(), compared.since.clone()),
+    ])
 }
 
 fn later_end(
@@ -132,4 +194,32 @@ fn later_end(
 ) -> Option<Timestamp> {
     let ends = (now + remaining?).min(lease.terms.life_ends_at);
     (ends.since(expires_at) > SLACK).then_some(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A target with more orphans than one sweep works on is compared until there are no more.
+    #[test]
+    fn only_a_sweep_that_saw_all_and_did_all_is_an_agreement() {
+        let report = |verdict, more| SweepReport {
+            target: "t".to_owned(),
+            at: Timestamp(0),
+            verdict,
+            ours: 0,
+            strangers: 0,
+            found: 0,
+            orphans: Vec::new(),
+            young: 0,
+            missing: Vec::new(),
+            bound: 10,
+            missing_bound: 10,
+            more,
+        };
+        assert_eq!(agreement(&report(SweepVerdict::Swept, false)), Agreement::Reached);
+        assert_eq!(agreement(&report(SweepVerdict::Swept, true)), Agreement::MoreToCome);
+        assert_eq!(agreement(&report(SweepVerdict::Halted, false)), Agreement::Halted);
+        assert_eq!(agreement(&report(SweepVerdict::ClaimGone, false)), Agreement::Halted);
+    }
 }

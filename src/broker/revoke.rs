@@ -4,6 +4,7 @@
 mod backoff;
 mod breaker;
 mod lane;
+mod ours;
 mod queue;
 mod unrecorded;
 mod verdict;

@@ -8,10 +8,11 @@ use leasehold_law::journal::ChainHead;
 use leasehold_law::time::{Span, Timestamp};
 use leasehold_law::words::{count, count_are};
 
+use super::claims::Owner;
 use super::drill::DrillStatus;
-use super::keep::Owner;
 use super::orphans::{SweepReport, SweepVerdict};
 use super::refused::Refused;
+use super::restore::Reconciled;
 use super::{Breaker, Broker, Inner};
 use crate::clock::Reading;
 use crate::near::nearest;
@@ -71,6 +72,8 @@ pub struct TargetStatus {
     pub owner: Owner,
     /// Whether it agrees with the store, after a restore.
     pub reconciled: bool,
+    /// What became of the leases of a restored store in it, if they were compared since the start.
+    pub compared: Option<Reconciled>,
     /// How the last sweep for orphans went.
     pub swept: Option<SweepReport>,
     /// How its drills went.
@@ -147,6 +150,7 @@ impl Broker {
                 seen: inner.door.seen(name).unwrap_or_else(removed),
                 owner: inner.keep.owner(name),
                 reconciled: inner.keep.is_reconciled(name),
+                compared: inner.keep.compared(name),
                 swept: inner.keep.swept(name),
                 drill: inner.drill_status(name),
                 live: 0,
@@ -222,6 +226,7 @@ fn needs(counts: &Counts, targets: &[TargetStatus], clock: Reading, journal: Opt
     }
     for target in targets {
         if let Breaker::Open { since, failures, .. } | Breaker::HalfOpen { since, failures } = target.breaker
+            && target.owner.forbids_mints().is_none()
         {
             needs.push(format!(
                 "{} has not answered a revocation since {since}, {}: it is asked every few seconds",
@@ -315,30 +320,39 @@ fn asides_need(asides: &[Aside]) -> Vec<String> {
 fn keeping_needs(target: &TargetStatus) -> Vec<String> {
     let name = &target.name;
     let mut needs = Vec::new();
-    match &target.owner {
-        Owner::Later(claim) => needs.push(format!(
-            "{name}: incarnation {} of this installation has claimed it, and nothing is minted there",
-            claim.incarnation
-        )),
-        Owner::Unknown | Owner::Ours | Owner::Other(_) => {}
+    if let Some(why) = target.owner.forbids_mints() {
+        needs.push(format!("{name}: nothing is minted there, since {}", why.replace("NAME", name)));
     }
     if !target.reconciled {
         needs.push(format!("{name}: not compared with the restored store yet, and nothing is minted there"));
     }
-    if let Some(swept) = target.swept.as_ref().filter(|swept| swept.found > 0) {
-        match &swept.verdict {
-            SweepVerdict::Halted => needs.push(format!(
-                "{name}: {} more than the bound of {}: leasehold targets sweep {name} --dry-run",
-                count_are(swept.found, "orphan"),
-                swept.bound
-            )),
-            SweepVerdict::NotOurs(claim) => needs.push(format!(
-                "{name}: {} left, since installation {} has claimed it",
-                count_are(swept.found, "orphan"),
-                claim.installation
-            )),
-            SweepVerdict::Swept | SweepVerdict::DryRun => {}
+    needs.extend(target.swept.as_ref().and_then(|swept| sweep_need(name, swept)));
+    needs
+}
+
+fn sweep_need(name: &str, swept: &SweepReport) -> Option<String> {
+    let missing = swept.missing.len();
+    match &swept.verdict {
+        SweepVerdict::Halted if u64::try_from(missing).is_ok_and(|missing| missing > swept.missing_bound) => {
+            Some(format!(
+                "{name}: the principals of {} are gone, more than the bound of {}, and another server may be answering: \
+                 leasehold targets sweep {name} --dry-run",
+                count(missing, "lease"),
+                swept.missing_bound
+            ))
+        }
+        SweepVerdict::Halted => Some(format!(
+            "{name}: {} more than the bound of {}: leasehold targets sweep {name} --dry-run",
+            count_are(swept.found, "orphan"),
+            swept.bound
+        )),
+        SweepVerdict::NotOurs(claim) if swept.found > 0 => Some(format!(
+            "{name}: {} left, since installation {} has claimed it",
+            count_are(swept.found, "orphan"),
+            claim.installation
+        )),
+        SweepVerdict::NotOurs(_) | SweepVerdict::ClaimGone | SweepVerdict::Swept | SweepVerdict::DryRun => {
+            None
         }
     }
-    needs
 }

@@ -62,6 +62,7 @@ impl Broker {
             inner.end_silent().await;
             inner.reap();
             inner.tend_asides().await;
+            inner.tend_claims();
             inner.tend_targets();
             self.tend_drills();
             inner.tend_archive();
@@ -274,7 +275,7 @@ impl Inner {
     /// another counts from the moment at which its mint landed.
     async fn lapse(self: &Arc<Self>, lease: Lease) {
         let target = &lease.terms.pair.target;
-        match self.door.lookup(target, &lease.terms.principal).await {
+        match self.look_up(target, &lease.terms.principal).await {
             Ok(Some(found)) if found.remaining.is_some_and(|left| left > Span::ZERO) => return,
             Ok(None) if self.is_blind(target) && self.clock.now() < end_of(&lease) + MINT_WINDOW => return,
             Err(error @ BackendError::Transient { .. }) => {
@@ -349,6 +350,10 @@ impl Inner {
             Ok(ours) => ours,
             Err(error) => return tracing::error!(%error, "the store does not say whose sessions are late"),
         };
+        // What another store of this installation answers for is left to it.
+        if !self.owner_now(target).await.is_ok_and(|owner| owner.forbids_kills().is_none()) {
+            return;
+        }
         match self.door.reap(target, &ours).await {
             Ok(reaped) => self.record_reaped(target, reaped).await,
             Err(error) => tracing::warn!(target, %error, "late sessions could not be ended"),

@@ -130,7 +130,16 @@ pub(crate) fn target(one: &v1::Target) -> Value {
             "security": one.due_security, "task_end": one.due_task_end, "expiry": one.due_expiry,
         },
         "breaker": breaker(&one.breaker.unwrap_or_default()),
-        "drill": super::targets::drill_json(one),
+        "drill": super::targets::drill_json(one), "barred": text(one.barred.clone()),
+        "reconciliation": one.reconciliation.as_ref().map_or(Value::Null, reconciliation),
+    })
+}
+
+/// What a restore came to in a target.
+fn reconciliation(one: &v1::Reconciliation) -> Value {
+    json!({
+        "at": time(one.at), "complete": one.complete, "kept": one.kept, "renewed": one.renewed, "ended": one.ended,
+        "since": one.since,
     })
 }
 
@@ -140,7 +149,8 @@ pub(crate) fn sweep(one: &v1::Sweep) -> Value {
     json!({
         "at": time(one.at), "verdict": word(one.verdict()), "note": one.note, "ours": one.ours,
         "strangers": one.strangers, "found": one.found, "orphans": one.orphans.iter().map(orphan).collect::<Vec<_>>(),
-        "young": one.young, "missing": one.missing, "bound": one.bound,
+        "young": one.young, "missing": one.missing, "bound": one.bound, "missing_bound": one.missing_bound,
+        "more": one.more,
     })
 }
 

@@ -62,6 +62,12 @@ pub struct SweepArgs {
     /// Revoke up to N, after a sweep was halted; otherwise 10, or 5 % of what is ours where that is more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     at_most: Option<u64>,
+    /// Close up to N leases whose principal is gone, instead of 10 or 5 % of what is ours.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    missing_at_most: Option<u64>,
+    /// Claim the target anew first: this is the right server, and no other store of this installation serves it.
+    #[arg(long, conflicts_with = "dry_run")]
+    claim: bool,
 }
 
 pub(crate) async fn run(command: TargetsCommand, session: &mut Session) -> Result<Exit, Problem> {
@@ -158,6 +164,8 @@ fn checked(answer: &v1::CheckTargetResponse) -> Report {
         ("last answer", stamp(target.last_answer_at)),
         ("last error", target.last_error.clone()),
         ("claimed by", claim(&target)),
+        ("barred", target.barred.clone()),
+        ("since the restore", target.reconciliation.as_ref().map(reconciled).unwrap_or_default()),
     ]);
     for problem in &answer.problems {
         text.push_str(&format!("problem: {}\n", problem.what));
@@ -174,10 +182,24 @@ fn checked(answer: &v1::CheckTargetResponse) -> Report {
     )
 }
 
+/// What became of a backup's leases.
+fn reconciled(one: &v1::Reconciliation) -> String {
+    format!(
+        "{}, compared {}: {} stand, {} renewed, {} ended; minted since or unexplained: {}",
+        if one.complete { "complete" } else { "NOT COMPLETE, nothing is minted" },
+        stamp(one.at),
+        one.kept,
+        one.renewed,
+        one.ended,
+        one.since
+    )
+}
+
 /// A claim of somebody else, and what it means.
 fn claim(target: &v1::Target) -> String {
     match target.claimed_by.as_str() {
         "" => String::new(),
+        other if !target.barred.is_empty() => format!("installation {other}"),
         other => format!("installation {other}: orphans are reported here, and not removed"),
     }
 }
@@ -212,12 +234,14 @@ async fn sweep(args: SweepArgs, session: &mut Session) -> Result<Exit, Problem> 
         target: args.target,
         dry_run: args.dry_run,
         at_most: args.at_most.unwrap_or_default(),
+        missing_at_most: args.missing_at_most.unwrap_or_default(),
+        claim: args.claim,
     };
     let answer = client.persist(|| async { client.targets().sweep_target(request.clone()).await }).await?;
     let sweep = answer.sweep.unwrap_or_default();
     session.console.report(&sweep_report(&sweep))?;
     let left = match sweep.verdict() {
-        v1::SweepVerdict::Halted => true,
+        v1::SweepVerdict::Halted | v1::SweepVerdict::ClaimGone => true,
         v1::SweepVerdict::NotOurs => sweep.found > 0,
         v1::SweepVerdict::Unspecified | v1::SweepVerdict::Swept | v1::SweepVerdict::DryRun => false,
     };
@@ -231,6 +255,7 @@ fn sweep_report(sweep: &v1::Sweep) -> Report {
         ("strangers", sweep.strangers.to_string()),
         ("orphans", format!("{} (at most {} are revoked)", sweep.found, sweep.bound)),
         ("too young to say", sweep.young.to_string()),
+        ("principals gone", format!("{} (at most {} are closed)", sweep.missing.len(), sweep.missing_bound)),
     ]);
     for one in &sweep.orphans {
         text.push_str(&format!("orphan: {} ({}): {}\n", one.principal, one.lease, one.why));
@@ -238,13 +263,30 @@ fn sweep_report(sweep: &v1::Sweep) -> Report {
     for lease in &sweep.missing {
         text.push_str(&format!("principal gone: {lease}\n"));
     }
-    if sweep.verdict() == v1::SweepVerdict::Halted {
-        text.push_str(&format!(
-            "next: if they are to go, leasehold targets sweep NAME --at-most {}\n",
-            sweep.found
-        ));
-    }
+    text.push_str(&sweep_next(sweep));
     Report::new(text, json::sweep(sweep))
+}
+
+/// What an operator does about a sweep that was halted.
+fn sweep_next(sweep: &v1::Sweep) -> String {
+    let missing = u64::try_from(sweep.missing.len()).unwrap_or(u64::MAX);
+    let more = if sweep.more { "there is more than one sweep works on: the next goes on\n" } else { "" };
+    match sweep.verdict() {
+        v1::SweepVerdict::Halted if missing > sweep.missing_bound => format!(
+            "next: see whether this is the right server; if it is, and they were removed by hand, leasehold targets sweep \
+             NAME --missing-at-most {missing}\n"
+        ),
+        v1::SweepVerdict::Halted => {
+            format!("next: if they are to go, leasehold targets sweep NAME --at-most {}\n", sweep.found)
+        }
+        v1::SweepVerdict::ClaimGone => {
+            "next: see where its address leads; if this is the right server, leasehold targets sweep NAME --claim\n".to_owned()
+        }
+        v1::SweepVerdict::Unspecified
+        | v1::SweepVerdict::Swept
+        | v1::SweepVerdict::DryRun
+        | v1::SweepVerdict::NotOurs => more.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +310,7 @@ mod tests {
             young: 2,
             missing: vec!["lease_06jr1k4t0b0000000001".into()],
             bound: 10,
+            missing_bound: 10,
             ..v1::Sweep::default()
         };
         insta::assert_snapshot!(sweep_report(&sweep).text);

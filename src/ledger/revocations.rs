@@ -108,7 +108,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/leasehold.db");
         let (chain, stamp) = ("broker-1".to_owned(), Stamp::Production);
-        let options = Options { path, chain, stamp, writer: Writer::Inline, cache_mib: 1 };
+        let key = crate::store::suite::samples::key();
+        let options = Options { path, chain, key, stamp, writer: Writer::Inline, cache_mib: 1 };
         let store = Arc::new(SqliteStore::open(&options).unwrap());
         let (taker, lifter) = (ledger(&store), ledger(&store));
         let begun = revocation(1, Selector::All);

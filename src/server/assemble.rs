@@ -61,7 +61,7 @@ async fn open_store(
     key: &InstallationKey,
 ) -> Result<Arc<dyn Store>, StartError> {
     match &config.store {
-        StoreConfig::Sqlite(path) => open_sqlite(store_options(config, path, trust)).await,
+        StoreConfig::Sqlite(path) => open_sqlite(store_options(config, path, trust, key)).await,
         StoreConfig::Postgres(shared) => shared::open(config, shared, stamp(trust), key).await,
     }
 }
@@ -76,7 +76,7 @@ pub(super) async fn look(config: &Config, trust: Trust) -> Result<Option<Vec<Str
     let key = read_installation_key(&config.broker.installation_key, trust)?;
     match &config.store {
         StoreConfig::Sqlite(path) => {
-            let options = store_options(config, path, trust);
+            let options = store_options(config, path, trust, &key);
             let looked = tokio::task::spawn_blocking(move || sqlite::look(&options)).await;
             Ok(looked.map_err(|error| StoreError::Unusable(error.to_string()))??)
         }
@@ -91,10 +91,11 @@ pub(super) fn abandoned(config: &Config, live: Vec<String>) -> impl Iterator<Ite
 }
 
 /// Where the one file is, and whose.
-pub(super) fn store_options(config: &Config, path: &Path, trust: Trust) -> Options {
+pub(super) fn store_options(config: &Config, path: &Path, trust: Trust, key: &InstallationKey) -> Options {
     Options {
         path: path.to_owned(),
         chain: config.broker.name.clone(),
+        key: key.clone(),
         stamp: stamp(trust),
         writer: Writer::Thread,
         cache_mib: CACHE_MIB,
@@ -151,7 +152,7 @@ fn recipe_problems(config: &Config, backend: &dyn Backend, grants: &[(Pair, Reci
 /// How targets are claimed, swept, and brought into agreement with a store that was restored.
 async fn keeping(config: &Config, key: &InstallationKey, store: &dyn Store) -> Result<Keeping, StartError> {
     let incarnation = store.number(INCARNATION).await?.and_then(|number| u32::try_from(number).ok());
-    let claim = Claim { installation: key.installation(), incarnation: incarnation.unwrap_or(1) };
+    let claim = Claim { installation: key.installation(), incarnation: incarnation.unwrap_or(1), term: 0 };
     let restored = match (store.number(RESTORE_TAKEN).await?, store.number(RESTORED).await?) {
         (Some(taken_at), Some(at)) => Some(Restored { taken_at: Timestamp(taken_at), at: Timestamp(at) }),
         (None, _) | (_, None) => None,

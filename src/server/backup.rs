@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::assemble::store_options;
 use super::{StartError, kinds};
 use crate::clock::TimeSource;
-use crate::config::{Config, Store as StoreConfig, Trust};
+use crate::config::{Config, Store as StoreConfig, Trust, read_installation_key};
 use crate::ledger::restored_entry;
 use crate::store::StoreError;
 use crate::store::sqlite::Options;
@@ -63,7 +63,10 @@ pub async fn restore(
 fn options(config: &Path, trust: Trust, tool: &str) -> Result<Options, StartError> {
     let config = Config::load(config, &kinds(), trust).map_err(StartError::Config)?.config;
     match &config.store {
-        StoreConfig::Sqlite(path) => Ok(store_options(&config, path, trust)),
+        StoreConfig::Sqlite(path) => {
+            let key = read_installation_key(&config.broker.installation_key, trust)?;
+            Ok(store_options(&config, path, trust, &key))
+        }
         StoreConfig::Postgres(_) => Err(StoreError::Unusable(format!(
             "it is in PostgreSQL: use {tool}, and see docs/store-postgres.md for what is compared afterwards"
         ))

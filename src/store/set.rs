@@ -233,6 +233,7 @@ impl Place {
             | Subject::Target(_)
             | Subject::Policy
             | Subject::Freezes
+            | Subject::Term(_)
             | Subject::Revocation(_) => Self::Subject(json(subject)?),
         })
     }

@@ -33,6 +33,7 @@ use leasehold_law::cause::Rank;
 use leasehold_law::id::{LeaseId, RevocationId, TaskId};
 use leasehold_law::journal::{ChainHead, ChainId, Entry};
 use leasehold_law::lease::Lease;
+use leasehold_law::principal::InstallationKey;
 use leasehold_law::registry::Entry as Registered;
 use leasehold_law::request::RequestId;
 use leasehold_law::revocation::Revocation;
@@ -70,6 +71,8 @@ pub struct Options {
     pub path: PathBuf,
     /// The broker's name, from which its chain has its own.
     pub chain: String,
+    /// The installation key whose code what the broker mints carries.
+    pub key: InstallationKey,
     /// What it may be used for.
     pub stamp: Stamp,
     /// Who writes.

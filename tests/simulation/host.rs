@@ -90,9 +90,11 @@ async fn planned_stop(world: &World) {
 }
 
 async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, String> {
+    let key = InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]));
     let options = Options {
         path: world.dir.join("leases.db"),
         chain: "sim".to_owned(),
+        key: key.clone(),
         stamp: Stamp::Dev,
         writer: Writer::Inline,
         cache_mib: 1,
@@ -105,8 +107,7 @@ async fn boot(world: &Arc<World>, life: &Life, number: u64) -> Result<Broker, St
     let version = if world.dice.chance(800) { 0 } else { world.dice.roll(VERSIONS as u64) };
     let ground = ground(usize::try_from(version).unwrap());
     let settled = ledger.settle_config(&ground.digests).await.map_err(|error| error.to_string())?;
-    let key = InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]));
-    let claim = Claim { installation: key.installation(), incarnation: 1 };
+    let claim = Claim { installation: key.installation(), incarnation: 1, term: 0 };
     let broker = Broker::new(Parts {
         entropy: Bits::of_broker(world.seed.wrapping_mul(1000) + number, clock.clone()),
         door: VaultDoor::new(targets(world, life, ground), clock.clone()),

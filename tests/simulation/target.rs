@@ -338,8 +338,8 @@ impl Backend for SimBackend {
         self.call("owner", self.site.backend.owner()).await
     }
 
-    async fn claim(&self, claim: &Claim) -> Result<(), BackendError> {
-        self.call("claim", self.site.backend.claim(claim)).await
+    async fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError> {
+        self.call("claim", self.site.backend.claim(claim, instead_of)).await
     }
 
     async fn setup(&self, grants: &[GrantView<'_>]) -> Result<Vec<Statement>, BackendError> {

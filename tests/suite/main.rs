@@ -17,6 +17,7 @@ mod chaos;
 mod child;
 mod ci;
 mod commands;
+mod copies;
 mod crash;
 #[cfg(feature = "fault-points")]
 mod crash_points;

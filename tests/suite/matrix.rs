@@ -124,7 +124,7 @@ impl Things {
             }
             ("TargetService", "SweepTarget") => {
                 let target = "orders".to_owned();
-                v1::SweepTargetRequest { target, dry_run: true, at_most: 0 }.encode_to_vec()
+                v1::SweepTargetRequest { target, dry_run: true, ..Default::default() }.encode_to_vec()
             }
             ("TargetService", "DrillTarget") => {
                 // One that is there would be drilled by the first who may, and be busy for the next.

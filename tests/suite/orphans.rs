@@ -15,7 +15,11 @@ use crate::world::{Client, Setup, World, eventually, login, reason};
 const READ: &str = "orders.read@orders";
 
 pub(crate) async fn sweep(admin: &Client, target: &str, dry_run: bool, at_most: u64) -> v1::Sweep {
-    let request = v1::SweepTargetRequest { target: target.into(), dry_run, at_most };
+    sweep_as(admin, v1::SweepTargetRequest { target: target.into(), dry_run, at_most, ..Default::default() })
+        .await
+}
+
+pub(crate) async fn sweep_as(admin: &Client, request: v1::SweepTargetRequest) -> v1::Sweep {
     admin.targets.clone().sweep_target(request).await.unwrap().into_inner().sweep.unwrap()
 }
 
@@ -33,14 +37,20 @@ async fn until_gone(target: &Arc<MemoryTarget>, principal: &str) {
 
 /// A world whose store has forgotten so many leases that the target still has.
 pub(crate) async fn forgetful(setup: &Setup, count: usize) -> (World, Vec<v1::RequestLeaseResponse>) {
+    forgetful_of(setup, count, count).await
+}
+
+/// As [`forgetful`], with more leases that it remembers: so many in all.
+async fn forgetful_of(setup: &Setup, count: usize, all: usize) -> (World, Vec<v1::RequestLeaseResponse>) {
     let mut world = World::with(Setup { config: setup.config.clone(), ..Setup::default() }).await;
     let mut agent = world.agent("triage").await;
     let task = agent.open(&[READ]).await.unwrap();
     let mut granted = Vec::new();
-    for _ in 0..count {
+    for _ in 0..all {
         granted.push(agent.lease(&task, READ).await.unwrap());
     }
     world.stop().await;
+    granted.truncate(count);
     for one in &granted {
         let id = &one.lease.as_ref().unwrap().id;
         world.on_store(&format!("DELETE FROM leases WHERE id = '{id}'"));
@@ -149,6 +159,20 @@ async fn more_than_the_bound_is_left_alone_and_alarmed() {
     }
 }
 
+/// One in twenty of what is ours, where that is more than ten.
+#[tokio::test]
+async fn the_bound_grows_with_what_is_ours() {
+    let (world, granted) = forgetful_of(&Setup::default(), 12, 240).await;
+    let admin = world.admin().await;
+    world.pass(61);
+    let swept = sweep(&admin, "orders", false, 0).await;
+    assert_eq!((swept.verdict(), swept.found, swept.bound), (v1::SweepVerdict::Swept, 12, 12));
+    for one in &granted {
+        until_gone(&world.orders, &login(one).0).await;
+    }
+    assert_eq!(World::principals(&world.orders), 228);
+}
+
 #[tokio::test]
 async fn a_lease_whose_principal_is_gone_is_closed_and_its_sessions_are_cut() {
     let world = World::new().await;
@@ -226,7 +250,8 @@ async fn a_clone_beside_a_later_incarnation_mints_and_sweeps_nothing() {
     eventually("it was greeted", || async { owner(&world.orders).await.is_some() }).await;
     let mine = owner(&world.orders).await.unwrap();
     let later = Claim { incarnation: mine.incarnation + 1, ..mine };
-    MemoryBackend::new(world.orders.clone()).claim(&later).await.unwrap();
+    let stands = owner(&world.orders).await;
+    MemoryBackend::new(world.orders.clone()).claim(&later, stands.as_ref()).await.unwrap();
     world.pass(61);
     let admin = world.admin().await;
     let swept = sweep(&admin, "orders", false, 0).await;
@@ -250,7 +275,8 @@ async fn a_target_that_was_down_at_the_start_is_claimed_when_it_first_answers() 
     assert_eq!(owner(&world.orders).await, None);
     world.orders.faults.clear();
     world.pass(6);
-    eventually("it is claimed", || async { owner(&world.orders).await == owner(&stock).await }).await;
+    let claimant = async |target| owner(target).await.map(|claim| claim.installation);
+    eventually("it is claimed", || async { claimant(&world.orders).await == claimant(&stock).await }).await;
 }
 
 #[tokio::test]

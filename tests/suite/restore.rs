@@ -81,6 +81,49 @@ async fn what_was_revoked_stays_dead_what_was_renewed_lives_on_and_what_was_mint
     agent.lease(&task, READ).await.unwrap();
 }
 
+/// A halted reconciliation is none: nothing is minted until an operator has looked.
+#[tokio::test]
+async fn more_orphans_than_the_bound_keep_a_restore_open_until_an_operator_has_looked() {
+    let mut world = World::new().await;
+    let (mut agent, task) = agent_with(&world, &[READ]).await;
+    let mut lost = Vec::new();
+    for _ in 0..11 {
+        lost.push(agent.lease(&task, READ).await.unwrap().lease.unwrap());
+    }
+    world.stop().await;
+    for one in &lost {
+        world.on_store(&format!("DELETE FROM leases WHERE id = '{}'", one.id));
+    }
+    world.pass(200);
+    world.start(&Setup::default()).await.unwrap();
+    back_up(&world, "copy.db").await.unwrap();
+    let mut agent = world.agent("triage").await;
+    lost.push(agent.lease(&task, READ).await.unwrap().lease.unwrap());
+    world.stop().await;
+    put_back(&world, "copy.db", true).await.unwrap();
+    world.start(&Setup::default()).await.unwrap();
+    eventually("it is told that it was halted", || async {
+        status(&world).await.needs_person.iter().any(|line| line.contains("12 orphans"))
+    })
+    .await;
+    assert!(status(&world).await.needs_person.iter().any(|line| line.contains("orders: not compared")));
+    let mut agent = world.agent("triage").await;
+    let refused = agent.lease(&task, READ).await.unwrap_err();
+    assert_eq!(reason(&refused), "TARGET_DOWN", "{refused}");
+    assert_eq!(World::principals(&world.orders), 12, "none of them is touched");
+    let (_, text) = world.command(&["targets", "check", "orders"]).await;
+    assert!(text.contains("NOT COMPLETE"), "{text}");
+    let (code, text) = world.command(&["targets", "sweep", "orders", "--dry-run"]).await;
+    assert!(code == Some(0) && text.contains("after the backup"), "{text}");
+    let (code, text) = world.command(&["targets", "sweep", "orders", "--at-most", "11"]).await;
+    assert!(code == Some(0), "{text}");
+    eventually("all of them are gone", || async { World::principals(&world.orders) == 0 }).await;
+    until_reconciled(&world).await;
+    agent.lease(&task, READ).await.unwrap();
+    let (_, text) = world.command(&["targets", "check", "orders"]).await;
+    assert!(text.contains("complete, compared") && text.contains("12 (swept)"), "{text}");
+}
+
 #[tokio::test]
 async fn a_lease_that_nothing_happened_to_goes_on_working() {
     let mut world = World::new().await;

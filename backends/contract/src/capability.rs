@@ -31,4 +31,6 @@ pub struct Capabilities {
     pub max_natural_life: Option<Span>,
     /// Whether principals can be listed, for the orphan sweep.
     pub lists: bool,
+    /// Whether it outlives the broker's process. One that does not is empty at each start, its claim with the rest.
+    pub lasts: bool,
 }

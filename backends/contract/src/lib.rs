@@ -90,11 +90,16 @@ pub trait Backend: Send + Sync {
     /// Where the target does not answer.
     async fn owner(&self) -> Result<Option<Claim>, BackendError>;
 
-    /// Claims the target for an installation.
+    /// Claims the target, in the place of the claim that was read there.
     ///
     /// # Errors
-    /// Where the target does not answer or refuses.
-    async fn claim(&self, claim: &Claim) -> Result<(), BackendError>;
+    /// [`BackendError::Conflict`] where another stands by now, and where the target does not answer or refuses.
+    async fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError>;
+
+    /// Whose the target is from now on: a backend that keeps connections uses none, but for [`Backend::owner`] and
+    /// [`Backend::claim`], that leads to a server without this claim, in this term or a later one. What is not found on
+    /// another server is not dead.
+    fn expect(&self, _claim: &Claim) {}
 
     /// The statements with which an administrator gives the broker the least that these grants need, for this
     /// server's version. No password stands in them.

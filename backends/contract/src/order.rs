@@ -146,6 +146,9 @@ pub struct Claim {
     pub installation: String,
     /// Its incarnation; one more after each restore.
     pub incarnation: u32,
+    /// Its term: a number that only grows, by which stores of one key are told apart. 0 in claims of earlier versions.
+    #[serde(default)]
+    pub term: i64,
 }
 
 /// A grant as a target sees it.

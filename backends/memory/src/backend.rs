@@ -258,12 +258,8 @@ impl Backend for MemoryBackend {
         self.call(Call::Claim, None, |target| Ok(target.owner())).await
     }
 
-    async fn claim(&self, claim: &Claim) -> Result<(), BackendError> {
-        let write = |target: &MemoryTarget| {
-            target.claim(claim);
-            Ok(())
-        };
-        self.call(Call::Claim, None, write).await
+    async fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError> {
+        self.call(Call::Claim, None, |target| target.claim(claim, instead_of)).await
     }
 
     async fn setup(&self, _grants: &[GrantView<'_>]) -> Result<Vec<Statement>, BackendError> {

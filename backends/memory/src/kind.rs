@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use leasehold_backend::{Backend, BackendKind, Entropy, KindError, Problem};
+use leasehold_backend::{Backend, BackendKind, Capabilities, Entropy, KindError, Problem};
 use leasehold_law::lease::Grade;
 use serde_json::{Map, Value};
 
@@ -29,7 +29,8 @@ impl MemoryKind {
 
     fn in_process(&self, name: &str, grade: Grade, entropy: Arc<dyn Entropy>) -> Arc<dyn Backend> {
         let known = self.targets.get(name).cloned();
-        let target = known.unwrap_or_else(|| Arc::new(MemoryTarget::new(Settings::of(grade), entropy)));
+        let fresh = || Settings(Capabilities { lasts: false, ..Settings::of(grade).0 });
+        let target = known.unwrap_or_else(|| Arc::new(MemoryTarget::new(fresh(), entropy)));
         Arc::new(MemoryBackend::new(target))
     }
 }

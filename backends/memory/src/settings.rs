@@ -34,6 +34,7 @@ impl Settings {
             renewal: grade == Grade::Exact,
             max_natural_life: None,
             lists: true,
+            lasts: true,
         })
     }
 }

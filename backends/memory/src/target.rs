@@ -333,8 +333,13 @@ impl MemoryTarget {
         self.state().claim.clone()
     }
 
-    pub(crate) fn claim(&self, claim: &Claim) {
-        self.state().claim = Some(claim.clone());
+    pub(crate) fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError> {
+        let mut state = self.state();
+        if state.claim.as_ref() != instead_of {
+            return Err(BackendError::Conflict("another claim stands".to_owned()));
+        }
+        state.claim = Some(claim.clone());
+        Ok(())
     }
 
     fn open(

@@ -1,12 +1,13 @@
 //! Connections to one server: bounded pools, and a deadline on every wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
-use leasehold_backend::{BackendError, Problem};
+use leasehold_backend::{BackendError, Claim, Problem};
 use leasehold_law::time::Timestamp;
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -15,6 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage};
 
+use crate::claim::Expected;
 use crate::config::{Route, Settings, Tls};
 use crate::dial::{Dial, PasswordFile, connector, serve, tls_of};
 use crate::error::Failure;
@@ -53,6 +55,10 @@ pub(crate) struct Server {
     mints: Pool,
     revokes: Pool,
     others: Pool,
+    claims: Pool,
+    expected: Arc<Expected>,
+    /// One more whenever sessions that were opened before may lead to another server.
+    epoch: AtomicU64,
     tls: Option<Arc<ClientConfig>>,
 }
 
@@ -63,6 +69,8 @@ pub(crate) enum Lane {
     Mints,
     /// Revoking.
     Revokes,
+    /// Asking whose the server is, and claiming it: the only one that takes any server.
+    Claims,
     /// Everything else.
     Others,
 }
@@ -77,18 +85,25 @@ impl Server {
         let mut config = config_of(&settings.connect, settings.tls);
         config.user(&settings.user).application_name("leasehold");
         let password = PasswordFile::open(settings).map_err(|problem| vec![problem])?;
-        let dial = |first| Dial { tls: tls.clone(), password: password.clone(), first };
-        let pool =
-            |size, options: &str, first| pool_of(config.clone().options(options).clone(), dial(first), size);
+        let expected = Arc::new(Expected::default());
+        let pool = |size, options: &str, first, expected: Option<&Arc<Expected>>| {
+            let expected = expected.cloned();
+            let dial = Dial { tls: tls.clone(), password: password.clone(), first, expected };
+            pool_of(config.clone().options(options).clone(), dial, size)
+        };
+        let ours = Some(&expected);
         let problem = |error| vec![Problem::new("/pool", format!("cannot be made: {error}"))];
         Ok(Self {
             label: format!("{target} at {}", place(&settings.connect)),
             user: settings.user.clone(),
             database: settings.connect.dbname.clone(),
-            mints: pool(settings.pool, &format!("{SESSION} {BY_INDEX}"), Some(session::functions()))
+            mints: pool(settings.pool, &format!("{SESSION} {BY_INDEX}"), Some(session::functions()), ours)
                 .map_err(problem)?,
-            revokes: pool(REVOKES, SESSION, None).map_err(problem)?,
-            others: pool(OTHERS, SESSION, None).map_err(problem)?,
+            revokes: pool(REVOKES, SESSION, None, ours).map_err(problem)?,
+            others: pool(OTHERS, SESSION, None, ours).map_err(problem)?,
+            claims: pool(1, SESSION, None, None).map_err(problem)?,
+            epoch: AtomicU64::new(0),
+            expected,
             tls,
         })
     }
@@ -111,13 +126,26 @@ impl Server {
         let pool = match lane {
             Lane::Mints => &self.mints,
             Lane::Revokes => &self.revokes,
+            Lane::Claims => &self.claims,
             Lane::Others => &self.others,
         };
+        let epoch = self.epoch.load(Ordering::Acquire);
         let none = |error| NoConn {
             all_in_use: matches!(error, PoolError::Timeout(TimeoutType::Wait)),
             error: self.refused(error.into()),
         };
-        Ok(Conn { server: self, object: Some(pool.get().await.map_err(none)?) })
+        Ok(Conn { server: self, epoch, object: Some(pool.get().await.map_err(none)?) })
+    }
+
+    /// From now on sessions are opened on the server with this claim alone. Those that were opened on whichever are
+    /// closed, and the ones in use are, as soon as they are not.
+    pub(crate) fn expect(&self, claim: &Claim) {
+        if self.expected.set(claim) {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            for pool in [&self.mints, &self.revokes, &self.others] {
+                pool.retain(|_, _| false);
+            }
+        }
     }
 
     /// Says whose login it was that the server refused, or which privilege its session lacks.
@@ -183,6 +211,7 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 #[derive(Debug)]
 pub(crate) struct Conn<'a> {
     server: &'a Server,
+    epoch: u64,
     object: Option<Object>,
 }
 
@@ -239,6 +268,14 @@ impl Conn<'_> {
         let answer = answer.map_err(|_| Failure::silent("no answer within the deadline"))?;
         self.object = busy.0.take();
         answer.map_err(Failure::from)
+    }
+}
+
+impl Drop for Conn<'_> {
+    fn drop(&mut self) {
+        if self.epoch != self.server.epoch.load(Ordering::Acquire) {
+            drop(self.object.take().map(Object::take));
+        }
     }
 }
 

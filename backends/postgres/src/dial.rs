@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Config, Connection, Error, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use zeroize::Zeroizing;
 
+use crate::claim::Expected;
 use crate::config::Settings;
 
 /// Makes the connections of a pool.
@@ -25,6 +26,8 @@ pub(crate) struct Dial {
     pub(crate) password: Option<Arc<PasswordFile>>,
     /// Statements that each new session runs first.
     pub(crate) first: Option<String>,
+    /// Whose the server must be.
+    pub(crate) expected: Option<Arc<Expected>>,
 }
 
 impl Connect for Dial {
@@ -43,6 +46,10 @@ impl Connect for Dial {
             };
             if let Some(first) = &self.first {
                 client.batch_execute(first).await?;
+            }
+            let check = self.expected.as_ref().and_then(|expected| expected.check());
+            if let Some(check) = check {
+                client.batch_execute(&check).await?;
             }
             Ok((client, task))
         })

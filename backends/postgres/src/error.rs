@@ -12,6 +12,10 @@ pub(crate) const TOO_POWERFUL: &str = "LH002";
 pub(crate) const ABSENT: &str = "LH003";
 /// Raised by our own functions: the role is disabled.
 pub(crate) const DISABLED: &str = "LH004";
+/// Raised by our own statements: another claim stands.
+pub(crate) const CLAIMED: &str = "LH006";
+/// Raised by our own statements: the server is not the one that was claimed.
+pub(crate) const STRANGER: &str = "LH007";
 /// Ours: the call's time was over before it was asked. The next call has it again.
 const NO_TURN: &str = "LH005";
 
@@ -55,11 +59,17 @@ impl Failure {
             TOO_LATE => BackendError::TooLate,
             ABSENT => BackendError::Absent,
             TOO_POWERFUL => BackendError::Refused { what: self.what, fix: None },
+            STRANGER => BackendError::Refused {
+                what: format!("{target} answers, and {}", self.what),
+                fix: Some(
+                    "see where its address leads, and what leasehold status says of the target".to_owned(),
+                ),
+            },
             "55P03" => BackendError::Refused {
                 what: format!("a lock is held by another session: {}", self.text()),
                 fix: None,
             },
-            "42710" | DISABLED => BackendError::Conflict(self.what),
+            "42710" | DISABLED | CLAIMED => BackendError::Conflict(self.what),
             _ if comes_back(code) => BackendError::Transient { target: target.to_owned(), what: self.text() },
             _ => BackendError::Refused { what: self.text(), fix: None },
         }
@@ -144,5 +154,7 @@ mod tests {
         check(Some(TOO_POWERFUL), "Refused");
         check(Some(ABSENT), "Absent");
         check(Some(DISABLED), "Conflict");
+        check(Some(CLAIMED), "Conflict");
+        check(Some(STRANGER), "Refused");
     }
 }

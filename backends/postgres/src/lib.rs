@@ -4,6 +4,7 @@
 //! no login behind. Why each step is where it is: `docs/backends/postgres.md`.
 
 mod case;
+mod claim;
 mod client;
 mod config;
 mod dial;
@@ -92,6 +93,7 @@ impl Backend for Postgres {
             renewal: true,
             max_natural_life: None,
             lists: true,
+            lasts: true,
         }
     }
 
@@ -139,11 +141,15 @@ impl Backend for Postgres {
     }
 
     async fn owner(&self) -> Result<Option<Claim>, BackendError> {
-        look::owner(self).await
+        claim::owner(self).await
     }
 
-    async fn claim(&self, claim: &Claim) -> Result<(), BackendError> {
-        look::claim(self, claim).await
+    async fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError> {
+        claim::claim(self, claim, instead_of).await
+    }
+
+    fn expect(&self, claim: &Claim) {
+        self.server.expect(claim);
     }
 
     async fn setup(&self, grants: &[GrantView<'_>]) -> Result<Vec<Statement>, BackendError> {

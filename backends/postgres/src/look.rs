@@ -1,6 +1,6 @@
-//! Looking: one principal, all of them, and whose the target is.
+//! Looking: one principal, and all of them.
 
-use leasehold_backend::{BackendError, Claim, Found, Page, Principal};
+use leasehold_backend::{BackendError, Found, Page, Principal};
 use leasehold_law::principal::PrincipalName;
 use leasehold_law::time::Span;
 use tokio_postgres::types::Type;
@@ -8,12 +8,7 @@ use tokio_postgres::types::Type;
 use crate::Postgres;
 use crate::client::{Lane, column};
 use crate::error::Failure;
-use crate::lock::{self, Wanted};
-use crate::quote::{ident, like_prefix, literal};
-use crate::setup;
-
-/// The role whose comment says whose the target is.
-const OWNER: &str = "lh_owner";
+use crate::quote::like_prefix;
 
 const LOOKUP: &str = "SELECT r.oid, r.rolcanlogin, \
       CASE WHEN isfinite(r.rolvaliduntil) THEN greatest(0, \
@@ -67,33 +62,4 @@ pub(crate) async fn list(
 fn principal_of(row: &tokio_postgres::Row) -> Result<Principal, Failure> {
     let oid: u32 = column(row, "oid")?;
     Ok(Principal { name: column(row, "name")?, handle: Some(oid.to_string()) })
-}
-
-/// Which installation has claimed the target. A comment that is no claim of ours is nobody's.
-pub(crate) async fn owner(backend: &Postgres) -> Result<Option<Claim>, BackendError> {
-    let mut conn = backend.server.conn(Lane::Others).await?;
-    let query = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1::text::name";
-    let rows = conn.rows(query, &[(&OWNER, Type::TEXT)]).await;
-    let comment = rows.and_then(|rows| match rows.first() {
-        Some(row) => row.try_get::<_, Option<String>>(0).map_err(Failure::from),
-        None => Ok(None),
-    });
-    let comment = comment.map_err(|failure| failure.sorted(conn.label()))?;
-    Ok(comment.and_then(|text| serde_json::from_str(&text).ok()))
-}
-
-/// Claims the target, by the comment on a role that cannot log in.
-pub(crate) async fn claim(backend: &Postgres, claim: &Claim) -> Result<(), BackendError> {
-    let text = serde_json::to_string(claim).map_err(|error| BackendError::BadRecipe(error.to_string()))?;
-    let statements = format!(
-        "{lock}; {create} COMMENT ON ROLE {role} IS {text}",
-        lock = lock::take([OWNER]),
-        create = setup::create_role(OWNER),
-        role = ident(OWNER),
-        text = literal(&text),
-    );
-    let mut conn = backend.server.conn(Lane::Others).await?;
-    let wanted = Wanted { names: &[OWNER], oids: &[], session: None };
-    let claimed = lock::against_holders(&backend.server, &wanted, conn.run(&statements)).await;
-    claimed.map_err(|failure| failure.sorted(backend.server.label()))
 }

@@ -104,7 +104,7 @@ fn lock_in_time() -> String {
 }
 
 /// Fails with a code of ours. `told` is an SQL expression.
-fn raise(code: &str, told: &str) -> String {
+pub(crate) fn raise(code: &str, told: &str) -> String {
     format!("RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = {told};")
 }
 

@@ -6,7 +6,7 @@
 mod common;
 
 use leasehold_backend::conformance::{Bench, Leased, Outcome, Session as _, run};
-use leasehold_backend::{BackendError, Missing, RevokeReport};
+use leasehold_backend::{BackendError, Claim, Missing, RevokeReport};
 use leasehold_law::lease::{Reached, Sessions};
 use leasehold_law::time::Span;
 use leasehold_postgres::throwaway::{self, Cluster, SUPERUSER};
@@ -56,6 +56,40 @@ async fn a_stranger_on_its_lock_does_not_stop_a_renewal() {
         let renewed = bench.backend.renew(&renewal).await?;
         assert!(renewed.ttl > Span::from_mins(29), "{renewed:?}");
         assert!(!Open(session).works().await, "the stranger stays on the lock");
+        Ok(())
+    })
+    .await;
+}
+
+/// RULES R-11: what another server does not hold is not dead, and nothing is minted there.
+#[tokio::test]
+async fn no_connection_is_used_that_leads_to_another_server() {
+    holds(Server::shared().await, async |bench| {
+        let broker = &bench.backend;
+        let leased = bench.issue().await?;
+        let mine = Claim { installation: "lives".to_owned(), incarnation: 1, term: 70 };
+        broker.claim(&mine, broker.owner().await?.as_ref()).await?;
+        broker.expect(&mine);
+        let second = bench.issue().await?;
+        let next = Claim { term: 90, ..mine.clone() };
+        broker.claim(&next, Some(&mine)).await?;
+        for elsewhere in [
+            Claim { installation: "another".to_owned(), ..mine.clone() },
+            Claim { incarnation: 2, ..mine.clone() },
+            Claim { term: 91, ..mine.clone() },
+        ] {
+            broker.expect(&elsewhere);
+            let told = broker.lookup(leased.principal()).await.unwrap_err();
+            assert!(told.to_string().contains("not the one that the broker has claimed"), "{told}");
+            let report = broker.revoke(&[leased.revocation()]).await.remove(0);
+            assert!(!report.absent && report.error.is_some(), "{report:?}");
+            assert!(bench.issue().await.is_err(), "nothing is minted");
+            assert_eq!(broker.owner().await?.as_ref(), Some(&next), "and whose it is can still be asked");
+        }
+        broker.expect(&mine);
+        for leased in [leased, second] {
+            assert!(is_dead(&bench.kill(leased.revocation()).await?));
+        }
         Ok(())
     })
     .await;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use leasehold_backend::{RevokeOrder, RevokeReport};
 use leasehold_law::cause::Rank;
 use leasehold_law::id::TaskId;
-use leasehold_law::lease::{Lease, LeaseEvent, LeaseState, Reached};
+use leasehold_law::lease::{Lease, LeaseEvent, LeaseState};
 use leasehold_law::time::Timestamp;
 
 use super::lane::{Call, Lane};
+use super::ours::Killed;
 use super::unrecorded::RECORD_AGAIN;
 use super::{RACES, verdict};
 use crate::broker::Inner;
@@ -50,14 +51,14 @@ impl Inner {
 
     async fn make(self: &Arc<Self>, call: Call, target: &str, lane: &Arc<Lane>) {
         let orders: Vec<_> = call.leases().iter().map(|one| order_of(&one.lease)).collect();
-        let reports = self.door.revoke(target, &orders).await;
+        let Killed { reports, answered } = self.kill_ours(target, orders).await;
         fault::point(Point::Killed);
         if reports.iter().all(|report| report.unasked) {
             // They wait again; the target is not taken for one that is away.
             return tracing::warn!(target, "the broker is short of connections to it: revocations wait");
         }
-        let answered = reports.iter().any(is_answer);
-        let again = call.judge(answered, self.clock.now(), self.random_bits().unwrap_or_default());
+        let spread = self.random_bits().unwrap_or_default();
+        let again = answered.and_then(|answered| call.judge(answered, self.clock.now(), spread));
         // A target that is back is given all that waits at once, before this call is on record.
         self.drive(target, lane);
         self.note_reports(&call, &reports, again).await;
@@ -133,11 +134,6 @@ fn step_of(
 ) -> Option<(Lease, LeaseEvent)> {
     let LeaseState::Revoking { progress, .. } = &lease.state else { return None };
     Some((lease.clone(), verdict::of(lease, progress, report, now, again)))
-}
-
-/// Whether the target said anything: a call in which no report does was not answered.
-fn is_answer(report: &RevokeReport) -> bool {
-    report.error.is_none() || report.target_now.is_some() || report.reached > Reached::None
 }
 
 fn order_of(lease: &Lease) -> RevokeOrder {

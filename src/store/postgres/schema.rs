@@ -107,12 +107,10 @@ async fn check_identity(link: &Link, options: &Options) -> Result<(), StoreError
     let row = one(link.rows("SELECT installation, stamp FROM leasehold.identity", &[]).await?)?;
     let (installation, stamp): (String, String) = (column(&row, 0)?, column(&row, 1)?);
     if installation != options.installation {
-        let why = format!(
-            "it belongs to installation `{installation}`, and the installation key here is that of `{}`: brokers \
-             that share a store share the key",
-            options.installation
-        );
-        return Err(StoreError::Foreign(why));
+        return Err(StoreError::of_another_key(
+            &format!("installation `{installation}`"),
+            &options.installation,
+        ));
     }
     if stamp == options.stamp.name() {
         return Ok(());

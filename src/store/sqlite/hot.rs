@@ -89,6 +89,7 @@ impl Rows {
             | Subject::Target(_)
             | Subject::Policy
             | Subject::Freezes
+            | Subject::Term(_)
             | Subject::Revocation(_) => {
                 let key = serde_json::to_string(subject).ok()?;
                 self.subjects.as_ref().map(|subjects| subjects.get(&key).copied().unwrap_or(0))

@@ -8,15 +8,17 @@ use std::task::Poll;
 use leasehold_law::cause::Cause;
 use leasehold_law::id::LeaseId;
 use leasehold_law::lease::{LeaseEvent, Proof};
+use leasehold_law::principal::InstallationKey;
 use leasehold_law::quota::Holder;
 use rusqlite::Connection;
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 use super::batch::Batcher;
 use super::*;
 use crate::store::set::Set;
 use crate::store::suite::samples::{
-    T0, active, agent, draft, lease_change, life, minting, task, task_change,
+    T0, active, agent, draft, key, lease_change, life, minting, task, task_change,
 };
 use crate::store::suite::{put, store_suite, verify_export};
 
@@ -32,8 +34,7 @@ mod inline {
 
 fn options(folder: &Path, writer: Writer) -> Options {
     let path = folder.join("state/leasehold.db");
-    let chain = "broker-1".to_owned();
-    Options { path, chain, stamp: Stamp::Production, writer, cache_mib: 8 }
+    Options { path, chain: "broker-1".to_owned(), key: key(), stamp: Stamp::Production, writer, cache_mib: 8 }
 }
 
 fn fresh(writer: Writer) -> (Arc<dyn Store>, TempDir) {
@@ -152,6 +153,39 @@ fn a_store_serves_whom_it_was_made_for() {
         "broker-2",
         Some("belongs to broker `broker-1`, and this one is `broker-2`"),
     );
+}
+
+/// RULES R-11: what the rows name was minted under one key, and means nothing under another.
+#[tokio::test]
+async fn a_store_serves_the_key_that_it_was_first_used_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), Writer::Inline);
+    drop(SqliteStore::open(&options).unwrap());
+    let other =
+        Options { key: InstallationKey::new(Zeroizing::new([8; InstallationKey::BYTES])), ..options.clone() };
+    let error = open_error(&other).to_string();
+    assert!(error.contains(&options.key.installation()) && error.contains("next:"), "{error}");
+    assert!(error.contains(&other.key.installation()), "{error}");
+    let error = look(&other).unwrap_err().to_string();
+    assert!(error.contains(&options.key.installation()), "and so does a check: {error}");
+    // As a store of an earlier version, which does not say whose it is: what was minted from it does.
+    let forget = || {
+        let sql = "UPDATE identity SET installation = NULL";
+        Connection::open(&options.path).unwrap().execute_batch(sql).unwrap();
+    };
+    forget();
+    drop(SqliteStore::open(&other).unwrap());
+    assert!(
+        matches!(open_error(&options), StoreError::Foreign(_)),
+        "nothing was minted: the first start says"
+    );
+    forget();
+    let store = SqliteStore::open(&options).unwrap();
+    put(&store, vec![lease_change(&minting(1, 1))]).await;
+    drop(store);
+    forget();
+    assert!(matches!(open_error(&other), StoreError::Foreign(_)));
+    drop(SqliteStore::open(&options).unwrap());
 }
 
 #[test]

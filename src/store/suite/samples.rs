@@ -26,6 +26,11 @@ fn moment(n: u64) -> Timestamp {
     T0.shifted(i64::try_from(n).unwrap() * 1000 * SECOND)
 }
 
+/// The installation key that the samples are minted under.
+pub(crate) fn key() -> InstallationKey {
+    InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]))
+}
+
 pub(crate) fn agent(n: u64) -> CallerId {
     format!("spiffe://prod.example/agent/{n}").parse().unwrap()
 }
@@ -59,7 +64,7 @@ pub(crate) fn task(n: u64) -> Task {
 /// The terms of a lease under a task.
 pub(crate) fn terms(n: u64, of_task: u64) -> LeaseTerms {
     let id = LeaseId::derive(moment(n), n);
-    let key = InstallationKey::new(Zeroizing::new([7; InstallationKey::BYTES]));
+    let key = key();
     LeaseTerms {
         id,
         task: task(of_task).terms.id,

@@ -5,7 +5,7 @@ use leasehold_law::time::Span;
 
 use super::bench::{TTL, about};
 use super::{Bench, Failure, Outcome, ensure};
-use crate::{Claim, Findable};
+use crate::{BackendError, Claim, Findable};
 
 /// The widest that a healthy target's clock may be from the harness's, in milliseconds.
 const CLOCK_TOLERANCE: u64 = 5000;
@@ -88,13 +88,22 @@ pub async fn a_prefix_is_taken_literally(bench: &Bench<'_>) -> Outcome {
 
 /// whose a target is can be told, and an installation sees that another has it now.
 pub async fn a_claim_reads_back_and_so_does_another_s(bench: &Bench<'_>) -> Outcome {
-    let ours = Claim { installation: "conformance-one".to_owned(), incarnation: 1 };
-    let theirs = Claim { installation: "it's \"another\" $$ \\ one".to_owned(), incarnation: 7 };
-    for claim in [ours, theirs] {
-        bench.backend.claim(&claim).await?;
-        let owner = bench.backend.owner().await?;
-        ensure!(owner.as_ref() == Some(&claim), "{claim:?} reads back as {owner:?}");
+    let ours = Claim { installation: "conformance-one".to_owned(), incarnation: 1, term: 1 << 40 };
+    let theirs = Claim { installation: "it's \"another\" $$ \\ one".to_owned(), incarnation: 7, term: 0 };
+    let mut stands = bench.backend.owner().await?;
+    for claim in [ours.clone(), theirs.clone()] {
+        bench.backend.claim(&claim, stands.as_ref()).await?;
+        stands = bench.backend.owner().await?;
+        ensure!(stands.as_ref() == Some(&claim), "{claim:?} reads back as {stands:?}");
     }
+    for read in [None, Some(&ours)] {
+        let claimed = bench.backend.claim(&ours, read).await;
+        ensure!(matches!(claimed, Err(BackendError::Conflict(_))), "over another: {claimed:?}");
+    }
+    ensure!(
+        bench.backend.owner().await? == Some(theirs),
+        "another claim stands than the one that was there first"
+    );
     Ok(())
 }
 

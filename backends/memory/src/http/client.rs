@@ -154,8 +154,8 @@ impl Backend for HttpBackend {
         self.ask(&Ask::Owner).await
     }
 
-    async fn claim(&self, claim: &Claim) -> Result<(), BackendError> {
-        self.ask(&Ask::Claim(claim.clone())).await
+    async fn claim(&self, claim: &Claim, instead_of: Option<&Claim>) -> Result<(), BackendError> {
+        self.ask(&Ask::Claim { claim: claim.clone(), instead_of: instead_of.cloned() }).await
     }
 
     async fn setup(&self, _grants: &[GrantView<'_>]) -> Result<Vec<Statement>, BackendError> {

@@ -141,7 +141,7 @@ impl Service {
             Ask::LateSessions => value(backend.late_sessions().await),
             Ask::Reap { handles } => value(backend.reap(&handles).await),
             Ask::Owner => value(backend.owner().await),
-            Ask::Claim(claim) => value(backend.claim(&claim).await),
+            Ask::Claim { claim, instead_of } => value(backend.claim(&claim, instead_of.as_ref()).await),
             Ask::List { prefix, after, limit } => {
                 value(backend.list_principals(&prefix, after.as_deref(), limit.min(MAX_PAGE)).await)
             }

@@ -23,7 +23,7 @@ pub(super) enum Ask {
     LateSessions,
     Reap { handles: Vec<String> },
     Owner,
-    Claim(Claim),
+    Claim { claim: Claim, instead_of: Option<Claim> },
     List { prefix: String, after: Option<String>, limit: usize },
     Health,
 }
