@@ -141,13 +141,14 @@ fn look(world: &World, overdue: &mut BTreeMap<LeaseId, u64>) {
 }
 
 /// Whether it should be dead. What is being minted or renewed may land as long as its call may, and what was is not proven
-/// dead before; what nobody can kill is Residual on record.
+/// dead before; what nobody can kill is Residual on record; and what was tried in vain again and again is tried after ever
+/// longer pauses, of a minute at most.
 fn is_over(lease: &Lease, now: Timestamp) -> bool {
     let past = |end: Timestamp| now > end;
     match &lease.state {
         LeaseState::Active { expires_at, .. } => past(*expires_at),
         LeaseState::Revoking { expires_at, progress, .. } => {
-            past(*expires_at) && progress.not_before.is_none_or(past)
+            past(*expires_at) && progress.not_before.is_none_or(past) && past(progress.next_try)
         }
         LeaseState::New
         | LeaseState::Refused { .. }
