@@ -19,7 +19,8 @@ use leasehold_law::time::Span;
 
 use crate::ground::{PAIRS, REF, RUNS, agents, people};
 use crate::life::pause;
-use crate::world::World;
+use crate::punctual::{Beat, Moment};
+use crate::world::{Skip, World};
 
 /// How long a person's token lives: shorter than many tasks.
 const TOKEN_LIFE: Span = Span::from_secs(20);
@@ -259,7 +260,12 @@ impl Agent {
         let person = self.world.record.rows().tasks.get(&task).and_then(|task| task.person().cloned());
         let person = person.filter(|_| self.world.dice.chance(500));
         let beat = async |broker: leasehold::broker::Broker| {
-            broker.heartbeat(&self.asker, task).await?;
+            let sent = Moment::of(&self.world, broker.now());
+            if self.world.skip != Some(Skip::Heartbeats) {
+                broker.heartbeat(&self.asker, task).await?;
+            }
+            let answered = Moment::of(&self.world, broker.now());
+            self.world.record.rows().beats.heard(task, Beat(sent, answered));
             match person {
                 Some(person) => {
                     broker.renew_session(&self.asker, task, &proven(&broker, person)).await.map(drop)

@@ -55,8 +55,10 @@ impl SimStore {
         let World { dice, weather, disk, history, .. } = &*self.world;
         self.life.risk("before read", what).await;
         let _flight = self.life.flights.begin();
+        let hindering = self.life.hindrance.begin(&self.world, false);
         self.life.wait(weather.delay(dice)).await;
         if dice.chance(weather.rates().read_failed) {
+            hindering.went_wrong();
             history.note(format!("read {what}: failed"));
             return Err(unusable("the disk does not read"));
         }
@@ -64,15 +66,19 @@ impl SimStore {
     }
 
     async fn write(&self, changes: Vec<Change>, guards: Vec<Guard>, ceilings: Vec<Ceiling>) -> Outcome {
-        let words = words(&changes);
+        let (words, leases) = (words(&changes), leases(&changes));
         let World { dice, weather, history, .. } = &*self.world;
         self.life.risk("before commit", &words).await;
         let _flight = self.life.flights.begin();
+        let _hindering = self.life.hindrance.begin(&self.world, false);
         self.life.wait(weather.delay(dice)).await;
         let outcome = self.carry_out(changes, guards, ceilings).await;
         self.life.risk("after commit", &words).await;
         let lost = outcome == Outcome::Committed && dice.chance(weather.rates().commit_unknown);
         let told = if lost { Outcome::Unknown(unusable("the flush failed")) } else { outcome };
+        if told != Outcome::Committed {
+            self.life.unrecorded.note(&self.world, leases);
+        }
         history.note(format!("commit {words}: {}", outcome_words(&told)));
         self.life.wait(weather.delay(dice)).await;
         told
@@ -106,6 +112,24 @@ fn unusable(what: &str) -> StoreError {
 /// The row that says what is about to be minted.
 fn is_intent(change: &Change) -> bool {
     matches!(change, Change::Lease(lease) if matches!(lease.state, LeaseState::Minting { .. }))
+}
+
+fn leases(changes: &[Change]) -> Vec<LeaseId> {
+    let lease = |change: &Change| match change {
+        Change::Lease(lease) => Some(lease.terms.id),
+        Change::Task(_)
+        | Change::Revocation(_)
+        | Change::Agents(_)
+        | Change::Bump(_)
+        | Change::Digest(..)
+        | Change::Number(..)
+        | Change::Token(_)
+        | Change::SetAside(_)
+        | Change::Aside(_)
+        | Change::Archive(_)
+        | Change::Append(_) => None,
+    };
+    changes.iter().filter_map(lease).collect()
 }
 
 fn words(changes: &[Change]) -> String {

@@ -21,7 +21,7 @@ use crate::ground::{Ground, VERSIONS, ground, quotas};
 use crate::life::{Life, pause};
 use crate::target::SimBackend;
 use crate::time::Bits;
-use crate::world::World;
+use crate::world::{Skip, World};
 
 /// How long a broker that is told to stop may go on with what is under way; as in src/server.rs.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -48,8 +48,8 @@ pub(crate) async fn run(world: Arc<World>) {
 /// Serves until it dies, or is told to stop.
 async fn serve(world: &Arc<World>, life: &Life, broker: Broker, number: u64) {
     world.history.note(format!("life {number} serves"));
-    let sweeping = broker.clone();
-    let sweep = tokio::spawn(async move { sweeping.sweep().await });
+    life.hindrance.note(world);
+    let sweep = tokio::spawn(sweep(world.clone(), broker.clone()));
     world.serve(Some((broker.clone(), life.clone())));
     tokio::select! {
         biased;
@@ -57,6 +57,7 @@ async fn serve(world: &Arc<World>, life: &Life, broker: Broker, number: u64) {
         () = planned_stop(world) => {
             world.history.note(format!("life {number} is told to stop"));
             broker.drain();
+            let _stopping = world.hindrance.begin(world, true);
             tokio::select! {
                 biased;
                 () = life.over() => {}
@@ -68,6 +69,13 @@ async fn serve(world: &Arc<World>, life: &Life, broker: Broker, number: u64) {
     }
     world.serve(None);
     sweep.abort();
+}
+
+async fn sweep(world: Arc<World>, broker: Broker) {
+    while world.skip == Some(Skip::Sweep) && !world.weather.is_calm() {
+        pause(Duration::from_secs(1)).await;
+    }
+    broker.sweep().await;
 }
 
 /// Some brokers are told to stop, while the weather lasts.

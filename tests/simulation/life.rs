@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::punctual::{Hindrance, Unrecorded};
 use crate::world::World;
 
 /// Shared by all that the process holds.
@@ -16,11 +17,21 @@ pub(crate) struct Life {
     over: CancellationToken,
     /// Its calls of the store.
     pub(crate) flights: Flights,
+    /// What stands in its way, and nobody else's: reads that fail, and calls of the store that take long.
+    pub(crate) hindrance: Hindrance,
+    /// What it could not record.
+    pub(crate) unrecorded: Unrecorded,
 }
 
 impl Life {
     pub(crate) fn begin(world: &Arc<World>) -> Self {
-        Self { world: world.clone(), over: CancellationToken::new(), flights: Flights::default() }
+        Self {
+            world: world.clone(),
+            over: CancellationToken::new(),
+            flights: Flights::default(),
+            hindrance: Hindrance::default(),
+            unrecorded: Unrecorded::default(),
+        }
     }
 
     /// The process is gone, as `kill -9` would have it.

@@ -184,6 +184,7 @@ async fn drill(world: Arc<World>) {
 async fn confirm_clock(world: &World) {
     let Some((broker, _)) = world.serving() else { return };
     let reading = broker.clock().read();
+    let _confirming = world.hindrance.begin(world, true);
     if reading.behind <= FORGIVEN {
         drop(world.call("confirm", async |b| b.confirm_clock("uid:0", "looked").await).await);
     } else {
@@ -230,8 +231,10 @@ async fn outage(world: Arc<World>) {
     let Some(site) = world.dice.pick(&world.sites).cloned() else { return };
     world.history.note(format!("{} is down", site.name));
     site.set_down(true);
+    let away = site.hindrance.begin(&world, true);
     pause(world.dice.millis(1000, 35_000)).await;
     site.set_down(false);
+    drop(away);
     world.history.note(format!("{} is up", site.name));
 }
 
@@ -249,6 +252,7 @@ fn drop_by_hand(world: &World) {
 async fn full_disk(world: Arc<World>) {
     world.history.note("the disk is full");
     world.weather.fill_disk(true);
+    let _full = world.hindrance.begin(&world, true);
     pause(world.dice.millis(500, 12_000)).await;
     world.weather.fill_disk(false);
     world.history.note("the disk has room");
@@ -264,6 +268,7 @@ async fn step_clock(world: Arc<World>) {
     let millis = i64::try_from(world.dice.roll(size * 2)).unwrap() - i64::try_from(size).unwrap();
     world.history.note(format!("the wall clock steps by {millis} ms"));
     world.time.step(millis);
+    world.hindrance.note(&world);
     pause(world.dice.millis(500, 12_000)).await;
     confirm_clock(&world).await;
 }

@@ -22,7 +22,7 @@ const SETTLES_WITHIN: u64 = 150;
 /// The last task ends, and its leases with it, within this.
 const ENDS_WITHIN: u64 = 400;
 /// How long a lease outlives its expiry at most, while broker and target are up (docs/guarantees.md).
-const BOUND: Span = Span::from_secs(5);
+pub(crate) const BOUND: Span = Span::from_secs(5);
 
 /// The weather calms down; what was begun ends; agents fall silent; everything ends.
 pub(crate) async fn come(world: &Arc<World>) {

@@ -11,6 +11,7 @@ use leasehold_law::revocation::{Revocation, Selector};
 use leasehold_law::task::{Outcome, Task, TaskState};
 
 use crate::ground::{LIVE_AT_MOST, owner_of};
+use crate::punctual::{Beat, Beats, Moment};
 use crate::target::Site;
 use crate::world::World;
 
@@ -29,6 +30,8 @@ pub(crate) struct Rows {
     /// Leases that were killed while the journal took nothing (RULES R-24): a crash forgets why, and the row says active
     /// until its end.
     killed_first: BTreeSet<LeaseId>,
+    /// Heartbeats that were answered.
+    pub(crate) beats: Beats,
 }
 
 /// The record of one world.
@@ -48,6 +51,7 @@ impl Record {
                 rows.activation(world, lease);
                 rows.leases.insert(lease.terms.id, (**lease).clone());
             } else if let Change::Task(task) = change {
+                rows.heartbeats_count(world, task);
                 rows.tasks.insert(task.terms.id, (**task).clone());
             } else if let Change::Revocation(revocation) = change {
                 rows.begun(revocation);
@@ -123,6 +127,16 @@ impl Rows {
         let open = self.tasks.get(&lease.terms.task).is_some_and(|task| task.state == TaskState::Open);
         if !open {
             world.history.wrong(format!("{} became active in a task that is not open", lease.terms.id));
+        }
+    }
+
+    /// A task begins with a beat, and is not lost while its beats are answered.
+    fn heartbeats_count(&mut self, world: &World, task: &Task) {
+        if task.state == TaskState::Open && !self.tasks.contains_key(&task.terms.id) {
+            let opened = Moment::of(world, task.terms.opened_at);
+            self.beats.heard(task.terms.id, Beat(opened, opened));
+        } else if let Some(why) = self.beats.wrongly_lost(world, task) {
+            world.history.wrong(why);
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::dice::Dice;
 use crate::life::{Flights, Life, pause};
+use crate::punctual::Hindrance;
 use crate::time::{Bits, SimTime};
 use crate::world::{Skip, World};
 
@@ -30,6 +31,8 @@ pub(crate) struct Site {
     down: AtomicBool,
     /// Calls that are still on their way, whoever waits for them.
     pub(crate) flights: Flights,
+    /// What stands in the way of its calls.
+    pub(crate) hindrance: Hindrance,
     /// Sessions that agents opened: whose, and whether they have arrived.
     sessions: Mutex<Vec<Session>>,
 }
@@ -55,6 +58,7 @@ impl Site {
             target,
             down: AtomicBool::new(false),
             flights: Flights::default(),
+            hindrance: Hindrance::default(),
             sessions: Mutex::default(),
         })
     }
@@ -151,6 +155,7 @@ impl SimBackend {
         let fate = self.fate();
         let answer = {
             let _flight = self.site.flights.begin();
+            let _hindering = self.site.hindrance.begin(&self.world, fate != Fate::Done);
             self.travel(fate, work).await
         };
         self.life.still().await;
@@ -191,12 +196,14 @@ impl SimBackend {
         drop(work.await);
         let (world, site) = (self.world.clone(), self.site.clone());
         let (after, flight) = (self.world.dice.millis(500, 14_000), site.flights.begin());
+        self.site.hindrance.note(&world);
         world.history.note(format!("{} {call:?} {name} is late by {after:?}", site.name));
         tokio::spawn(async move {
             pause(after).await;
             let landed = site.target.land();
             world.history.note(format!("{} landed: {landed:?}", site.name));
             world.record.landed(&world, &site);
+            site.hindrance.note(&world);
             drop(flight);
         });
         if self.world.dice.chance(500) { Err(lost(&self.site)) } else { pending().await }
@@ -218,6 +225,7 @@ impl SimBackend {
             return unread();
         }
         if self.site.is_exact() && dice.chance(weather.rates().partial) {
+            self.site.hindrance.note(&self.world);
             let fault = partial(dice);
             self.site.target.faults.add(Rule::once(Call::Revoke, fault).on(order.principal.as_str()));
         }

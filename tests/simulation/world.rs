@@ -16,6 +16,7 @@ use crate::history::{History, Told};
 use crate::host;
 use crate::life::{Life, pause};
 use crate::operators;
+use crate::punctual::{self, Hindrance};
 use crate::quiet;
 use crate::record::Record;
 use crate::target::Site;
@@ -29,6 +30,10 @@ pub(crate) enum Skip {
     Intent,
     /// The look into the target after a revocation, and the revocation with it.
     ReadBack,
+    /// As long as the weather lasts, the look at what is due.
+    Sweep,
+    /// What a heartbeat is for.
+    Heartbeats,
 }
 
 /// How many agents are at work.
@@ -43,6 +48,8 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     pub(crate) record: Record,
     pub(crate) disk: Disk,
+    /// What stands in everybody's way: a clock that steps, a disk that is full, a broker that stops.
+    pub(crate) hindrance: Hindrance,
     /// Where the broker keeps its store; whoever lives through the world removes it.
     pub(crate) dir: PathBuf,
     pub(crate) sites: Vec<Arc<Site>>,
@@ -63,6 +70,7 @@ impl World {
             weather: Weather::roll(&dice),
             record: Record::default(),
             disk: Disk::default(),
+            hindrance: Hindrance::default(),
             dir,
             sites: TARGETS.iter().map(site).collect(),
             silence: CancellationToken::new(),
@@ -126,6 +134,7 @@ pub(crate) async fn live(seed: u64, skip: Option<Skip>) -> Told {
     }
     tokio::spawn(operators::live(world.clone()));
     tokio::spawn(operators::sky(world.clone()));
+    tokio::spawn(punctual::watch(world.clone()));
     pause(world.dice.millis(25_000, 70_000)).await;
     quiet::come(&world).await;
     host.abort();

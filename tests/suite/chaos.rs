@@ -8,6 +8,7 @@ mod brokers;
 #[path = "../simulation/dice.rs"]
 #[expect(dead_code, reason = "the simulation throws them in more ways")]
 mod dice;
+mod hearts;
 mod kills;
 mod verdict;
 

@@ -9,12 +9,14 @@
 
 mod archive;
 mod aside;
+mod at_scale;
 mod audit;
 mod bad_input;
 mod bearer;
 mod chaos;
 mod child;
 mod ci;
+mod commands;
 mod copies;
 mod crash;
 #[cfg(feature = "fault-points")]

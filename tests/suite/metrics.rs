@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use leasehold_law::time::Span;
 use leasehold_memory::{Call, Fault, Rule};
+use leasehold_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::drills;
-use crate::world::{Setup, World, millis};
+use crate::stopping::{revoke, run};
+use crate::world::{Setup, World, eventually, millis};
 
 const PAIR: &str = "orders.read@orders";
 
@@ -63,6 +65,41 @@ async fn monitoring_reads_what_happened_and_what_stands() {
     }
     world.stop().await;
     TcpStream::connect(address).await.unwrap_err();
+}
+
+/// What an operator has alarms on is not always nothing.
+#[tokio::test]
+async fn monitoring_reads_what_is_due_stuck_and_out_of_reach() {
+    let world = World::with(listening()).await;
+    let mut agent = world.agent("triage").await;
+    let task = agent.open(&[PAIR]).await.unwrap();
+    let lease = agent.lease(&task, PAIR).await.unwrap().lease.unwrap().id;
+    agent.lease(&task, PAIR).await.unwrap();
+    for call in [Call::Revoke, Call::Health] {
+        world.orders.faults.add(Rule::always(call, Fault::down()));
+    }
+    let stop = revoke(v1::selector::Kind::Lease(lease));
+    run(&mut world.operator("revoker").await, v1::RevokeRequest { wait: None, ..stop }).await.unwrap();
+    let request = v1::CompleteTaskRequest { task: task.id.clone(), wait: None };
+    agent.tasks.complete_task(request).await.unwrap();
+    let address = world.running().metrics.unwrap();
+    eventually("all of it is told", || {
+        // Each look is a while later: the breaker opens at the third failure.
+        world.pass(4);
+        async move {
+            let text = get(address, "/metrics").await;
+            let told = |name: &str, more: &str| {
+                let series = format!("{name}{{target=\"orders\"{more}}} ");
+                let line = text.lines().find_map(|line| line.strip_prefix(&series));
+                line.unwrap_or_else(|| panic!("no {series}in\n{text}")).parse::<f64>().unwrap()
+            };
+            told("leasehold_leases_due", ",lane=\"security\"") >= 1.0
+                && told("leasehold_leases_due", ",lane=\"task_end\"") >= 1.0
+                && told("leasehold_leases_stuck", "") >= 1.0
+                && told("leasehold_target_unreached_seconds", "") > 0.0
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn until_gone(target: &Arc<MemoryTarget>, principal: &str) {
 }
 
 /// A world whose store has forgotten so many leases that the target still has.
-async fn forgetful(setup: &Setup, count: usize) -> (World, Vec<v1::RequestLeaseResponse>) {
+pub(crate) async fn forgetful(setup: &Setup, count: usize) -> (World, Vec<v1::RequestLeaseResponse>) {
     forgetful_of(setup, count, count).await
 }
 

@@ -1,7 +1,7 @@
 //! Agents at work while their brokers die: they open tasks, lease, renew, give back, complete and abort, ask again
 //! where no answer came, and remember what they were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,10 +16,12 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::dice::Dice;
+use super::hearts::{Beats, GRACE, Hearts, now};
 use crate::child::{OTHER, PAIR};
 use crate::site::{login, login_config};
 use crate::world::{
-    Client, World, detail, eventually_within, fresh_id, lease_request, millis, open_request, reason, seconds,
+    Client, World, by_heartbeat, detail, eventually_within, fresh_id, lease_request, millis, open_request,
+    reason, seconds,
 };
 
 /// Who is at work.
@@ -53,19 +55,34 @@ impl Doors {
 /// What agents were told, and may hold their brokers to.
 #[derive(Default)]
 pub(super) struct Told {
-    /// Tasks that were opened, and whether their end was acknowledged.
-    pub(super) tasks: BTreeMap<String, bool>,
+    /// Tasks that were opened.
+    pub(super) tasks: BTreeMap<String, Opened>,
     /// Credentials that were handed over.
     pub(super) granted: Vec<Granted>,
-    /// Leases whose release was acknowledged.
-    pub(super) released: Vec<String>,
+    /// Leases that were given back, and whether that was acknowledged.
+    pub(super) released: BTreeMap<String, bool>,
     /// Leases whose renewal was acknowledged, and until when, in milliseconds.
     pub(super) renewed: Vec<(String, i64)>,
+    /// Leases of which a renewal had no answer, or a bad one, at least once.
+    pub(super) doubtful: BTreeSet<String>,
+    /// What holds the tasks that nobody has ended.
+    pub(super) hearts: Hearts,
+}
+
+/// A task that was opened.
+#[derive(Default)]
+pub(super) struct Opened {
+    /// Why it ends, once its agent has asked for that.
+    pub(super) cause: Option<v1::Cause>,
+    /// Its end was acknowledged.
+    pub(super) ended: bool,
 }
 
 /// A credential that was handed over.
 pub(super) struct Granted {
     pub(super) lease: String,
+    /// When it ends unless it is renewed, as it was promised, in milliseconds.
+    pub(super) until: i64,
     /// Task and request id: of all attempts under it, one credential at most is alive.
     pub(super) request: (String, String),
     pub(super) login: Config,
@@ -76,11 +93,12 @@ pub(super) struct Granted {
 pub(super) struct Load {
     shared: Arc<Shared>,
     agents: Vec<JoinHandle<()>>,
+    hearts: Hearts,
 }
 
 struct Shared {
-    doors: Arc<Doors>,
     told: Mutex<Told>,
+    beats: Arc<Beats>,
     answers: AtomicUsize,
     sessions: AtomicUsize,
     over: AtomicBool,
@@ -89,24 +107,28 @@ struct Shared {
 impl Load {
     /// So many of each agent begin, as soon as a door is open, with a pause between two calls.
     pub(super) fn begin(world: &World, doors: &Arc<Doors>, each: u64, pause: Duration, seed: u64) -> Self {
+        let mut hearts = Hearts::default();
         let shared = Arc::new(Shared {
-            doors: doors.clone(),
             told: Mutex::default(),
+            beats: hearts.beats.clone(),
             answers: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             over: AtomicBool::new(false),
         });
+        let line = |name: &str, n: u64| {
+            let seed = seed ^ (n << 8) ^ (name.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte)));
+            Line { endpoint: world.endpoint(name), doors: doors.clone(), dice: Dice::of(seed), client: None }
+        };
+        AGENTS.into_iter().for_each(|name| hearts.begin(name, line(name, 0)));
         let mut agents = Vec::new();
         for (n, name) in (1..=each).flat_map(|n| AGENTS.map(|name| (n, name))) {
             let mut beat = interval(pause);
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let dice =
-                Dice::of(seed ^ (n << 8) ^ (name.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte))));
-            let endpoint = world.endpoint(name);
-            let agent = Agent { endpoint, shared: shared.clone(), dice, client: None, beat };
-            agents.push(tokio::spawn(agent.live()));
+            let first = Some(if n % 2 == 1 { Plan::SILENT } else { Plan::KEPT });
+            let (line, shared) = (line(name, n), shared.clone());
+            agents.push(tokio::spawn(Agent { name, line, shared, beat, first, failures: 0 }.live()));
         }
-        Self { shared, agents }
+        Self { shared, agents, hearts }
     }
 
     /// Waits until so many more calls were answered well.
@@ -123,22 +145,85 @@ impl Load {
         .await;
     }
 
-    /// Waits until all have finished what they are at, and gives what they know.
+    /// Waits until all have finished what they are at, and gives what they know. Their hearts go on beating.
     pub(super) async fn end(self) -> Told {
         self.shared.over.store(true, Ordering::SeqCst);
         for agent in self.agents {
             agent.await.unwrap();
         }
-        std::mem::take(&mut self.shared.told.lock().unwrap())
+        Told { hearts: self.hearts, ..std::mem::take(&mut self.shared.told.lock().unwrap()) }
+    }
+}
+
+/// A way to whoever serves.
+pub(super) struct Line {
+    endpoint: String,
+    doors: Arc<Doors>,
+    dice: Dice,
+    client: Option<Client>,
+}
+
+impl Line {
+    /// Whoever it was that answered last, until it does not.
+    pub(super) async fn client(&mut self) -> Option<Client> {
+        if self.client.is_none() {
+            let address = self.doors.any(&self.dice)?.to_string();
+            let channel = connect_spiffe(&self.endpoint, &address, None, ANSWER).await.ok()?;
+            self.client = Some(Client::new(channel));
+        }
+        self.client.clone()
+    }
+
+    /// It does not answer.
+    pub(super) fn hang_up(&mut self) {
+        self.client = None;
+    }
+}
+
+/// What becomes of a task.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Heartbeats hold it, beside its deadline.
+    by_heartbeat: bool,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Completed,
+    Aborted,
+    /// Its agent loses interest, and goes on beating.
+    Kept,
+    /// Its agent falls silent.
+    Silent,
+}
+
+impl Plan {
+    /// What is held to the end, whatever dies, and what is lost: each load has some of both.
+    const KEPT: Self = Self { by_heartbeat: true, end: End::Kept };
+    const SILENT: Self = Self { by_heartbeat: true, end: End::Silent };
+
+    fn roll(dice: &Dice) -> Self {
+        let by_heartbeat = dice.chance(500);
+        let end = match dice.roll(4) {
+            0 if by_heartbeat && dice.chance(500) => End::Silent,
+            0 => End::Kept,
+            1 => End::Aborted,
+            _ => End::Completed,
+        };
+        Self { by_heartbeat, end }
     }
 }
 
 struct Agent {
-    endpoint: String,
+    name: &'static str,
+    line: Line,
     shared: Arc<Shared>,
-    dice: Dice,
-    client: Option<Client>,
     beat: Interval,
+    /// What becomes of its first task.
+    first: Option<Plan>,
+    /// How often nobody said how a call went.
+    failures: u64,
 }
 
 impl Agent {
@@ -159,25 +244,47 @@ impl Agent {
 
     /// One task from its beginning to its end, or until its agent loses interest.
     async fn task(&mut self) -> Option<()> {
-        let request = open_request(&[PAIR, OTHER]);
-        let task =
-            self.ask(|mut client, request| async move { client.open_as(request).await }, request).await?;
-        let task = task.unwrap_or_else(|status| panic!("a task was refused: {status:?}"));
-        self.told(|told| _ = told.tasks.insert(task.id.clone(), false));
-        for _ in 0..self.dice.between(1, 4) {
+        let plan = self.first.take().unwrap_or_else(|| Plan::roll(&self.line.dice));
+        let task = self.open(plan).await?;
+        for _ in 0..self.line.dice.between(1, 4) {
             self.lease(&task).await?;
         }
-        let ended = match self.dice.roll(4) {
-            0 => return Some(()),
-            1 => self.abort(&task).await?,
-            _ => self.complete(&task).await?,
+        let cause = match plan.end {
+            End::Completed => v1::Cause::TaskCompleted,
+            End::Aborted => v1::Cause::TaskAborted,
+            End::Kept => return Some(()),
+            End::Silent => {
+                self.shared.beats.stop(&task.id);
+                return Some(());
+            }
+        };
+        self.shared.beats.stop(&task.id);
+        self.told(|told| told.tasks.get_mut(&task.id).unwrap().cause = Some(cause));
+        let ended = match plan.end {
+            End::Aborted => self.abort(&task).await?,
+            End::Completed | End::Kept | End::Silent => self.complete(&task).await?,
         };
         if let Err(status) = ended {
             // The broker that ended it died before it could say so.
             assert_eq!(reason(&status), "TASK_ENDED", "{}: {status:?}", task.id);
         }
-        self.told(|told| _ = told.tasks.insert(task.id.clone(), true));
+        self.told(|told| told.tasks.get_mut(&task.id).unwrap().ended = true);
         Some(())
+    }
+
+    async fn open(&mut self, plan: Plan) -> Option<v1::Task> {
+        let (asked, mut request) = (now(), open_request(&[PAIR, OTHER]));
+        if plan.by_heartbeat {
+            request.liveness = by_heartbeat(GRACE);
+        }
+        let task =
+            self.ask(|mut client, request| async move { client.open_as(request).await }, request).await?;
+        let task = task.unwrap_or_else(|status| panic!("a task was refused: {status:?}"));
+        self.told(|told| _ = told.tasks.insert(task.id.clone(), Opened::default()));
+        if plan.by_heartbeat {
+            self.shared.beats.begin(&task.id, self.name, asked);
+        }
+        Some(task)
     }
 
     async fn complete(&mut self, task: &v1::Task) -> Option<Result<(), Status>> {
@@ -195,8 +302,8 @@ impl Agent {
 
     /// One lease, by as many attempts as it takes; used, renewed, given back or left to its task.
     async fn lease(&mut self, task: &v1::Task) -> Option<()> {
-        let pair = if self.dice.chance(500) { PAIR } else { OTHER };
-        let ttl = if self.dice.chance(200) { seconds(BRIEF) } else { None };
+        let pair = if self.line.dice.chance(500) { PAIR } else { OTHER };
+        let ttl = if self.line.dice.chance(200) { seconds(BRIEF) } else { None };
         let mut request = v1::RequestLeaseRequest { ttl, ..lease_request(task, pair) };
         let granted = loop {
             let lease =
@@ -209,13 +316,14 @@ impl Agent {
                 Err(status) => panic!("a lease was refused: {status:?}"),
             }
         };
-        let lease = granted.lease.unwrap().id;
+        let lease = granted.lease.unwrap();
+        let (lease, until) = (lease.id, millis(lease.expires_at));
         let login_config = login_config(&granted.credential.unwrap());
         let session = self.use_it(&login_config).await;
         let request = (task.id.clone(), request.request_id);
-        let granted = Granted { lease: lease.clone(), request, login: login_config, session };
+        let granted = Granted { lease: lease.clone(), until, request, login: login_config, session };
         self.told(|told| told.granted.push(granted));
-        match self.dice.roll(4) {
+        match self.line.dice.roll(4) {
             0 => self.renew(&lease).await,
             1 | 2 => self.release(&lease).await,
             _ => Some(()),
@@ -224,7 +332,8 @@ impl Agent {
 
     /// Some log in and stay.
     async fn use_it(&mut self, config: &Config) -> Option<Session> {
-        let uses = self.dice.chance(250) && self.shared.sessions.fetch_add(1, Ordering::SeqCst) < SESSIONS;
+        let uses =
+            self.line.dice.chance(250) && self.shared.sessions.fetch_add(1, Ordering::SeqCst) < SESSIONS;
         if uses { timeout(ANSWER, login(config)).await.ok()?.ok() } else { None }
     }
 
@@ -233,7 +342,12 @@ impl Agent {
         let request =
             v1::RenewLeaseRequest { lease: lease.to_owned(), ttl: seconds(900), request_id: fresh_id() };
         let renew = |mut client: Client, request| async move { client.leases.renew_lease(request).await };
-        if let Ok(renewed) = self.ask(renew, request).await? {
+        let failures = self.failures;
+        let answer = self.ask(renew, request).await;
+        if self.failures > failures || !matches!(answer, Some(Ok(_))) {
+            self.told(|told| _ = told.doubtful.insert(lease.to_owned()));
+        }
+        if let Ok(renewed) = answer? {
             let until = renewed.into_inner().lease.unwrap().expires_at;
             self.told(|told| told.renewed.push((lease.to_owned(), millis(until))));
         }
@@ -241,11 +355,12 @@ impl Agent {
     }
 
     async fn release(&mut self, lease: &str) -> Option<()> {
-        let wait = if self.dice.chance(500) { seconds(2) } else { None };
+        let wait = if self.line.dice.chance(500) { seconds(2) } else { None };
         let request = v1::ReleaseLeaseRequest { lease: lease.to_owned(), wait };
         let release = |mut client: Client, request| async move { client.leases.release_lease(request).await };
+        self.told(|told| _ = told.released.insert(lease.to_owned(), false));
         if self.ask(release, request).await?.is_ok() {
-            self.told(|told| told.released.push(lease.to_owned()));
+            self.told(|told| _ = told.released.insert(lease.to_owned(), true));
         }
         Some(())
     }
@@ -259,28 +374,21 @@ impl Agent {
     {
         while !self.is_over() {
             self.beat.tick().await;
-            let Some(client) = self.client().await else { continue };
+            let Some(client) = self.line.client().await else { continue };
             match timeout(ANSWER, call(client, question.clone())).await {
                 Ok(Ok(answer)) => {
                     self.shared.answers.fetch_add(1, Ordering::SeqCst);
                     return Some(Ok(answer));
                 }
                 Ok(Err(status)) if is_final(&status) => return Some(Err(status)),
-                Ok(Err(status)) if is_answered(&status) => {}
-                Ok(Err(_)) | Err(_) => self.client = None,
+                Ok(Err(status)) if is_answered(&status) => self.failures += 1,
+                Ok(Err(_)) | Err(_) => {
+                    self.failures += 1;
+                    self.line.hang_up();
+                }
             }
         }
         None
-    }
-
-    /// Whoever it was that answered last, until it does not.
-    async fn client(&mut self) -> Option<Client> {
-        if self.client.is_none() {
-            let address = self.shared.doors.any(&self.dice)?.to_string();
-            let channel = connect_spiffe(&self.endpoint, &address, None, ANSWER).await.ok()?;
-            self.client = Some(Client::new(channel));
-        }
-        self.client.clone()
     }
 }
 
@@ -288,12 +396,12 @@ impl Agent {
 pub(super) const BRIEF: i64 = 12;
 
 /// Whether a broker said it, and not the connection to one.
-fn is_answered(status: &Status) -> bool {
+pub(super) fn is_answered(status: &Status) -> bool {
     status.get_details_error_info().is_some()
 }
 
 /// Whether asking the same again is of no use.
-fn is_final(status: &Status) -> bool {
+pub(super) fn is_final(status: &Status) -> bool {
     const TRY_AGAIN: [Code; 3] = [Code::Unavailable, Code::Aborted, Code::ResourceExhausted];
     is_answered(status) && !TRY_AGAIN.contains(&status.code())
 }

@@ -12,7 +12,8 @@ use tokio_postgres::{Client as Session, NoTls};
 
 use super::agents::{Doors, Load};
 use super::dice::Dice;
-use super::{kills, runs_for, seed, tell, verdict};
+use super::verdict::{self, Store};
+use super::{kills, runs_for, seed, tell};
 use crate::child::{Process, Rig, serve};
 use crate::shared::{POSTGRES, SQLITE, write_url};
 use crate::site::{Site, programs};
@@ -144,7 +145,7 @@ async fn three_brokers_lose_nothing_and_double_nothing_whatever_dies() {
     fleet.lose_one(3, &load, &dice).await;
 
     let told = load.end().await;
-    verdict::holds(&site, &fleet.rig.mark, &told, &fleet.admins().await).await;
+    verdict::holds(&site, &fleet.rig.mark, &told, &fleet.admins().await, Store::WasLost).await;
     tell("all of it");
 }
 

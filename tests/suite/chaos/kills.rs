@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::agents::{Doors, Load};
 use super::dice::Dice;
-use super::{runs_for, seed, tell, verdict};
+use super::verdict::{self, Store};
+use super::{runs_for, seed, tell};
 use crate::child::Rig;
 use crate::shared::{POSTGRES, SQLITE, write_url};
 use crate::site::Site;
@@ -68,7 +69,8 @@ async fn survives(mut rig: Rig, site: &Site, kills: u64, seed: u64) {
     }
     tell(&format!("{}: {kills} kills in {:?}; a start takes {start:?}", rig.mark, begun.elapsed()));
     rig.start(&[]).await;
+    doors.open(0, rig.process().agents());
     let told = load.end().await;
-    verdict::holds(site, &rig.mark, &told, &[rig.admin().await]).await;
+    verdict::holds(site, &rig.mark, &told, &[rig.admin().await], Store::Stood).await;
     tell(&format!("{}: all of it in {:?}", rig.mark, begun.elapsed()));
 }

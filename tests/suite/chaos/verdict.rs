@@ -13,44 +13,50 @@ use super::tell;
 use crate::child::{all_leases, journal};
 use crate::site::{Site, login, works};
 use crate::stopping::{revoke, run};
-use crate::world::{Client, DOMAIN, eventually, millis};
+use crate::world::{Client, DOMAIN, eventually, eventually_within, millis};
+
+/// What went wrong beside the brokers that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Store {
+    /// It took what it was given.
+    Stood,
+    /// It went away, and so may the answer to any commit; and a broker slept while others fenced it.
+    WasLost,
+}
 
 /// A mint is called dead ten seconds after it began, and a broker is given up by the others after thirty.
 const QUIET: Duration = Duration::from_secs(120);
 
 /// Waits until it is quiet, and holds everything that agents were told against what is. Every broker's chain must be
 /// whole. Afterwards all is revoked, and nothing may be left.
-pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Client]) {
+pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Client], store: Store) {
     let (mut admin, begun) = (brokers[0].clone(), Instant::now());
+    the_silent_are_lost(&admin, told).await;
     let leases = until_quiet(site, mark, &admin).await;
     let quiet = begun.elapsed();
     let leases: BTreeMap<_, _> = leases.into_iter().map(|lease| (lease.id.clone(), lease)).collect();
     let active: BTreeSet<_> =
-        leases.values().filter(|lease| is_active(lease)).map(|lease| &lease.task).collect();
-    for (id, is_ended) in &told.tasks {
-        let task = admin.tasks.get_task(v1::GetTaskRequest { task: id.clone() }).await;
-        let task =
-            task.unwrap_or_else(|status| panic!("{id} was opened and is lost: {status:?}")).into_inner();
-        let ended = task.state() == v1::TaskState::Ended;
-        assert!(ended || !is_ended, "{id} was ended and is not: {task:?}");
-        assert!(!ended || !active.contains(id), "{id} has ended and has a live lease");
-    }
+        leases.values().filter(|lease| is_active(lease)).map(|lease| lease.task.clone()).collect();
+    let (lost, held) = tasks_are_as_said(&mut admin, told, &active).await;
     assert!(!told.granted.is_empty() && !told.released.is_empty(), "nothing was asked that could go wrong");
     for (id, until) in &told.renewed {
         let lease = &leases[id];
         let kept = !is_active(lease) || millis(lease.expires_at) >= *until;
         assert!(kept, "{id} was renewed until {until}, and lives no longer than {:?}", lease.expires_at);
     }
-    for id in &told.released {
+    for (id, _) in told.released.iter().filter(|(_, acknowledged)| **acknowledged) {
         assert_eq!(leases[id].state(), v1::LeaseState::Revoked, "{id} was given back");
+    }
+    for granted in &told.granted {
+        is_held_or_explained(granted, &leases, told, store);
     }
     let alive = credentials_are_as_said(&told.granted, &leases).await;
     for broker in brokers {
         journal(broker).await;
     }
     tell(&format!(
-        "{mark}: quiet after {quiet:?}, all looked at after {:?}; {} tasks, {} leases, {} credentials handed over, \
-         {alive} of them alive, {} active leases",
+        "{mark}: quiet after {quiet:?}, all looked at after {:?}; {} tasks, of these {lost} lost and {held} held by \
+         heartbeats, {} leases, {} credentials handed over, {alive} of them alive, {} active leases",
         begun.elapsed(),
         told.tasks.len(),
         leases.len(),
@@ -58,6 +64,76 @@ pub(super) async fn holds(site: &Site, mark: &str, told: &Told, brokers: &[Clien
         leases.values().filter(|lease| is_active(lease)).count(),
     ));
     ends_empty(site, mark, &mut admin).await;
+}
+
+/// An agent that fell silent loses its task, whichever brokers heard it and died; so does one that was not heard when it
+/// said how its task ends.
+async fn the_silent_are_lost(admin: &Client, told: &Told) {
+    for id in told.tasks.keys().filter(|id| told.hearts.let_go_of(id)) {
+        eventually_within(QUIET, "a silent task is lost", || async {
+            task(&mut admin.clone(), id).await.state() == v1::TaskState::Ended
+        })
+        .await;
+    }
+}
+
+async fn task(admin: &mut Client, id: &str) -> v1::Task {
+    let found = admin.tasks.get_task(v1::GetTaskRequest { task: id.to_owned() }).await;
+    found.unwrap_or_else(|status| panic!("{id} was opened and is lost: {status:?}")).into_inner()
+}
+
+/// A task ends where its agent ends it, or falls silent, and nowhere else. Gives how many were lost, and how many
+/// heartbeats still hold.
+async fn tasks_are_as_said(admin: &mut Client, told: &Told, active: &BTreeSet<String>) -> (usize, usize) {
+    let (mut lost, mut held) = (0, 0);
+    for (id, opened) in &told.tasks {
+        let task = task(admin, id).await;
+        if task.state() == v1::TaskState::Open {
+            assert!(!opened.ended && !told.hearts.let_go_of(id), "{id} was ended and is not: {task:?}");
+            held += usize::from(told.hearts.hold(id));
+            continue;
+        }
+        assert!(!active.contains(id), "{id} has ended and has a live lease");
+        if task.cause() == v1::Cause::TaskLost {
+            told.hearts.explain_loss(id, millis(task.ended_at));
+            lost += 1;
+        } else {
+            assert_eq!(Some(task.cause()), opened.cause, "nobody ended it: {task:?}");
+        }
+    }
+    assert!(
+        lost > 0 && held > 0,
+        "{lost} tasks were lost, and {held} are held by heartbeats: a load has both"
+    );
+    (lost, held)
+}
+
+/// A credential that its agent holds by right is alive. These are all the reasons for which it may be dead, whatever died
+/// meanwhile: what its agent did, and its own end. What a broker does for reasons of its own (a recovery, a mint that
+/// failed, a later attempt, a principal that is gone) never meets a lease that was answered. A store that goes away is the
+/// one exception: where nobody knows whether a renewal is on record, the lease is revoked.
+fn is_held_or_explained(granted: &Granted, leases: &BTreeMap<String, v1::Lease>, told: &Told, store: Store) {
+    let lease =
+        leases.get(&granted.lease).unwrap_or_else(|| panic!("{} was granted and is lost", granted.lease));
+    if is_active(lease) {
+        return;
+    }
+    let opened = &told.tasks[&lease.task];
+    let renewed = told.renewed.iter().filter(|(id, _)| *id == lease.id).map(|(_, until)| *until);
+    let promised = renewed.fold(granted.until, i64::max);
+    let unknown = store == Store::WasLost && told.doubtful.contains(&lease.id);
+    let reasons = [
+        (v1::Cause::Released, told.released.contains_key(&lease.id)),
+        (v1::Cause::TaskCompleted, opened.cause == Some(v1::Cause::TaskCompleted)),
+        (v1::Cause::TaskAborted, opened.cause == Some(v1::Cause::TaskAborted)),
+        (v1::Cause::TaskLost, told.hearts.let_go_of(&lease.task)),
+        (v1::Cause::Expired, millis(lease.ended_at) >= promised),
+        (v1::Cause::MintFailed, unknown),
+    ];
+    assert!(
+        reasons.contains(&(lease.cause(), true)),
+        "it was promised until {promised}, and is dead: {lease:?}"
+    );
 }
 
 /// Nothing is under way, and the target's catalog holds a role for each active lease, and no other.

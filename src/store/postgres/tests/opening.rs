@@ -1,11 +1,14 @@
 //! Whose a store is, and who may have which name in it.
 
+use leasehold_law::cause::Rank;
+use leasehold_law::task::Task;
+
 use super::super::schema::MIGRATIONS;
 use super::super::{Options, PostgresStore, Stamp};
 use super::world::Base;
-use crate::store::suite::samples::draft;
+use crate::store::suite::samples::{active, draft, lease_change, life, minting, task, task_change};
 use crate::store::suite::{put, verify_export};
-use crate::store::{Change, Store, StoreError};
+use crate::store::{AsideFilter, Change, DueLease, Store, StoreError};
 
 #[tokio::test]
 async fn a_name_is_held_by_one_process() {
@@ -80,18 +83,66 @@ async fn a_schema_from_the_future_is_left_alone() {
     assert_eq!(error, StoreError::Newer { found: 99, known });
 }
 
+/// A store of each version before this one is brought up to date with what is in it, and keeps its chain.
 #[tokio::test]
-async fn a_store_of_the_first_schema_is_brought_up_to_date() {
+async fn a_store_of_each_earlier_schema_is_brought_up_to_date() {
     let base = Base::new().await;
     let first = base.open("broker-1").await;
-    put(&first, vec![Change::Append(draft(1))]).await;
+    let (mint, lived) = (minting(1, 1), active(&minting(2, 1)));
+    put(&first, vec![task_change(&task(1)), lease_change(&mint), Change::Append(draft(1))]).await;
+    put(&first, life(&lived)).await;
     first.leave().await;
-    base.sql("DROP TABLE leasehold.tokens, leasehold.agents").await;
-    base.sql("ALTER TABLE leasehold.tasks DROP COLUMN person").await;
-    base.sql("DELETE FROM leasehold.schema_version WHERE version > 1").await;
-    let next = base.open("broker-1").await;
-    assert_eq!(next.token_key("a").await, Ok(None));
-    assert_eq!(verify_export(&next).await, 1, "what was there stays");
+    base.sql("ALTER SCHEMA leasehold RENAME TO present").await;
+    for version in 1..MIGRATIONS.len() {
+        earlier(&base, version).await;
+        let next = base.open("broker-1").await;
+        let far = lived.state.expires_at().unwrap();
+        for (lane, expect) in [(Rank::TaskEnd, &mint), (Rank::Routine, &lived)] {
+            let due = next.due_leases("orders-db", lane, far, 9).await.unwrap();
+            let [DueLease::Lease(found)] = &due[..] else { panic!("from {version}, {lane:?}: {due:?}") };
+            assert_eq!(**found, *expect, "from {version}");
+        }
+        assert_eq!(next.task(task(1).terms.id).await, Ok(Some(task(1))), "from {version}");
+        assert_eq!(next.token_key("a").await, Ok(None), "from {version}");
+        let further = Task { version: 2, ..task(1) };
+        let changes = [lease_change(&active(&mint)), task_change(&further), lease_change(&minting(3, 1))];
+        put(&next, changes.into_iter().chain([Change::Append(draft(2))]).collect()).await;
+        let told = (verify_export(&next).await, next.counts().await.unwrap().live);
+        assert_eq!(told, (2, 3), "from {version}");
+        assert_eq!(next.asides(&AsideFilter::default(), 9).await, Ok(vec![]), "from {version}");
+        next.leave().await;
+        base.sql("DROP SCHEMA leasehold CASCADE").await;
+    }
+}
+
+/// A store of an earlier version that holds what a present one does, in the columns that it had.
+async fn earlier(base: &Base, version: usize) {
+    base.sql("CREATE SCHEMA leasehold; CREATE TABLE leasehold.schema_version (version integer NOT NULL)")
+        .await;
+    for (number, sql) in (1..=version).zip(MIGRATIONS) {
+        base.sql(sql).await;
+        base.sql(&format!("INSERT INTO leasehold.schema_version VALUES ({number})")).await;
+    }
+    for table in [
+        "identity",
+        "numbers",
+        "subjects",
+        "brokers",
+        "live_counts",
+        "tasks",
+        "task_refs",
+        "leases",
+        "journal",
+    ] {
+        let columns = "SELECT string_agg(column_name, ', ') FROM information_schema.columns \
+            WHERE table_schema = 'leasehold' AND table_name = $1";
+        let columns: String = base.root.query_one(columns, &[&table]).await.unwrap().get(0);
+        base.sql(&format!(
+            "INSERT INTO leasehold.{table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM present.{table}"
+        ))
+        .await;
+    }
+    base.sql("SELECT setval('leasehold.journal_id_seq', (SELECT max(id) FROM leasehold.journal))").await;
 }
 
 #[tokio::test]
