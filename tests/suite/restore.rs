@@ -201,6 +201,27 @@ async fn the_new_chain_begins_with_the_old_one_s_head() {
     assert!(first.contains("suite/1"), "{first}");
 }
 
+/// As `cp` makes it beside a broker that writes: the newest entries are in the log alone.
+#[tokio::test]
+async fn a_copy_that_has_its_log_beside_it_is_restored_whole() {
+    let mut world = World::new().await;
+    let (mut agent, task) = agent_with(&world, &[READ]).await;
+    let lease = agent.lease(&task, READ).await.unwrap().lease.unwrap().id;
+    for end in ["", "-wal"] {
+        let (from, to) = (format!("store/leases.db{end}"), format!("copy.db{end}"));
+        std::fs::copy(world.path(&from), world.path(&to)).unwrap();
+    }
+    world.stop().await;
+    let back = put_back(&world, "copy.db", true).await.unwrap();
+    let store = rusqlite::Connection::open(world.path("store/leases.db")).unwrap();
+    let count = |sql: &str| store.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let head = i64::try_from(back.copy.head.seq).unwrap();
+    assert_eq!(count("SELECT max(seq) FROM journal WHERE chain = 'suite/1'"), head);
+    assert_eq!(count(&format!("SELECT count(*) FROM leases WHERE id = '{lease}'")), 1);
+    drop(store);
+    world.start(&Setup::default()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_store_is_never_overwritten_and_the_replaced_one_is_kept() {
     let mut world = World::new().await;

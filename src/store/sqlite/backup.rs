@@ -78,12 +78,16 @@ pub fn copy(options: &Options, to: &Path, now: Timestamp) -> Result<Copied, Stor
 }
 
 fn write_copy(source: &Connection, part: &Path, now: Timestamp) -> Result<(), StoreError> {
+    remember_number(&copy_into(source, part)?, TAKEN, now.0).map_err(failure)
+}
+
+/// All that was committed, whether it is in the file or still in the log beside it.
+fn copy_into(source: &Connection, part: &Path) -> Result<Connection, StoreError> {
     let _ = fs::remove_file(part);
     private(part)?;
     let name = part.to_str().ok_or_else(|| at(part, "its name is not UTF-8"))?;
     source.execute("VACUUM INTO ?", [name]).map_err(unusable)?;
-    let copy = Connection::open(part).map_err(unusable)?;
-    remember_number(&copy, TAKEN, now.0).map_err(failure)
+    Connection::open(part).map_err(unusable)
 }
 
 /// Reads a copy back: whole pages, this broker's, and the newest chain from its first entry to its head.
@@ -191,12 +195,7 @@ fn make(
     now: Timestamp,
     entry: impl FnOnce(&Copied) -> Result<Draft, StoreError>,
 ) -> Result<(), StoreError> {
-    let _ = fs::remove_file(part);
-    let mut file = private(part)?;
-    let copying = File::open(from).and_then(|mut source| io::copy(&mut source, &mut file));
-    copying.map_err(|error| at(part, &error.to_string()))?;
-    let mut conn = Connection::open(part).map_err(unusable)?;
-    conn.pragma_update(None, "journal_mode", "DELETE").map_err(unusable)?;
+    let mut conn = copy_into(&read_only(from)?, part)?;
     schema::prepare(&mut conn, options)?;
     let draft = entry(copy)?;
     let tx = conn.transaction().map_err(unusable)?;
@@ -208,7 +207,8 @@ fn make(
     append(&tx, &mut ChainHead::genesis(chain.clone()), &draft).map_err(failure)?;
     tx.commit().map_err(unusable)?;
     conn.close().map_err(|(_, error)| unusable(error))?;
-    file.sync_all().map_err(|error| at(part, &error.to_string()))
+    let synced = File::open(part).and_then(|file| file.sync_all());
+    synced.map_err(|error| at(part, &error.to_string()))
 }
 
 /// The old store keeps a name of its own before the new one takes its place, so that at no moment there is none.
@@ -260,9 +260,9 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// A new file that nobody else may read, for SQLite to fill.
-fn private(path: &Path) -> Result<File, StoreError> {
+fn private(path: &Path) -> Result<(), StoreError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(PRIVATE_FILE).open(path);
-    made.map_err(|error| at(path, &error.to_string()))
+    made.map(drop).map_err(|error| at(path, &error.to_string()))
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {
