@@ -7,7 +7,6 @@ use futures::StreamExt as _;
 use leasehold_law::task::TaskState;
 use leasehold_law::time::Span;
 
-use super::liveness::grace;
 use super::refused::Refused;
 use super::{Broker, Inner};
 use crate::store::{Foreign, StoreError};
@@ -67,8 +66,8 @@ impl Inner {
         let Some(task) = self.ledger.store().task(id).await? else { return Ok(()) };
         if task.state != TaskState::Open {
             self.liveness.forget(id);
-        } else if grace(&task).is_some() {
-            self.liveness.expect(id, self.clock.now());
+        } else {
+            self.liveness.expect(&task, self.clock.now());
         }
         self.ledger.retell_task(task);
         Ok(())

@@ -44,17 +44,28 @@ struct Heard {
     last: Timestamp,
     /// By this broker itself.
     here: Option<Timestamp>,
+    /// For how long it may be silent: no task is read before, so that those of a long grace hold up nobody's end.
+    grace: Span,
 }
 
 impl Liveness {
-    pub(super) fn heard(&self, task: TaskId, now: Timestamp) {
-        self.map().insert(task, Heard { last: now, here: Some(now) });
+    /// One that its deadline alone holds is not listened for.
+    pub(super) fn heard(&self, task: &Task, now: Timestamp) {
+        if let Some(grace) = grace(task) {
+            self.hear(task.terms.id, grace, now);
+        }
+    }
+
+    fn hear(&self, task: TaskId, grace: Span, now: Timestamp) {
+        self.map().insert(task, Heard { last: now, here: Some(now), grace });
         self.untold.store(true, Ordering::Relaxed);
     }
 
     /// Its grace begins, unless it has.
-    pub(super) fn expect(&self, task: TaskId, now: Timestamp) {
-        self.map().entry(task).or_insert(Heard { last: now, here: None });
+    pub(super) fn expect(&self, task: &Task, now: Timestamp) {
+        if let Some(grace) = grace(task) {
+            self.map().entry(task.terms.id).or_insert(Heard { last: now, here: None, grace });
+        }
     }
 
     /// Another broker has heard from it.
@@ -85,10 +96,11 @@ impl Liveness {
         }
     }
 
-    /// Those that have been silent for so long.
-    fn silent_for(&self, span: Span, now: Timestamp) -> Vec<TaskId> {
+    /// Those that have been silent for one such part of their grace.
+    fn silent_for_one(&self, part: u64, now: Timestamp) -> Vec<TaskId> {
         let heard = self.map();
-        heard.iter().filter(|(_, heard)| now.since(heard.last) >= span).map(|(task, _)| *task).collect()
+        let is_silent = |heard: &Heard| now.since(heard.last) >= heard.grace.fraction(1, part);
+        heard.iter().filter(|(_, heard)| is_silent(heard)).map(|(task, _)| *task).collect()
     }
 
     /// What this broker itself has heard, and how long ago.
@@ -120,7 +132,7 @@ impl Broker {
             return Err(Refused::task_ended(&task));
         }
         let now = self.now();
-        self.inner.liveness.heard(id, now);
+        self.inner.liveness.heard(&task, now);
         let lost_at = grace(&task).map(|grace| now + grace);
         Ok((task, Pulse { lost_at }))
     }
@@ -165,7 +177,7 @@ impl Inner {
         let now = self.clock.now();
         self.liveness.look(now);
         elsewhere.into_iter().for_each(|(task, ago)| self.liveness.heard_elsewhere(task, asked_at - ago));
-        for id in self.liveness.silent_for(Held::MIN_GRACE, now) {
+        for id in self.liveness.silent_for_one(1, now) {
             let found = match self.ledger.store().task(id).await {
                 Ok(found) => found,
                 Err(error) => {
@@ -197,15 +209,13 @@ impl Inner {
                 self.liveness.untold.store(true, Ordering::Relaxed);
             })?;
         }
-        store.heard_elsewhere(&self.liveness.silent_for(Held::MIN_GRACE.fraction(1, 4), now)).await
+        store.heard_elsewhere(&self.liveness.silent_for_one(4, now)).await
     }
 
     /// After a start every open task has its whole grace again.
     pub(super) fn hear_all(&self, tasks: &[Task]) {
         let now = self.clock.now();
-        tasks.iter().filter(|task| grace(task).is_some()).for_each(|task| {
-            self.liveness.expect(task.terms.id, now);
-        });
+        tasks.iter().for_each(|task| self.liveness.expect(task, now));
     }
 }
 
@@ -227,9 +237,9 @@ mod tests {
     /// A broker that looked every second until then, and heard one task then and another 50 s before.
     fn looked_until(second: u64) -> Liveness {
         let liveness = Liveness::default();
-        liveness.heard(task(2), at(second - 50));
+        liveness.hear(task(2), GRACE, at(second - 50));
         (second - 50..=second).for_each(|second| liveness.look(at(second)));
-        liveness.heard(task(1), at(second));
+        liveness.hear(task(1), GRACE, at(second));
         liveness
     }
 
@@ -238,33 +248,46 @@ mod tests {
     fn a_gap_between_two_looks_is_nobody_s_silence() {
         let liveness = looked_until(100);
         liveness.look(at(161));
-        assert_eq!(liveness.silent_for(GRACE, at(161)), []);
+        assert_eq!(liveness.silent_for_one(1, at(161)), []);
         liveness.look(at(162));
         (163..=166).for_each(|second| liveness.look(at(second)));
         assert_eq!(
-            liveness.silent_for(GRACE, at(166)),
+            liveness.silent_for_one(1, at(166)),
             [task(2)],
             "what it was silent before and after counts"
         );
         (167..=215).for_each(|second| liveness.look(at(second)));
-        assert_eq!(liveness.silent_for(GRACE, at(215)), [task(2)]);
+        assert_eq!(liveness.silent_for_one(1, at(215)), [task(2)]);
         liveness.look(at(216));
-        assert_eq!(liveness.silent_for(GRACE, at(216)).len(), 2);
+        assert_eq!(liveness.silent_for_one(1, at(216)).len(), 2);
     }
 
     #[test]
     fn looks_that_come_late_again_and_again_keep_no_task_for_ever() {
         let liveness = looked_until(100);
         (1..=11).for_each(|late| liveness.look(at(100 + late * 30)));
-        assert_eq!(liveness.silent_for(GRACE, at(430)).len(), 1);
+        assert_eq!(liveness.silent_for_one(1, at(430)).len(), 1);
         liveness.look(at(460));
-        assert_eq!(liveness.silent_for(GRACE, at(460)).len(), 2);
+        assert_eq!(liveness.silent_for_one(1, at(460)).len(), 2);
+    }
+
+    /// However many tasks of a long grace are silent, they are not read until theirs is over.
+    #[test]
+    fn each_is_silent_by_its_own_grace() {
+        let liveness = Liveness::default();
+        liveness.hear(task(1), GRACE, at(0));
+        liveness.hear(task(2), Span::from_mins(60), at(0));
+        (0..=60).for_each(|second| liveness.look(at(second)));
+        assert_eq!(liveness.silent_for_one(1, at(60)), [task(1)]);
+        assert_eq!(liveness.silent_for_one(4, at(60)), [task(1)], "nor are the others asked");
+        (61..=900).for_each(|second| liveness.look(at(second)));
+        assert_eq!(liveness.silent_for_one(4, at(900)).len(), 2);
     }
 
     #[test]
     fn nobody_is_heard_later_than_now() {
         let liveness = looked_until(100);
-        liveness.heard(task(1), at(160));
+        liveness.hear(task(1), GRACE, at(160));
         liveness.look(at(161));
         assert_eq!(liveness.last(task(1)), Some(at(161)));
         assert_eq!(liveness.heard_here(at(162))[0], (task(1), Span::from_secs(2)));
@@ -277,7 +300,7 @@ mod tests {
         liveness.look(at(100));
         assert_eq!(liveness.heard_here(at(100)), [(task(1), Span::ZERO), (task(2), Span::ZERO)]);
         (101..=160).for_each(|second| liveness.look(at(second)));
-        assert_eq!(liveness.silent_for(GRACE, at(160)).len(), 2);
+        assert_eq!(liveness.silent_for_one(1, at(160)).len(), 2);
     }
 
     #[test]

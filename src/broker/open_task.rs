@@ -65,7 +65,7 @@ impl Broker {
         for _ in 0..TRIES {
             match self.inner.try_open(asker, &request).await? {
                 Some(opened) => {
-                    self.inner.liveness.heard(opened.task.terms.id, self.now());
+                    self.inner.liveness.heard(&opened.task, self.now());
                     return Ok(opened);
                 }
                 None => {
