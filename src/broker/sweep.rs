@@ -62,6 +62,7 @@ impl Broker {
             inner.end_silent().await;
             inner.reap();
             inner.tend_asides().await;
+            inner.let_go_of_unreached().await;
             inner.tend_claims();
             inner.tend_targets();
             self.tend_drills();

@@ -13,7 +13,7 @@ use super::lane::{Call, Lane};
 use super::ours::Killed;
 use super::unrecorded::RECORD_AGAIN;
 use super::{RACES, verdict};
-use crate::broker::Inner;
+use crate::broker::{Breaker, Inner};
 use crate::fault::{self, Point};
 use crate::ledger::LedgerError;
 
@@ -77,6 +77,15 @@ impl Inner {
     async fn let_go(&self, target: &str) {
         if let Err(error) = self.ledger.store().let_go(target, self.clock.now()).await {
             tracing::warn!(target, %error, "other brokers wait for the claims of this one to end");
+        }
+    }
+
+    /// What was condemned here since a target stopped answering this broker is left to the others too.
+    pub(in crate::broker) async fn let_go_of_unreached(&self) {
+        for (target, _) in self.revoker.all() {
+            if self.revoker.breaker(&target) != Breaker::Closed {
+                self.let_go(&target).await;
+            }
         }
     }
 
