@@ -17,6 +17,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// In the config, and a little more than that in seconds.
 const RETENTION: &str = "1d";
 const PASSES: u64 = 25 * 60 * 60;
+/// Longer than all rounds, so that no SVID ends in one.
+const WEEKS: Duration = Duration::from_hours(24 * 28);
 /// The log is moved into the file from 64 MiB on, behind the batch that brings it there.
 const LOG: u64 = 80 << 20;
 const MIB: f64 = 1_048_576.0;
@@ -30,7 +32,7 @@ struct Round {
 }
 
 pub(crate) async fn run(table: &mut Table) {
-    let setup = Setup { policy: policies(50), ..Setup::default() };
+    let setup = Setup { policy: policies(50), svid_life: WEEKS, ..Setup::default() };
     let mut world =
         World::with(setup.replace("[store]", &format!("[store]\nretention = \"{RETENTION}\""))).await;
     let mut rounds = Vec::new();
