@@ -138,16 +138,18 @@ impl Said {
 
     /// Remembers an answer, unless a later question was answered before, and tells where it is another one than the
     /// last.
-    fn learn(&mut self, target: &str, question: u64, owner: &Owner) {
-        if question < self.answered {
-            return;
+    fn learn(&mut self, target: &str, question: u64, answer: Result<&Owner, &Refused>) {
+        match answer {
+            Err(error) => self.failed = Some((question, error.clone())),
+            Ok(_) if question < self.answered => {}
+            Ok(owner) => {
+                (self.answered, self.known) = (question, true);
+                if self.owner != *owner {
+                    tell(target, &self.owner, owner);
+                    self.owner = owner.clone();
+                }
+            }
         }
-        self.answered = question;
-        if self.owner != *owner {
-            tell(target, &self.owner, owner);
-            self.owner = owner.clone();
-        }
-        self.known = true;
     }
 
     /// What it said last. One that does not answer now has not changed hands; one that never did may be anybody's, and
@@ -290,19 +292,14 @@ impl Inner {
     /// What is amiss is asked for twice, since another broker of this store may have taken a term between the target's
     /// answer and the record.
     async fn ask_owner(&self, target: &str) -> Result<Answer, Refused> {
-        let said = |learn: &dyn Fn(&mut Said)| {
-            if let Some(kept) = self.keep.kept(target) {
-                learn(&mut kept.state().said);
-            }
-        };
         let question = self.keep.kept(target).map_or(0, |kept| kept.state().said.ask());
         let answer = match self.read_owner(target).await {
             Ok(Answer { owner: Owner::Gone | Owner::Twin(_), .. }) => self.read_owner(target).await,
             answer => answer,
         };
-        match &answer {
-            Ok(Answer { owner, .. }) => said(&|said| said.learn(target, question, owner)),
-            Err(error) => said(&|said| said.failed = Some((question, error.clone()))),
+        if let Some(kept) = self.keep.kept(target) {
+            let owner = answer.as_ref().map(|answer| &answer.owner);
+            kept.state().said.learn(target, question, owner);
         }
         answer
     }
@@ -314,7 +311,8 @@ impl Inner {
         let has_leases = standing.is_none() && self.has_leases_in(target).await?;
         let owner = judge(mine, tenure, standing.clone(), has_leases);
         let place = standing.as_ref().map(|claim| claim.place.clone()).filter(|_| owner == Owner::Ours);
-        if let Some(place) = place.as_ref().filter(|place| !tenure.is_home && !place.is_empty()) {
+        let new = |place: &&String| !place.is_empty() && !tenure.is_home && self.outlasts_us(target);
+        if let Some(place) = place.as_ref().filter(new) {
             self.ledger.settle(target, place).await?;
         }
         let expected = place.map(|place| Claim { place, term: tenure.terms.before, ..mine.clone() });
@@ -491,14 +489,14 @@ mod tests {
         let mut said = Said::default();
         let (early, late) = (said.ask(), said.ask());
         assert_eq!(said.known(late), None, "it may be anybody's");
-        said.failed = Some((late, down()));
+        said.learn("t", late, Err(&down()));
         assert_eq!(said.known(early), Some(Err(down())), "who waited meanwhile need not ask again");
         assert_eq!(said.known(late), None, "who comes later does");
-        said.learn("t", late, &Owner::Ours);
-        said.learn("t", early, &Owner::Gone);
+        said.learn("t", late, Ok(&Owner::Ours));
+        said.learn("t", early, Ok(&Owner::Gone));
         assert_eq!(said.known(late), Some(Ok(Owner::Ours)));
         let next = said.ask();
-        said.learn("t", next, &Owner::Later(claim(2, 0)));
+        said.learn("t", next, Ok(&Owner::Later(claim(2, 0))));
         assert_eq!(said.known(0), Some(Ok(Owner::Later(claim(2, 0)))));
     }
 
