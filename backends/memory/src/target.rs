@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasehold_backend::{BackendError, Claim, Entropy, Page, Principal};
+use leasehold_law::hex::Hex;
 use leasehold_law::lease::Grade;
 use leasehold_law::secret::Secret;
 use leasehold_law::time::{Span, Timestamp};
@@ -303,13 +305,17 @@ impl MemoryTarget {
         self.state().seen(handle)
     }
 
-    /// The handles of sessions that are seen and whose principal is gone.
+    /// The handles of sessions that are seen and whose principal is gone. Without sessions no account is looked at.
     pub(crate) fn late(&self) -> Vec<String> {
         let state = self.state();
-        let alive: BTreeSet<&str> = state.accounts.values().map(|account| account.handle.as_str()).collect();
         let seen = state.sessions.values().filter(|session| session.visible);
-        let late = seen.map(|session| session.handle.as_str()).filter(|handle| !alive.contains(handle));
-        late.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+        let mut late: BTreeSet<&str> = seen.map(|session| session.handle.as_str()).collect();
+        if !late.is_empty() {
+            for account in state.accounts.values() {
+                late.remove(account.handle.as_str());
+            }
+        }
+        late.into_iter().map(str::to_owned).collect()
     }
 
     /// Whether a handle belongs to nobody who may log in.
@@ -320,13 +326,18 @@ impl MemoryTarget {
 
     pub(crate) fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Page {
         let state = self.state();
-        let behind = |name: &&String| after.is_none_or(|after| name.as_str() > after);
-        let mut names = state.accounts.keys().filter(|name| name.starts_with(prefix)).filter(behind);
-        let found: Vec<_> = names.by_ref().take(limit).collect();
-        let more = names.next().is_some();
-        let handle = |name| state.accounts.get(name).map(|account: &Account| account.handle.clone());
-        let principals = found.into_iter().map(|name| Principal { name: name.clone(), handle: handle(name) });
-        Page { principals: principals.collect(), more }
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        let behind = state.accounts.range::<str, _>((from, Bound::Unbounded));
+        let mut named = behind.take_while(|(name, _)| name.starts_with(prefix));
+        let principal = |(name, account): (&String, &Account)| Principal {
+            name: name.clone(),
+            handle: Some(account.handle.clone()),
+        };
+        let principals = named.by_ref().take(limit).map(principal).collect();
+        Page { principals, more: named.next().is_some() }
     }
 
     pub(crate) fn owner(&self) -> Option<Claim> {
@@ -384,7 +395,7 @@ impl MemoryTarget {
         self.entropy
             .fill(&mut bytes)
             .map_err(|error| BackendError::Refused { what: error.to_string(), fix: None })?;
-        Ok(Secret::new(bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()))
+        Ok(Secret::new(Hex(&bytes).to_string().into_bytes()))
     }
 
     fn now_in(&self, state: &State) -> Timestamp {
