@@ -36,7 +36,7 @@ use entry::about_nothing;
 use notices::Notices;
 pub use notices::{Notice, Steps};
 pub use registry::Registering;
-pub use terms::{Tenure, Terms};
+pub use terms::{Follow, Tenure, Terms};
 
 /// Proof that something is durable. Only the ledger makes one.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use leasehold_law::time::{Span, Timestamp};
 use super::Inner;
 use super::keep::Kept;
 use super::refused::Refused;
-use crate::ledger::{LedgerError, Tenure};
+use crate::ledger::{Follow, LedgerError, Tenure};
 use crate::store::LeaseFilter;
 
 /// How often a target is asked whose it is.
@@ -32,8 +32,6 @@ const LONGEST_STEP: u64 = 1 << 31;
 const RACES: usize = 3;
 /// How soon a claim that cannot be made is tried again.
 const CLAIM_AGAIN: Span = Span::from_secs(5);
-/// How many leases are looked at for one that a target must hold.
-const HELD: usize = 64;
 
 /// Whose a target is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +108,7 @@ impl Owner {
 struct Answer {
     owner: Owner,
     standing: Option<Claim>,
+    tenure: Tenure,
 }
 
 /// What a target has said of its claim.
@@ -212,15 +211,17 @@ fn tell(target: &str, before: &Owner, owner: &Owner) {
 /// where there is no claim.
 fn judge(mine: &Claim, tenure: Tenure, standing: Option<Claim>, has_leases: bool) -> Owner {
     let Some(claim) = standing else {
-        return if tenure.has_home || has_leases { Owner::Gone } else { Owner::Unknown };
+        return if tenure.homes > 0 || has_leases { Owner::Gone } else { Owner::Unknown };
     };
     let terms = tenure.terms;
-    let is_on_record = claim.term == terms.now || claim.term == terms.before;
     if claim.installation != mine.installation {
-        Owner::Other(claim)
-    } else if claim.incarnation > mine.incarnation {
+        // A server that somebody else has is another one, where this store had the target's.
+        return if tenure.homes > 0 { Owner::Gone } else { Owner::Other(claim) };
+    }
+    let is_on_record = claim.term == terms.now || claim.term == terms.before;
+    if claim.incarnation > mine.incarnation {
         Owner::Later(claim)
-    } else if claim.term < terms.before || (tenure.has_home && !tenure.is_home) {
+    } else if claim.term < terms.before || (tenure.homes > 0 && !tenure.is_home) {
         Owner::Gone
     } else if claim.incarnation < mine.incarnation {
         Owner::Unknown
@@ -228,6 +229,19 @@ fn judge(mine: &Claim, tenure: Tenure, standing: Option<Claim>, has_leases: bool
         Owner::Ours
     } else {
         Owner::Twin(claim)
+    }
+}
+
+/// What a server is called in the claim. A new one is called after the target, and one that an operator puts in the
+/// place of another by a name that none had before: what was known by the old name is another server.
+fn place_of(target: &str, mine: &Claim, answer: &Answer, anyhow: bool) -> String {
+    let Answer { standing, tenure, .. } = answer;
+    let ours = standing.as_ref().filter(|claim| claim.installation == mine.installation);
+    let on_record = |claim: &&Claim| [tenure.terms.now, tenure.terms.before].contains(&claim.term);
+    match ours.filter(|claim| !claim.place.is_empty() && (!anyhow || on_record(claim))) {
+        Some(claim) => claim.place.clone(),
+        None if tenure.homes > 0 => format!("{target}/{}", tenure.homes),
+        None => target.to_owned(),
     }
 }
 
@@ -256,7 +270,7 @@ impl Inner {
             Owner::Unknown => kept.is_greeted() && self.keep.is_reconciled(target),
             Owner::Other(_) | Owner::Later(_) | Owner::Twin(_) | Owner::Gone => false,
         };
-        if due && self.take_term(target, answer.standing, false).await? == Owner::Ours {
+        if due && self.take_term(target, answer, false).await? == Owner::Ours {
             kept.state().said.took_term(self.clock.now());
         }
         Ok(())
@@ -301,6 +315,11 @@ impl Inner {
             let owner = answer.as_ref().map(|answer| &answer.owner);
             kept.state().said.learn(target, question, owner);
         }
+        if let Ok(Answer { owner, standing, tenure }) = &answer {
+            let ours = standing.as_ref().filter(|_| *owner == Owner::Ours);
+            let expected = ours.map(|claim| Claim { term: tenure.terms.before, ..claim.clone() });
+            self.door.expect(target, expected.as_ref());
+        }
         answer
     }
 
@@ -310,14 +329,12 @@ impl Inner {
         let tenure = self.tenure_of(target, standing.as_ref()).await?;
         let has_leases = standing.is_none() && self.has_leases_in(target).await?;
         let owner = judge(mine, tenure, standing.clone(), has_leases);
-        let place = standing.as_ref().map(|claim| claim.place.clone()).filter(|_| owner == Owner::Ours);
+        let place = standing.as_ref().map(|claim| &claim.place).filter(|_| owner == Owner::Ours);
         let new = |place: &&String| !place.is_empty() && !tenure.is_home && self.outlasts_us(target);
-        if let Some(place) = place.as_ref().filter(new) {
+        if let Some(place) = place.filter(new) {
             self.ledger.settle(target, place).await?;
         }
-        let expected = place.map(|place| Claim { place, term: tenure.terms.before, ..mine.clone() });
-        self.door.expect(target, expected.as_ref());
-        Ok(Answer { owner, standing })
+        Ok(Answer { owner, standing, tenure })
     }
 
     /// What is on record of a server with this claim. What a target forgets when the broker stops is not held against
@@ -331,12 +348,11 @@ impl Inner {
         Ok(self.ledger.tenure(target, place).await?)
     }
 
-    /// Whether the rows say that a target holds something of ours. Nothing is minted in one that is not claimed, so
+    /// Whether the rows say that a target may hold something of ours. Nothing is minted in one that is not claimed, so
     /// that there is none where a first claim has not landed.
     async fn has_leases_in(&self, target: &str) -> Result<bool, Refused> {
         let filter = LeaseFilter { target: Some(target.to_owned()), live: true, ..LeaseFilter::default() };
-        let live = self.ledger.store().leases(&filter, HELD).await?;
-        Ok(self.outlasts_us(target) && live.iter().any(|lease| lease.state.is_usable()))
+        Ok(self.outlasts_us(target) && !self.ledger.store().leases(&filter, 1).await?.is_empty())
     }
 
     fn outlasts_us(&self, target: &str) -> bool {
@@ -355,12 +371,19 @@ impl Inner {
         if known != Owner::Unknown {
             return Ok(known);
         }
+        let claimed = self.claim_in_turn(target).await;
+        let settled = claimed.as_ref().map(drop).map_err(Refused::clone);
+        kept.state().said.settle(self.clock.now(), settled);
+        claimed
+    }
+
+    async fn claim_in_turn(&self, target: &str) -> Result<Owner, Refused> {
         for _ in 0..RACES {
             let answer = self.ask_owner(target).await?;
             if answer.owner != Owner::Unknown {
                 return Ok(answer.owner);
             }
-            self.take_term(target, answer.standing, false).await?;
+            self.take_term(target, answer, false).await?;
         }
         Err(Refused::new(Reason::TargetDown, format!("cannot use `{target}` yet"))
             .why("another broker was claiming it for this installation at the same time")
@@ -371,47 +394,54 @@ impl Inner {
 
     /// Takes the next term, in the place of the claim that was read: on record first, so that this store knows it
     /// whatever becomes of the call.
-    async fn take_term(&self, target: &str, standing: Option<Claim>, anyhow: bool) -> Result<Owner, Refused> {
+    async fn take_term(&self, target: &str, answer: Answer, anyhow: bool) -> Result<Owner, Refused> {
         let mine = self.keep.claim();
+        let place = place_of(target, mine, &answer, anyhow);
+        let standing = answer.standing;
         let ours = standing.as_ref().filter(|claim| claim.installation == mine.installation);
         let stands = ours.map_or(0, |claim| claim.term);
-        let place = ours.map(|claim| claim.place.clone()).filter(|place| !place.is_empty());
-        let place = place.unwrap_or_else(|| target.to_owned());
-        if anyhow {
-            self.ledger.settle(target, &place).await?;
-        }
+        let follow = match ours {
+            _ if anyhow => Follow::Anything,
+            Some(claim) if claim.incarnation < mine.incarnation => Follow::Older,
+            Some(_) | None => Follow::OnRecord,
+        };
         let term = if self.outlasts_us(target) {
             let step = i64::try_from(1 + self.random_bits()? % LONGEST_STEP).unwrap_or(1);
-            match self.ledger.next_term(&place, stands, step, anyhow).await {
+            match self.ledger.next_term(&place, stands, step, follow).await {
                 Err(LedgerError::Stale(_)) => return self.owner_of(target).await,
                 term => term?,
             }
         } else {
             0
         };
-        let next = Claim { place, term, ..mine.clone() };
+        let next = Claim { place: place.clone(), term, ..mine.clone() };
         match self.door.claim(target, &next, standing.as_ref()).await {
-            Ok(()) | Err(BackendError::Conflict(_)) => self.owner_of(target).await,
-            Err(error) => Err(Refused::backend(target, &error)),
+            Ok(()) if anyhow => self.ledger.settle(target, &place).await?,
+            Ok(()) | Err(BackendError::Conflict(_)) => {}
+            Err(error) => return Err(Refused::backend(target, &error)),
         }
+        self.owner_of(target).await
     }
 
     /// An operator says that this is the right target, and that whoever had it with this key is gone.
     pub(super) async fn claim_anew(&self, target: &str) -> Result<(), Refused> {
+        let mine = &self.keep.claim().installation;
         let answer = self.ask_owner(target).await?;
-        let (claim, next) = match answer.owner {
-            Owner::Ours => return Ok(()),
-            Owner::Unknown | Owner::Gone | Owner::Twin(_) => {
-                self.note_claimed_anew(target, answer.standing.as_ref()).await?;
-                return self.take_term(target, answer.standing, true).await.map(drop);
+        let foreign = answer.standing.as_ref().filter(|claim| claim.installation != *mine).cloned();
+        let (claim, next) = match (&answer.owner, foreign) {
+            (Owner::Ours, _) => return Ok(()),
+            (Owner::Later(claim), _) => {
+                let next = claim.incarnation.saturating_add(1);
+                (claim.clone(), format!("leasehold restore --incarnation {next}, if that one is lost"))
             }
-            Owner::Other(claim) => {
-                let next = "give each installation databases of its own, or remove its claim in the target";
+            (Owner::Other(_) | Owner::Unknown | Owner::Gone | Owner::Twin(_), Some(claim)) => {
+                let next = "see where the address leads; if it is the right server, remove the claim there (in \
+                            PostgreSQL the comment on the role `lh_owner`), and then --claim";
                 (claim, next.to_owned())
             }
-            Owner::Later(claim) => {
-                let next = claim.incarnation.saturating_add(1);
-                (claim, format!("leasehold restore --incarnation {next}, if that one is lost"))
+            (Owner::Other(_) | Owner::Unknown | Owner::Gone | Owner::Twin(_), None) => {
+                self.note_claimed_anew(target, answer.standing.as_ref()).await?;
+                return self.take_term(target, answer, true).await.map(drop);
             }
         };
         let Claim { installation, incarnation, .. } = claim;
@@ -461,7 +491,10 @@ impl Inner {
     ) -> Result<Option<Found>, BackendError> {
         let owner = self.owner_now(target).await;
         if owner.is_ok_and(|owner| owner.is_believed()) {
-            return self.door.lookup(target, name).await;
+            let found = self.door.lookup(target, name).await;
+            if self.keep.owner(target).is_believed() {
+                return found;
+            }
         }
         let what = "whose it is, is not known, or it is not ours: what it holds proves nothing";
         Err(BackendError::Transient { target: target.to_owned(), what: what.to_owned() })
@@ -521,7 +554,7 @@ mod tests {
         assert_eq!(said.unsettled, None);
     }
 
-    const HOME: Tenure = Tenure { terms: Terms { before: 70, now: 90 }, has_home: true, is_home: true };
+    const HOME: Tenure = Tenure { terms: Terms { before: 70, now: 90 }, homes: 1, is_home: true };
 
     #[test]
     fn a_term_tells_whose_a_target_is() {
@@ -538,7 +571,8 @@ mod tests {
         check(2, Some(claim(1, 900)), Owner::Unknown);
         check(2, Some(claim(1, 69)), Owner::Gone);
         let other = Claim { installation: "j".into(), ..claim(9, 1) };
-        check(1, Some(other.clone()), Owner::Other(other));
+        check(1, Some(other.clone()), Owner::Gone);
+        assert_eq!(judge(&claim(1, 0), Tenure::default(), Some(other.clone()), true), Owner::Other(other));
     }
 
     /// The address of one target leads to the server of another, whose terms are known.
@@ -546,7 +580,7 @@ mod tests {
     fn a_server_of_ours_that_is_not_the_target_s_is_another() {
         let elsewhere = Tenure { is_home: false, ..HOME };
         assert_eq!(judge(&claim(1, 0), elsewhere, Some(claim(1, 90)), false), Owner::Gone);
-        let first = Tenure { has_home: false, ..elsewhere };
+        let first = Tenure { homes: 0, ..elsewhere };
         assert_eq!(
             judge(&claim(1, 0), first, Some(claim(1, 90)), false),
             Owner::Ours,
@@ -566,6 +600,21 @@ mod tests {
         );
         assert_eq!(judge(&claim(1, 0), none, Some(claim(1, 0)), true), Owner::Ours);
         assert_eq!(judge(&claim(1, 0), none, Some(claim(1, 7)), false), Owner::Twin(claim(1, 7)));
+    }
+
+    /// Two servers that go by one name would take each other's terms for a copy's.
+    #[test]
+    fn a_server_that_an_operator_puts_in_another_s_place_has_a_name_of_its_own() {
+        let place = |standing, tenure, anyhow| {
+            let answer = Answer { owner: Owner::Gone, standing, tenure };
+            place_of("orders", &claim(1, 0), &answer, anyhow)
+        };
+        assert_eq!(place(None, Tenure::default(), false), "orders");
+        assert_eq!(place(Some(claim(1, 90)), HOME, false), "t");
+        assert_eq!(place(None, HOME, true), "orders/1", "an emptied server, or a new one");
+        assert_eq!(place(Some(claim(1, 80)), HOME, true), "orders/1", "one that a copy has had");
+        let elsewhere = Tenure { is_home: false, ..HOME };
+        assert_eq!(place(Some(claim(1, 90)), elsewhere, true), "t", "that of another target of ours");
     }
 
     #[test]

@@ -62,7 +62,6 @@ impl Broker {
             inner.end_silent().await;
             inner.reap();
             inner.tend_asides().await;
-            inner.let_go_of_unreached().await;
             inner.tend_claims();
             inner.tend_targets();
             self.tend_drills();
@@ -71,6 +70,7 @@ impl Broker {
             inner.tend_revocations();
             inner.finish_tasks().await;
             inner.condemn_out_of_reach().await;
+            inner.let_go_of_unreached().await;
         }
         if count.is_multiple_of(AWAY_EVERY) {
             inner.wake_put_off();

@@ -60,10 +60,10 @@ struct SelectorArgs {
     /// One lease.
     #[arg(long, value_name = "LEASE")]
     lease: Option<String>,
-    /// One task, with its leases.
+    /// The leases of one task, which stays open.
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// One agent, with its tasks, by its name as `agents list` prints it: a SPIFFE ID, or that of a job
+    /// All leases of one agent, by its name as `agents list` prints it: a SPIFFE ID, or that of a job
     /// (`ci:...`), a pod (`kube:...`) or an agent in a person's session (`personal:...`).
     #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
@@ -187,7 +187,7 @@ fn radius_text(radius: &v1::Revocation) -> String {
         format!("more than {}", count(radius.tasks.len(), "task"))
     };
     format!(
-        "revoking {} would end {tasks} and {}{freeze}\n{table}{unnamed}",
+        "revoking {} would end {} of {tasks}{freeze}\n{table}{unnamed}",
         view::selector(radius.selector.as_ref()),
         count(total, "lease"),
     )

@@ -152,7 +152,8 @@ async fn check(args: NameArgs, session: &mut Session) -> Result<Exit, Problem> {
     let request = v1::CheckTargetRequest { target: args.target };
     let answer = client.persist(|| async { client.targets().check_target(request.clone()).await }).await?;
     session.console.report(&checked(&answer))?;
-    Ok(if answer.problems.is_empty() { Exit::DONE } else { Exit::FAILED })
+    let barred = answer.target.as_ref().is_some_and(|target| !target.barred.is_empty());
+    Ok(if answer.problems.is_empty() && !barred { Exit::DONE } else { Exit::FAILED })
 }
 
 fn checked(answer: &v1::CheckTargetResponse) -> Report {

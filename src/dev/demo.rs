@@ -73,7 +73,7 @@ const STORY: [Chapter; 8] = [
 /// The chapter in which the agent that vanishes is collected.
 const VANISHED: u32 = 6;
 
-const NOT_SHOWN: &str = "Not shown: people's approvals, AWS. Not promised: root on the broker's host can rewrite the \
+const NOT_SHOWN: &str = "Not there yet: people's approvals, AWS. Not promised: root on the broker's host can rewrite the \
     journal back to the last outside checkpoint; a process with the agent's uid can read what the agent reads.";
 
 /// Tells the story. Success is every checked claim holding; 2 for a chapter that is not there.

@@ -21,10 +21,21 @@ pub struct Terms {
 pub struct Tenure {
     /// Its terms.
     pub terms: Terms,
-    /// Whether any server was ever found to be this store's and the target's.
-    pub has_home: bool,
-    /// Whether it is this one.
+    /// How many servers were found to be this store's and the target's, one after the other.
+    pub homes: i64,
+    /// Whether it is the last of them.
     pub is_home: bool,
+}
+
+/// How the next term may follow what stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// One of the last two on record, or newer than both.
+    OnRecord,
+    /// A term that an older incarnation took meanwhile.
+    Older,
+    /// Whatever stands: an operator says so.
+    Anything,
 }
 
 impl Terms {
@@ -35,8 +46,12 @@ impl Terms {
 
     /// Whether nobody took a term since the server was read: what it stands under is on record, or is newer than all
     /// that is.
-    const fn fit(self, stands: i64) -> bool {
-        stands == self.before || stands >= self.now
+    const fn fit(self, stands: i64, follow: Follow) -> bool {
+        match follow {
+            Follow::OnRecord => stands == self.before || stands >= self.now,
+            Follow::Older => stands >= self.before,
+            Follow::Anything => true,
+        }
     }
 
     fn next(self, stands: i64, step: i64) -> Self {
@@ -52,24 +67,26 @@ impl Ledger {
     /// Where the store cannot be read.
     pub async fn tenure(&self, target: &str, place: Option<&str>) -> Result<Tenure, LedgerError> {
         let latest = self.count(home(target)).await?;
-        let Some(place) = place else { return Ok(Tenure { has_home: latest > 0, ..Tenure::default() }) };
+        let Some(place) = place else { return Ok(Tenure { homes: latest, ..Tenure::default() }) };
         let is_home = latest > 0 && self.count(home_at(target, place)).await? == latest;
-        Ok(Tenure { terms: self.terms(place).await?, has_home: latest > 0, is_home })
+        Ok(Tenure { terms: self.terms(place).await?, homes: latest, is_home })
     }
 
     /// From now on this is the server that answers for a target.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// [`LedgerError::Stale`] where another broker of the store says so of another server, and where it cannot be
+    /// written.
     pub async fn settle(&self, target: &str, place: &str) -> Result<(), LedgerError> {
+        let (subject, guard) = self.guard(home(target)).await?;
         let latest = self.count(home(target)).await?.saturating_add(1);
-        let changes = [home(target), home_at(target, place)];
-        let changes = changes.map(|name| Change::Number(name.into(), latest));
-        self.commit(changes.to_vec(), Vec::new()).await
+        let number = |name: String| Change::Number(name.into(), latest);
+        let changes = vec![number(home(target)), number(home_at(target, place)), Change::Bump(subject)];
+        self.commit(changes, vec![guard]).await
     }
 
     /// The next term of a server that stands under this one: greater than any before it. One that did not reach the
-    /// server is tried again. An operator may take it from whatever stands.
+    /// server is tried again.
     ///
     /// # Errors
     /// [`LedgerError::Stale`] where another broker of the store took one meanwhile, and where it cannot be written.
@@ -78,26 +95,31 @@ impl Ledger {
         place: &str,
         stands: i64,
         step: i64,
-        anyhow: bool,
+        follow: Follow,
     ) -> Result<i64, LedgerError> {
-        let subject = Subject::Term(place.to_owned());
-        let version = self.store.versions(std::slice::from_ref(&subject)).await?.first().copied();
+        let (subject, guard) = self.guard(now(place)).await?;
         let terms = self.terms(place).await?;
         if terms.wait(stands) {
             return Ok(terms.now);
         }
-        if !anyhow && !terms.fit(stands) {
+        if !terms.fit(stands, follow) {
             return Err(LedgerError::Stale(subject));
         }
         let next = terms.next(stands, step);
         let changes = vec![
             Change::Number(before(place).into(), next.before),
             Change::Number(now(place).into(), next.now),
-            Change::Bump(subject.clone()),
+            Change::Bump(subject),
         ];
-        let guard = Guard { subject, version: version.unwrap_or_default() };
         self.commit(changes, vec![guard]).await?;
         Ok(next.now)
+    }
+
+    /// What changes with these numbers, as it is before they are read.
+    async fn guard(&self, name: String) -> Result<(Subject, Guard), StoreError> {
+        let subject = Subject::Term(name);
+        let version = self.store.versions(std::slice::from_ref(&subject)).await?.first().copied();
+        Ok((subject.clone(), Guard { subject, version: version.unwrap_or_default() }))
     }
 
     async fn terms(&self, place: &str) -> Result<Terms, StoreError> {
@@ -110,19 +132,19 @@ impl Ledger {
 }
 
 fn home(target: &str) -> String {
-    format!("home.{target}")
+    format!("home/{target}")
 }
 
 fn home_at(target: &str, place: &str) -> String {
-    format!("home.{target}.{place}")
+    format!("home/{target}/{place}")
 }
 
 fn before(place: &str) -> String {
-    format!("term.{place}.before")
+    format!("term/before/{place}")
 }
 
 fn now(place: &str) -> String {
-    format!("term.{place}.now")
+    format!("term/now/{place}")
 }
 
 #[cfg(test)]
@@ -148,8 +170,11 @@ mod tests {
     /// A broker that read the server, and was then paused while others went on.
     #[test]
     fn no_term_follows_one_that_is_over() {
-        assert!(TERMS.fit(70) && TERMS.fit(90) && TERMS.fit(91), "an older incarnation went on");
-        assert!(!TERMS.fit(69) && !TERMS.fit(80) && !TERMS.fit(0));
-        assert!(Terms::default().fit(0));
+        let fit = |stands| TERMS.fit(stands, Follow::OnRecord);
+        assert!(fit(70) && fit(90) && fit(91));
+        assert!(!fit(69) && !fit(80) && !fit(0));
+        assert!(Terms::default().fit(0, Follow::OnRecord));
+        let older = |stands| TERMS.fit(stands, Follow::Older);
+        assert!(older(80) && older(900) && !older(69), "an older incarnation went on meanwhile");
     }
 }

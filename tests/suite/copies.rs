@@ -149,7 +149,7 @@ async fn a_copy_under_another_key_ends_nothing_where_it_was_minted() {
     until_stuck(&admin, &lease, "does not carry the code").await;
     assert!(needs(&admin).await.iter().any(|line| line.contains("lease stuck")));
     let swept = sweep(&admin, "orders", false, 0).await;
-    assert_eq!((swept.verdict(), swept.ours), (v1::SweepVerdict::NotOurs, 0));
+    assert_eq!((swept.verdict(), swept.ours), (v1::SweepVerdict::ClaimGone, 0));
     assert!(first.orders.accepts(&user, &password) && first.orders.serves(session));
     assert_eq!(first.admin().await.look(&lease).await.state(), v1::LeaseState::Active);
 }
@@ -386,6 +386,69 @@ async fn targets_on_one_server_share_its_claim() {
     let admin = world.admin().await;
     let told = needs(&admin).await;
     assert!(!told.iter().any(|line| line.contains("nothing is minted")), "{told:?}");
+}
+
+/// Two targets were on one server, and one of them moves to another.
+#[tokio::test]
+async fn a_target_that_moves_with_an_operator_s_word_leaves_the_other_as_it_was() {
+    let mut world = World::prepare(&Setup::default()).await;
+    world.stock = world.orders.clone();
+    world.start(&Setup::default()).await.unwrap();
+    until_next_term(&world, &world.orders).await;
+    led_elsewhere(&mut world).await;
+    let (code, told) = world.command(&["targets", "sweep", "orders", "--claim"]).await;
+    assert!(code == Some(0), "{told}");
+    let (orders, stock) = (owner(&world.orders).await.unwrap(), owner(&world.stock).await.unwrap());
+    assert_ne!(orders.place, stock.place);
+    for target in [&world.orders, &world.stock] {
+        until_next_term(&world, target).await;
+    }
+    let agent = world.agent("triage").await;
+    let task = agent.clone().open(&[READ, "stock.read@stock"]).await.unwrap();
+    for pair in [READ, "stock.read@stock"] {
+        eventually(&format!("{pair} is had"), || {
+            // The broker looks at a clock every half minute.
+            world.pass(1);
+            set_clock(&world, &world.orders);
+            let (mut agent, task) = (agent.clone(), task.clone());
+            async move { agent.lease(&task, pair).await.is_ok() }
+        })
+        .await;
+    }
+}
+
+/// The clock of a target that another world made.
+fn set_clock(world: &World, target: &MemoryTarget) {
+    target.set_clock_offset(0);
+    let behind = world.time.wall().since(target.now());
+    target.set_clock_offset(i64::try_from(behind.0).unwrap());
+}
+
+/// As where a copy of the server was given to another installation.
+#[tokio::test]
+async fn a_server_that_another_installation_has_is_not_the_one_that_was_ours() {
+    let world = World::new().await;
+    let (_agent, task, granted) = watched_lease(&world).await;
+    let mine = until_claimed(&world.orders).await;
+    set_claim(&world.orders, &Claim { installation: "staging".to_owned(), ..mine }).await;
+    assert!(world.orders.remove(&login(&granted).0));
+    let admin = world.admin().await;
+    eventually("it is seen", || async {
+        world.pass(1);
+        needs(&admin).await.iter().any(|line| line.contains("orders: nothing is minted"))
+    })
+    .await;
+    let mut agent = world.agent("triage").await;
+    assert_eq!(reason(&agent.lease(&task, READ).await.unwrap_err()), "TARGET_REFUSED");
+    let lease = granted.lease.clone().unwrap().id;
+    let release = v1::ReleaseLeaseRequest { lease: lease.clone(), wait: None };
+    agent.leases.release_lease(release).await.unwrap();
+    until_stuck(&admin, &lease, "proves nothing").await;
+    let (code, told) = world.command(&["targets", "sweep", "orders", "--claim"]).await;
+    assert!(code != Some(0) && told.contains("staging"), "{told}");
+    assert_eq!(owner(&world.orders).await.unwrap().installation, "staging", "nobody's claim is taken away");
+    let (code, _) = world.command(&["targets", "check", "orders"]).await;
+    assert_ne!(code, Some(0));
 }
 
 /// An address that leads to another server of the same installation, whose terms the store knows.

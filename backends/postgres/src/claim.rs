@@ -28,6 +28,8 @@ pub(crate) struct Expected(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     claim: Option<Claim>,
+    /// The last that there was.
+    last: Option<Claim>,
     began: Option<String>,
 }
 
@@ -38,9 +40,15 @@ impl Expected {
 
     /// Remembers it. Gives whether sessions that are open may lead elsewhere: a later term is the same server's.
     pub(crate) fn set(&self, claim: Option<&Claim>) -> bool {
-        let before = std::mem::replace(&mut self.state().claim, claim.cloned());
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.claim, claim.cloned());
+        state.last = claim.cloned().or(state.last.take());
         let whose = |claim: &Claim| (claim.installation.clone(), claim.incarnation, claim.place.clone());
-        claim.is_some_and(|claim| before.is_none_or(|before| whose(&before) != whose(claim)))
+        before.as_ref().map(whose) != claim.map(whose)
+    }
+
+    fn is_known(&self) -> bool {
+        self.state().claim.is_some()
     }
 
     /// Whether another server, or the same after a restart, answers than the last time.
@@ -49,10 +57,12 @@ impl Expected {
         before.is_some_and(|before| before != began)
     }
 
-    /// Statements that end a new session on any other server.
-    pub(crate) fn check(&self) -> Option<String> {
+    /// Statements that end a new session on any other server: for what `strictly` may not happen elsewhere also while
+    /// it is not known whose the server is.
+    pub(crate) fn check(&self, strictly: bool) -> Option<String> {
         let state = self.state();
-        let Claim { installation, incarnation, place, term } = state.claim.as_ref()?;
+        let claim = state.claim.as_ref().or(state.last.as_ref().filter(|_| strictly))?;
+        let Claim { installation, incarnation, place, term } = claim;
         let stranger = raise(STRANGER, "'this server is not the one that the broker has claimed'");
         let body = format!(
             "DECLARE claim jsonb; \
@@ -75,6 +85,10 @@ pub(crate) async fn owner(backend: &Postgres) -> Result<Option<Claim>, BackendEr
     let (comment, began) = read(&mut conn).await.map_err(|failure| failure.sorted(conn.label()))?;
     if backend.server.expected().is_another(&began) {
         backend.server.renew();
+    }
+    if !backend.server.expected().is_known() {
+        // Until it is the right one, each question goes to wherever the address leads by then.
+        conn.close();
     }
     Ok(claim_of(comment.as_deref()))
 }
@@ -108,7 +122,8 @@ pub(crate) async fn claim(
     claimed.map_err(|failure| failure.sorted(backend.server.label()))
 }
 
-/// One transaction, under a lock: the comment is compared with what was read.
+/// One transaction: the comment is compared with what was read. The lock is of one database; the change of the role's
+/// row is seen in all of them, and of two at once it fails.
 fn replace(stands: Option<&str>, text: &str) -> String {
     let compare = format!(
         "BEGIN IF (SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = {owner}) \
@@ -118,7 +133,7 @@ fn replace(stands: Option<&str>, text: &str) -> String {
         claimed = raise(CLAIMED, "'another claim stands'"),
     );
     format!(
-        "{lock}; DO {compare}; {create} COMMENT ON ROLE {role} IS {text}",
+        "{lock}; {create} ALTER ROLE {role} NOLOGIN; DO {compare}; COMMENT ON ROLE {role} IS {text}",
         lock = lock::take([OWNER]),
         compare = literal(&compare),
         create = setup::create_role(OWNER),

@@ -86,21 +86,25 @@ impl Server {
         config.user(&settings.user).application_name("leasehold");
         let password = PasswordFile::open(settings).map_err(|problem| vec![problem])?;
         let expected = Arc::new(Expected::default());
-        let pool = |size, options: &str, first, expected: Option<&Arc<Expected>>| {
-            let expected = expected.cloned();
+        let pool = |size, options: &str, first, expected| {
             let dial = Dial { tls: tls.clone(), password: password.clone(), first, expected };
             pool_of(config.clone().options(options).clone(), dial, size)
         };
-        let ours = Some(&expected);
+        let ours = |strictly| Some((expected.clone(), strictly));
         let problem = |error| vec![Problem::new("/pool", format!("cannot be made: {error}"))];
         Ok(Self {
             label: format!("{target} at {}", place(&settings.connect)),
             user: settings.user.clone(),
             database: settings.connect.dbname.clone(),
-            mints: pool(settings.pool, &format!("{SESSION} {BY_INDEX}"), Some(session::functions()), ours)
-                .map_err(problem)?,
-            revokes: pool(REVOKES, SESSION, None, ours).map_err(problem)?,
-            others: pool(OTHERS, SESSION, None, ours).map_err(problem)?,
+            mints: pool(
+                settings.pool,
+                &format!("{SESSION} {BY_INDEX}"),
+                Some(session::functions()),
+                ours(true),
+            )
+            .map_err(problem)?,
+            revokes: pool(REVOKES, SESSION, None, ours(false)).map_err(problem)?,
+            others: pool(OTHERS, SESSION, None, ours(false)).map_err(problem)?,
             claims: pool(1, SESSION, None, None).map_err(problem)?,
             epoch: AtomicU64::new(0),
             expected,

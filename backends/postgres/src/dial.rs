@@ -26,8 +26,8 @@ pub(crate) struct Dial {
     pub(crate) password: Option<Arc<PasswordFile>>,
     /// Statements that each new session runs first.
     pub(crate) first: Option<String>,
-    /// Whose the server must be.
-    pub(crate) expected: Option<Arc<Expected>>,
+    /// Whose the server must be, and whether it must while that is not known.
+    pub(crate) expected: Option<(Arc<Expected>, bool)>,
 }
 
 impl Connect for Dial {
@@ -47,7 +47,7 @@ impl Connect for Dial {
             if let Some(first) = &self.first {
                 client.batch_execute(first).await?;
             }
-            let check = self.expected.as_ref().and_then(|expected| expected.check());
+            let check = self.expected.as_ref().and_then(|(expected, strictly)| expected.check(*strictly));
             if let Some(check) = check {
                 client.batch_execute(&check).await?;
             }

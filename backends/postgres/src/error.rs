@@ -69,7 +69,7 @@ impl Failure {
                 what: format!("a lock is held by another session: {}", self.text()),
                 fix: None,
             },
-            "42710" | DISABLED | CLAIMED => BackendError::Conflict(self.what),
+            "42710" | "23505" | DISABLED | CLAIMED => BackendError::Conflict(self.what),
             _ if comes_back(code) => BackendError::Transient { target: target.to_owned(), what: self.text() },
             _ => BackendError::Refused { what: self.text(), fix: None },
         }
@@ -150,6 +150,7 @@ mod tests {
         check(Some("28P01"), "Refused");
         check(Some("42704"), "Refused");
         check(Some("42710"), "Conflict");
+        check(Some("23505"), "Conflict");
         check(Some(TOO_LATE), "TooLate");
         check(Some(TOO_POWERFUL), "Refused");
         check(Some(ABSENT), "Absent");

@@ -46,9 +46,11 @@ impl Inner {
         let ours: Vec<_> = orders.into_iter().filter(|order| is_ours(order)).map(known).collect();
         let asked = if ours.is_empty() { Vec::new() } else { self.door.revoke(target, &ours).await };
         let answered = (!ours.is_empty()).then(|| asked.iter().any(is_answer));
+        // What was found out meanwhile counts for this call too.
+        let believed = owner.is_believed() && self.keep.owner(target).is_believed();
         let mut asked = asked.into_iter();
         let mut report = |ours: bool| match ours.then(|| asked.next()).flatten() {
-            Some(report) if owner.is_believed() => report,
+            Some(report) if believed => report,
             Some(_) => RevokeReport::failed(PROVES_NOTHING.replace("NAME", target)),
             None => RevokeReport::failed(NOT_MARKED),
         };
