@@ -136,8 +136,8 @@ impl Said {
     }
 
     /// Remembers an answer, unless a later question was answered before, and tells where it is another one than the
-    /// last.
-    fn learn(&mut self, target: &str, question: u64, answer: Result<&Owner, &Refused>) {
+    /// last. Gives whether it stands now.
+    fn learn(&mut self, target: &str, question: u64, answer: Result<&Owner, &Refused>) -> bool {
         match answer {
             Err(error) => self.failed = Some((question, error.clone())),
             Ok(_) if question < self.answered => {}
@@ -147,8 +147,10 @@ impl Said {
                     tell(target, &self.owner, owner);
                     self.owner = owner.clone();
                 }
+                return true;
             }
         }
+        false
     }
 
     /// What it said last. One that does not answer now has not changed hands; one that never did may be anybody's, and
@@ -219,9 +221,13 @@ fn judge(mine: &Claim, tenure: Tenure, standing: Option<Claim>, has_leases: bool
         return if tenure.homes > 0 { Owner::Gone } else { Owner::Other(claim) };
     }
     let is_on_record = claim.term == terms.now || claim.term == terms.before;
+    let is_elsewhere = tenure.homes > 0 && !tenure.is_home;
+    // A term is on record before it is in a server: one of this incarnation that is not was taken by another store,
+    // also where that gave the server a new name.
+    let is_known = is_on_record || claim.incarnation < mine.incarnation;
     if claim.incarnation > mine.incarnation {
         Owner::Later(claim)
-    } else if claim.term < terms.before || (tenure.homes > 0 && !tenure.is_home) {
+    } else if claim.term < terms.before || (is_elsewhere && is_known) {
         Owner::Gone
     } else if claim.incarnation < mine.incarnation {
         Owner::Unknown
@@ -311,11 +317,10 @@ impl Inner {
             Ok(Answer { owner: Owner::Gone | Owner::Twin(_), .. }) => self.read_owner(target).await,
             answer => answer,
         };
-        if let Some(kept) = self.keep.kept(target) {
-            let owner = answer.as_ref().map(|answer| &answer.owner);
-            kept.state().said.learn(target, question, owner);
-        }
-        if let Ok(Answer { owner, standing, tenure }) = &answer {
+        let learnt = self.keep.kept(target).is_some_and(|kept| {
+            kept.state().said.learn(target, question, answer.as_ref().map(|answer| &answer.owner))
+        });
+        if let Some(Answer { owner, standing, tenure }) = answer.as_ref().ok().filter(|_| learnt) {
             let ours = standing.as_ref().filter(|_| *owner == Owner::Ours);
             let expected = ours.map(|claim| Claim { term: tenure.terms.before, ..claim.clone() });
             self.door.expect(target, expected.as_ref());
@@ -332,7 +337,10 @@ impl Inner {
         let place = standing.as_ref().map(|claim| &claim.place).filter(|_| owner == Owner::Ours);
         let new = |place: &&String| !place.is_empty() && !tenure.is_home && self.outlasts_us(target);
         if let Some(place) = place.filter(new) {
-            self.ledger.settle(target, place).await?;
+            // No record stops a kill: the next question tries again.
+            if let Err(error) = self.ledger.settle(target, place).await {
+                tracing::warn!(target, %error, "which server answers for a target is not on record yet");
+            }
         }
         Ok(Answer { owner, standing, tenure })
     }
@@ -440,8 +448,10 @@ impl Inner {
                 (claim, next.to_owned())
             }
             (Owner::Other(_) | Owner::Unknown | Owner::Gone | Owner::Twin(_), None) => {
-                self.note_claimed_anew(target, answer.standing.as_ref()).await?;
-                return self.take_term(target, answer, true).await.map(drop);
+                let stood = answer.standing.clone();
+                let owner = self.take_term(target, answer, true).await?;
+                self.note_claimed_anew(target, stood.as_ref(), &owner).await?;
+                return Self::barred_by(target, &owner);
             }
         };
         let Claim { installation, incarnation, .. } = claim;
@@ -451,11 +461,19 @@ impl Inner {
             .detail("target", target))
     }
 
-    async fn note_claimed_anew(&self, target: &str, standing: Option<&Claim>) -> Result<(), Refused> {
+    async fn note_claimed_anew(
+        &self,
+        target: &str,
+        standing: Option<&Claim>,
+        owner: &Owner,
+    ) -> Result<(), Refused> {
         let stood = standing.map_or("no claim".to_owned(), |claim| {
             format!("incarnation {}, term {} of {}", claim.incarnation, claim.term, claim.place)
         });
-        let details = [("target", target.to_owned()), ("what stood there", stood)];
+        let came_to = owner.forbids_mints().unwrap_or_else(|| "it is this store's".to_owned());
+        let came_to = came_to.replace("NAME", target);
+        let details =
+            [("target", target.to_owned()), ("what stood there", stood), ("what it came to", came_to)];
         let details: BTreeMap<_, _> = details.map(|(key, value)| (key.to_owned(), value)).into();
         Ok(self.ledger.note_broker("claimed a target anew, as an operator said", details).await?)
     }
@@ -467,6 +485,10 @@ impl Inner {
             Owner::Unknown => self.claim(target).await?,
             owner @ (Owner::Ours | Owner::Other(_) | Owner::Later(_) | Owner::Twin(_) | Owner::Gone) => owner,
         };
+        Self::barred_by(target, &owner)
+    }
+
+    fn barred_by(target: &str, owner: &Owner) -> Result<(), Refused> {
         match owner.forbids_mints() {
             Some(why) => Err(Refused::new(Reason::TargetRefused, format!("nothing is minted in `{target}`"))
                 .why(why.replace("NAME", target))
@@ -586,6 +608,14 @@ mod tests {
             Owner::Ours,
             "a second target on it"
         );
+    }
+
+    /// A copy whose original an operator has helped: the server goes by a name that the copy never heard of.
+    #[test]
+    fn a_server_that_another_store_gave_a_name_is_that_store_s() {
+        let unheard_of = Tenure { homes: 1, ..Tenure::default() };
+        assert_eq!(judge(&claim(1, 0), unheard_of, Some(claim(1, 95)), false), Owner::Twin(claim(1, 95)));
+        assert_eq!(judge(&claim(2, 0), unheard_of, Some(claim(1, 95)), false), Owner::Gone);
     }
 
     /// A first claim that never landed, and one that a version before this one made.

@@ -153,7 +153,7 @@ impl Inner {
         }
         let order = SweepOrder { restored: Some(restored), ..order.clone() };
         let report = self.sweep_for_orphans(target, &order).await?;
-        let agreement = agreement(&report);
+        let agreement = agreement(&report, &self.keep.claim().installation);
         let since = format!("{} ({})", report.found, report.verdict.text());
         if agreement == Agreement::Halted {
             tracing::error!(
@@ -167,8 +167,10 @@ impl Inner {
     }
 }
 
-fn agreement(report: &SweepReport) -> Agreement {
-    match report.verdict {
+/// What another store of this installation has claimed meanwhile is not ours to agree with.
+fn agreement(report: &SweepReport, mine: &str) -> Agreement {
+    match &report.verdict {
+        SweepVerdict::NotOurs(claim) if claim.installation == mine => Agreement::Halted,
         SweepVerdict::Halted | SweepVerdict::ClaimGone | SweepVerdict::DryRun => Agreement::Halted,
         SweepVerdict::Swept | SweepVerdict::NotOurs(_) if report.more => Agreement::MoreToCome,
         SweepVerdict::Swept | SweepVerdict::NotOurs(_) => Agreement::Reached,
@@ -198,6 +200,8 @@ fn later_end(
 
 #[cfg(test)]
 mod tests {
+    use leasehold_backend::Claim;
+
     use super::*;
 
     /// A target with more orphans than one sweep works on is compared until there are no more.
@@ -217,9 +221,12 @@ mod tests {
             missing_bound: 10,
             more,
         };
-        assert_eq!(agreement(&report(SweepVerdict::Swept, false)), Agreement::Reached);
-        assert_eq!(agreement(&report(SweepVerdict::Swept, true)), Agreement::MoreToCome);
-        assert_eq!(agreement(&report(SweepVerdict::Halted, false)), Agreement::Halted);
-        assert_eq!(agreement(&report(SweepVerdict::ClaimGone, false)), Agreement::Halted);
+        assert_eq!(agreement(&report(SweepVerdict::Swept, false), "i"), Agreement::Reached);
+        assert_eq!(agreement(&report(SweepVerdict::Swept, true), "i"), Agreement::MoreToCome);
+        assert_eq!(agreement(&report(SweepVerdict::Halted, false), "i"), Agreement::Halted);
+        assert_eq!(agreement(&report(SweepVerdict::ClaimGone, false), "i"), Agreement::Halted);
+        let claim = Claim { installation: "i".into(), incarnation: 3, place: "t".into(), term: 1 };
+        assert_eq!(agreement(&report(SweepVerdict::NotOurs(claim.clone()), false), "i"), Agreement::Halted);
+        assert_eq!(agreement(&report(SweepVerdict::NotOurs(claim), false), "j"), Agreement::Reached);
     }
 }

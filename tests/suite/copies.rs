@@ -185,8 +185,41 @@ async fn a_copy_that_starts_within_a_term_is_known_by_the_next() {
     })
     .await;
     assert_harmless(&first, &second, &granted).await;
-    let now = until_next_term(&first, &first.orders).await;
-    assert_eq!(Some(now), owner(&first.orders).await, "the first goes on taking terms");
+    until_next_term(&first, &first.orders).await;
+    let told = needs(&first.admin().await).await;
+    assert!(!told.iter().any(|line| line.contains("nothing is minted")), "the first goes on: {told:?}");
+}
+
+/// The copy had the target while the original was stopped; an operator gives it back.
+#[tokio::test]
+async fn a_copy_that_had_a_target_kills_nothing_when_the_original_has_it_again() {
+    let mut first = World::new().await;
+    let (_agent, _task, granted) = watched_lease(&first).await;
+    until_claimed(&first.orders).await;
+    let mut second = beside(&first).await;
+    copy_key(&first, &second);
+    copy_store(&first, &second);
+    first.stop().await;
+    second.start(&Setup::default()).await.unwrap();
+    second.time.advance(first.time.wall().since(second.time.wall()));
+    until_next_term(&second, &first.orders).await;
+    first.start(&Setup::default()).await.unwrap();
+    let admin = first.admin().await;
+    eventually("the original sees it", || async {
+        first.pass(1);
+        needs(&admin).await.iter().any(|line| line.contains("orders: nothing is minted"))
+    })
+    .await;
+    let (code, told) = first.command(&["targets", "sweep", "orders", "--claim"]).await;
+    assert!(code == Some(0), "{told}");
+    let copy = second.admin().await;
+    eventually("the copy sees it", || async {
+        second.pass(1);
+        needs(&copy).await.iter().any(|line| line.contains("orders: nothing is minted"))
+    })
+    .await;
+    first.time.advance(second.time.wall().since(first.time.wall()));
+    assert_harmless(&first, &second, &granted).await;
 }
 
 #[tokio::test]

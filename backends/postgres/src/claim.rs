@@ -113,6 +113,7 @@ pub(crate) async fn claim(
     let mut conn = backend.server.conn(Lane::Claims).await?;
     let (stands, _) = read(&mut conn).await.map_err(|failure| failure.sorted(conn.label()))?;
     if claim_of(stands.as_deref()).as_ref() != instead_of {
+        conn.close();
         return Err(BackendError::Conflict("another claim stands".to_owned()));
     }
     let statements = replace(stands.as_deref(), &text);

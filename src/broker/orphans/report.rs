@@ -114,7 +114,7 @@ impl SweepVerdict {
             Self::Swept => "swept".to_owned(),
             Self::DryRun => "dry run: nothing was touched".to_owned(),
             Self::NotOurs(claim) => format!(
-                "nothing was touched: installation {}, incarnation {}, has claimed the target",
+                "nothing was touched: another store has claimed the target, of installation {}, incarnation {}",
                 claim.installation, claim.incarnation
             ),
             Self::Halted => "halted: it would have removed or closed more than the bound".to_owned(),
