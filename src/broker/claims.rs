@@ -5,6 +5,9 @@
 //! than a name: a term that is not on record was taken by another store, a copy of this one or what it is a copy of; a
 //! term that is long over, or none, is that of another server, or of one that was set back.
 
+mod owner;
+mod said;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,14 +21,11 @@ use super::keep::Kept;
 use super::refused::Refused;
 use crate::ledger::{Follow, LedgerError, Tenure};
 use crate::store::LeaseFilter;
+pub use owner::Owner;
+use owner::judge;
+use said::FIRST_TERM;
+pub(super) use said::Said;
 
-/// How often a target is asked whose it is.
-const ASK_EVERY: Span = Span::from_secs(5);
-/// How long a term lasts.
-const TERM: Span = Span::from_secs(30);
-/// How long a broker that has just started waits for its first term, so that of two stores that are alike the one that
-/// was there first goes on, and the other sees it.
-const FIRST_TERM: Span = Span::from_secs(60);
 /// A step from one term to the next is at most so long.
 const LONGEST_STEP: u64 = 1 << 31;
 /// So often is it tried again where another broker of the store was first.
@@ -33,209 +33,11 @@ const RACES: usize = 3;
 /// How soon a claim that cannot be made is tried again.
 const CLAIM_AGAIN: Span = Span::from_secs(5);
 
-/// Whose a target is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Owner {
-    /// Nobody's yet, or an earlier incarnation's: ours to claim.
-    #[default]
-    Unknown,
-    /// This installation's, in this incarnation.
-    Ours,
-    /// Another installation's: nothing is ever swept in it from here.
-    Other(Claim),
-    /// A later incarnation of this installation's: this store is a clone, or was set back by hand.
-    Later(Claim),
-    /// Another store's that has this installation's key: a copy of this one, or what this one is a copy of.
-    Twin(Claim),
-    /// No longer this store's, though nobody else has claimed it: another server may be answering, or one that was set
-    /// back.
-    Gone,
-}
-
-impl Owner {
-    /// Why nothing in it may be killed from here, and what to do: another broker answers for what it holds.
-    #[must_use]
-    pub fn forbids_kills(&self) -> Option<String> {
-        match self {
-            Self::Later(claim) => Some(format!(
-                "incarnation {} of this installation has claimed the target, and answers for what is in it: stop this \
-                 broker, or restore its store anew",
-                claim.incarnation
-            )),
-            Self::Twin(_) => Some(
-                "another store of this installation has it, a copy of this one or what this one is a copy of: stop \
-                 whichever broker is not the right one. Where the other store is lost for good, put this one in its place \
-                 with leasehold restore, or, if this one was made anew, leasehold targets sweep NAME --claim"
-                    .to_owned(),
-            ),
-            Self::Unknown | Self::Ours | Self::Other(_) | Self::Gone => None,
-        }
-    }
-
-    /// Why nothing may be minted in it from here, and what to do.
-    #[must_use]
-    pub fn forbids_mints(&self) -> Option<String> {
-        let gone = "the claim that this broker made there is gone: another server may be answering in its place, or one \
-                    that was set back, and what is not found in it proves nothing. See where its address leads; if it is \
-                    the right one, leasehold targets sweep NAME --claim";
-        match self {
-            Self::Gone => Some(gone.to_owned()),
-            Self::Later(_) | Self::Twin(_) => self.forbids_kills(),
-            Self::Unknown | Self::Ours | Self::Other(_) => None,
-        }
-    }
-
-    /// Whether it is believed what it holds and what it does not: death is proven only by the server that agents reach.
-    #[must_use]
-    pub const fn is_believed(&self) -> bool {
-        match self {
-            Self::Unknown | Self::Ours | Self::Other(_) => true,
-            Self::Gone | Self::Later(_) | Self::Twin(_) => false,
-        }
-    }
-
-    /// Whoever else has claimed it.
-    #[must_use]
-    pub const fn claimant(&self) -> Option<&Claim> {
-        match self {
-            Self::Other(claim) | Self::Later(claim) | Self::Twin(claim) => Some(claim),
-            Self::Unknown | Self::Ours | Self::Gone => None,
-        }
-    }
-}
-
 /// What a target answered.
 struct Answer {
     owner: Owner,
     standing: Option<Claim>,
     tenure: Tenure,
-}
-
-/// What a target has said of its claim.
-#[derive(Default)]
-pub(super) struct Said {
-    pub(super) owner: Owner,
-    /// Whether it has ever said anything.
-    known: bool,
-    /// The last question, the one whose answer this is, and the last that had none.
-    asked: u64,
-    answered: u64,
-    failed: Option<(u64, Refused)>,
-    /// When it is asked again, and when the next term is taken.
-    ask_at: Timestamp,
-    term_at: Option<Timestamp>,
-    /// Since when it does not say whose it is, or takes no term, and why.
-    pub(super) unsettled: Option<(Timestamp, String)>,
-}
-
-impl Said {
-    /// A question, by its number.
-    const fn ask(&mut self) -> u64 {
-        self.asked += 1;
-        self.asked
-    }
-
-    /// Remembers an answer, unless a later question was answered before, and tells where it is another one than the
-    /// last. Gives whether it stands now.
-    fn learn(&mut self, target: &str, question: u64, answer: Result<&Owner, &Refused>) -> bool {
-        match answer {
-            Err(error) => self.failed = Some((question, error.clone())),
-            Ok(_) if question < self.answered => {}
-            Ok(owner) => {
-                (self.answered, self.known) = (question, true);
-                if self.owner != *owner {
-                    tell(target, &self.owner, owner);
-                    self.owner = owner.clone();
-                }
-                return true;
-            }
-        }
-        false
-    }
-
-    /// What it said last. One that does not answer now has not changed hands; one that never did may be anybody's, and
-    /// whoever asked in the meantime has asked for all that wait.
-    fn known(&self, since: u64) -> Option<Result<Owner, Refused>> {
-        if self.known {
-            return Some(Ok(self.owner.clone()));
-        }
-        let failed = self.failed.as_ref().filter(|(question, _)| *question > since);
-        failed.map(|(_, error)| Err(error.clone()))
-    }
-
-    /// Whether it is to be asked now; if so, it is not again for a while.
-    fn is_due(&mut self, now: Timestamp) -> bool {
-        let due = self.ask_at.has_come(now, ASK_EVERY);
-        if due {
-            self.ask_at = now + ASK_EVERY;
-        }
-        due
-    }
-
-    /// Whether the term that stands is over. The first lasts from the first look.
-    fn is_over(&mut self, now: Timestamp) -> bool {
-        self.term_at.get_or_insert(now + FIRST_TERM).has_come(now, FIRST_TERM)
-    }
-
-    fn took_term(&mut self, now: Timestamp) {
-        self.term_at = Some(now + TERM);
-    }
-
-    /// Remembers whether whose it is, and its term, are settled.
-    fn settle(&mut self, now: Timestamp, settled: Result<(), Refused>) {
-        self.unsettled = settled.err().map(|error| {
-            let since = self.unsettled.take().map_or(now, |(since, _)| since.min(now));
-            (since, error.why.unwrap_or(error.what))
-        });
-    }
-}
-
-fn tell(target: &str, before: &Owner, owner: &Owner) {
-    if let Some(why) = owner.forbids_mints() {
-        tracing::error!(
-            target,
-            why,
-            "nothing is minted in a target, and what must die in it may have to wait"
-        );
-    } else if let Owner::Other(claim) = owner {
-        let owner = &claim.installation;
-        tracing::warn!(
-            target,
-            owner,
-            "another installation has claimed this target; nothing of it is ever swept here"
-        );
-    } else if before.forbids_mints().is_some() {
-        tracing::warn!(target, "a target is this broker's again, and what waited goes on");
-    }
-}
-
-/// Whose a target is that says this, by what is on record of the server. Whether the rows have leases there matters
-/// where there is no claim.
-fn judge(mine: &Claim, tenure: Tenure, standing: Option<Claim>, has_leases: bool) -> Owner {
-    let Some(claim) = standing else {
-        return if tenure.homes > 0 || has_leases { Owner::Gone } else { Owner::Unknown };
-    };
-    let terms = tenure.terms;
-    if claim.installation != mine.installation {
-        // A server that somebody else has is another one, where this store had the target's.
-        return if tenure.homes > 0 { Owner::Gone } else { Owner::Other(claim) };
-    }
-    let is_on_record = claim.term == terms.now || claim.term == terms.before;
-    let is_elsewhere = tenure.homes > 0 && !tenure.is_home;
-    // A term is on record before it is in a server: one of this incarnation that is not was taken by another store,
-    // also where that gave the server a new name.
-    let is_known = is_on_record || claim.incarnation < mine.incarnation;
-    if claim.incarnation > mine.incarnation {
-        Owner::Later(claim)
-    } else if claim.term < terms.before || (is_elsewhere && is_known) {
-        Owner::Gone
-    } else if claim.incarnation < mine.incarnation {
-        Owner::Unknown
-    } else if is_on_record {
-        Owner::Ours
-    } else {
-        Owner::Twin(claim)
-    }
 }
 
 /// What a server is called in the claim. A new one is called after the target, and one that an operator puts in the
@@ -528,109 +330,11 @@ mod tests {
     use super::*;
     use crate::ledger::Terms;
 
-    const NOW: Timestamp = Timestamp(1_795_000_000_000);
-
     fn claim(incarnation: u32, term: i64) -> Claim {
         Claim { installation: "i".into(), incarnation, place: "t".into(), term }
     }
 
-    fn down() -> Refused {
-        Refused::new(Reason::TargetDown, "it does not answer")
-    }
-
-    /// Law 8: who once had a target is not kept from killing there by a claim that cannot be read now.
-    #[test]
-    fn what_was_said_last_stands_and_a_late_answer_changes_nothing() {
-        let mut said = Said::default();
-        let (early, late) = (said.ask(), said.ask());
-        assert_eq!(said.known(late), None, "it may be anybody's");
-        said.learn("t", late, Err(&down()));
-        assert_eq!(said.known(early), Some(Err(down())), "who waited meanwhile need not ask again");
-        assert_eq!(said.known(late), None, "who comes later does");
-        said.learn("t", late, Ok(&Owner::Ours));
-        said.learn("t", early, Ok(&Owner::Gone));
-        assert_eq!(said.known(late), Some(Ok(Owner::Ours)));
-        let next = said.ask();
-        said.learn("t", next, Ok(&Owner::Later(claim(2, 0))));
-        assert_eq!(said.known(0), Some(Ok(Owner::Later(claim(2, 0)))));
-    }
-
-    #[test]
-    fn a_target_is_asked_every_five_seconds_and_a_term_lasts_thirty() {
-        let mut said = Said::default();
-        assert!(said.is_due(NOW) && !said.is_due(NOW + Span::from_secs(4)) && said.is_due(NOW + ASK_EVERY));
-        assert!(!said.is_over(NOW) && !said.is_over(NOW + Span::from_secs(59)));
-        let first = NOW + FIRST_TERM;
-        assert!(said.is_over(first) && said.is_over(first), "one that failed is taken at the next look");
-        said.took_term(first);
-        assert!(!said.is_over(first + Span::from_secs(29)) && said.is_over(first + TERM));
-    }
-
-    #[test]
-    fn what_is_not_settled_is_told_since_it_began() {
-        let mut said = Said::default();
-        said.settle(NOW, Err(down()));
-        said.settle(NOW + TERM, Err(down()));
-        assert_eq!(said.unsettled, Some((NOW, "it does not answer".to_owned())));
-        said.settle(NOW + TERM, Ok(()));
-        assert_eq!(said.unsettled, None);
-    }
-
     const HOME: Tenure = Tenure { terms: Terms { before: 70, now: 90 }, homes: 1, is_home: true };
-
-    #[test]
-    fn a_term_tells_whose_a_target_is() {
-        let check = |incarnation, standing: Option<Claim>, expect: Owner| {
-            assert_eq!(judge(&claim(incarnation, 0), HOME, standing.clone(), false), expect, "{standing:?}");
-        };
-        check(1, Some(claim(1, 90)), Owner::Ours);
-        check(1, Some(claim(1, 70)), Owner::Ours);
-        check(1, Some(claim(1, 80)), Owner::Twin(claim(1, 80)));
-        check(1, Some(claim(1, 91)), Owner::Twin(claim(1, 91)));
-        check(1, Some(claim(1, 69)), Owner::Gone);
-        check(1, None, Owner::Gone);
-        check(1, Some(claim(2, 90)), Owner::Later(claim(2, 90)));
-        check(2, Some(claim(1, 900)), Owner::Unknown);
-        check(2, Some(claim(1, 69)), Owner::Gone);
-        let other = Claim { installation: "j".into(), ..claim(9, 1) };
-        check(1, Some(other.clone()), Owner::Gone);
-        assert_eq!(judge(&claim(1, 0), Tenure::default(), Some(other.clone()), true), Owner::Other(other));
-    }
-
-    /// The address of one target leads to the server of another, whose terms are known.
-    #[test]
-    fn a_server_of_ours_that_is_not_the_target_s_is_another() {
-        let elsewhere = Tenure { is_home: false, ..HOME };
-        assert_eq!(judge(&claim(1, 0), elsewhere, Some(claim(1, 90)), false), Owner::Gone);
-        let first = Tenure { homes: 0, ..elsewhere };
-        assert_eq!(
-            judge(&claim(1, 0), first, Some(claim(1, 90)), false),
-            Owner::Ours,
-            "a second target on it"
-        );
-    }
-
-    /// A copy whose original an operator has helped: the server goes by a name that the copy never heard of.
-    #[test]
-    fn a_server_that_another_store_gave_a_name_is_that_store_s() {
-        let unheard_of = Tenure { homes: 1, ..Tenure::default() };
-        assert_eq!(judge(&claim(1, 0), unheard_of, Some(claim(1, 95)), false), Owner::Twin(claim(1, 95)));
-        assert_eq!(judge(&claim(2, 0), unheard_of, Some(claim(1, 95)), false), Owner::Gone);
-    }
-
-    /// A first claim that never landed, and one that a version before this one made.
-    #[test]
-    fn a_target_without_a_home_is_ours_to_claim_where_it_holds_nothing() {
-        let none = Tenure::default();
-        assert_eq!(judge(&claim(1, 0), none, None, false), Owner::Unknown);
-        assert_eq!(
-            judge(&claim(1, 0), none, None, true),
-            Owner::Gone,
-            "an emptied server, at the first start"
-        );
-        assert_eq!(judge(&claim(1, 0), none, Some(claim(1, 0)), true), Owner::Ours);
-        assert_eq!(judge(&claim(1, 0), none, Some(claim(1, 7)), false), Owner::Twin(claim(1, 7)));
-    }
 
     /// Two servers that go by one name would take each other's terms for a copy's.
     #[test]
@@ -645,18 +349,5 @@ mod tests {
         assert_eq!(place(Some(claim(1, 80)), HOME, true), "orders/1", "one that a copy has had");
         let elsewhere = Tenure { is_home: false, ..HOME };
         assert_eq!(place(Some(claim(1, 90)), elsewhere, true), "t", "that of another target of ours");
-    }
-
-    #[test]
-    fn who_may_mint_and_who_may_kill() {
-        let check = |owner: Owner, mints: bool, kills: bool| {
-            assert_eq!((owner.forbids_mints().is_none(), owner.forbids_kills().is_none()), (mints, kills));
-        };
-        check(Owner::Unknown, true, true);
-        check(Owner::Ours, true, true);
-        check(Owner::Other(claim(2, 0)), true, true);
-        check(Owner::Gone, false, true);
-        check(Owner::Later(claim(2, 0)), false, false);
-        check(Owner::Twin(claim(2, 0)), false, false);
     }
 }

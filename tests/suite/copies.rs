@@ -74,6 +74,14 @@ fn copy_store(from: &World, to: &World) {
     }
 }
 
+/// Another host with the first one's config, targets, key and store.
+async fn copy_of(first: &World) -> World {
+    let second = beside(first).await;
+    copy_key(first, &second);
+    copy_store(first, &second);
+    second
+}
+
 fn move_store(from: &Path, to: &World) {
     for end in ["", "-wal"] {
         let from = format!("{}{end}", from.display());
@@ -159,9 +167,7 @@ async fn a_copy_that_starts_after_a_term_touches_nothing() {
     let first = World::new().await;
     let (_agent, _task, granted) = watched_lease(&first).await;
     until_claimed(&first.orders).await;
-    let mut second = beside(&first).await;
-    copy_key(&first, &second);
-    copy_store(&first, &second);
+    let mut second = copy_of(&first).await;
     until_next_term(&first, &first.orders).await;
     second.start(&Setup::default()).await.unwrap();
     assert_harmless(&first, &second, &granted).await;
@@ -173,9 +179,7 @@ async fn a_copy_that_starts_within_a_term_is_known_by_the_next() {
     let first = World::new().await;
     let (_agent, _task, granted) = watched_lease(&first).await;
     until_claimed(&first.orders).await;
-    let mut second = beside(&first).await;
-    copy_key(&first, &second);
-    copy_store(&first, &second);
+    let mut second = copy_of(&first).await;
     second.start(&Setup::default()).await.unwrap();
     let admin = second.admin().await;
     until_next_term(&first, &first.orders).await;
@@ -196,9 +200,7 @@ async fn a_copy_that_had_a_target_kills_nothing_when_the_original_has_it_again()
     let mut first = World::new().await;
     let (_agent, _task, granted) = watched_lease(&first).await;
     until_claimed(&first.orders).await;
-    let mut second = beside(&first).await;
-    copy_key(&first, &second);
-    copy_store(&first, &second);
+    let mut second = copy_of(&first).await;
     first.stop().await;
     second.start(&Setup::default()).await.unwrap();
     second.time.advance(first.time.wall().since(second.time.wall()));
