@@ -22,7 +22,7 @@ use super::refused::Refused;
 use crate::ledger::{Follow, LedgerError, Tenure};
 use crate::store::LeaseFilter;
 pub use owner::Owner;
-use owner::judge;
+use owner::{judge, place_of};
 use said::FIRST_TERM;
 pub(super) use said::Said;
 
@@ -38,19 +38,6 @@ struct Answer {
     owner: Owner,
     standing: Option<Claim>,
     tenure: Tenure,
-}
-
-/// What a server is called in the claim. A new one is called after the target, and one that an operator puts in the
-/// place of another by a name that none had before: what was known by the old name is another server.
-fn place_of(target: &str, mine: &Claim, answer: &Answer, anyhow: bool) -> String {
-    let Answer { standing, tenure, .. } = answer;
-    let ours = standing.as_ref().filter(|claim| claim.installation == mine.installation);
-    let on_record = |claim: &&Claim| [tenure.terms.now, tenure.terms.before].contains(&claim.term);
-    match ours.filter(|claim| !claim.place.is_empty() && (!anyhow || on_record(claim))) {
-        Some(claim) => claim.place.clone(),
-        None if tenure.homes > 0 => format!("{target}/{}", tenure.homes),
-        None => target.to_owned(),
-    }
 }
 
 impl Inner {
@@ -206,7 +193,7 @@ impl Inner {
     /// whatever becomes of the call.
     async fn take_term(&self, target: &str, answer: Answer, anyhow: bool) -> Result<Owner, Refused> {
         let mine = self.keep.claim();
-        let place = place_of(target, mine, &answer, anyhow);
+        let place = place_of(target, mine, (answer.standing.as_ref(), answer.tenure), anyhow);
         let standing = answer.standing;
         let ours = standing.as_ref().filter(|claim| claim.installation == mine.installation);
         let stands = ours.map_or(0, |claim| claim.term);
@@ -322,32 +309,5 @@ impl Inner {
         }
         let what = "whose it is, is not known, or it is not ours: what it holds proves nothing";
         Err(BackendError::Transient { target: target.to_owned(), what: what.to_owned() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::Terms;
-
-    fn claim(incarnation: u32, term: i64) -> Claim {
-        Claim { installation: "i".into(), incarnation, place: "t".into(), term }
-    }
-
-    const HOME: Tenure = Tenure { terms: Terms { before: 70, now: 90 }, homes: 1, is_home: true };
-
-    /// Two servers that go by one name would take each other's terms for a copy's.
-    #[test]
-    fn a_server_that_an_operator_puts_in_another_s_place_has_a_name_of_its_own() {
-        let place = |standing, tenure, anyhow| {
-            let answer = Answer { owner: Owner::Gone, standing, tenure };
-            place_of("orders", &claim(1, 0), &answer, anyhow)
-        };
-        assert_eq!(place(None, Tenure::default(), false), "orders");
-        assert_eq!(place(Some(claim(1, 90)), HOME, false), "t");
-        assert_eq!(place(None, HOME, true), "orders/1", "an emptied server, or a new one");
-        assert_eq!(place(Some(claim(1, 80)), HOME, true), "orders/1", "one that a copy has had");
-        let elsewhere = Tenure { is_home: false, ..HOME };
-        assert_eq!(place(Some(claim(1, 90)), elsewhere, true), "t", "that of another target of ours");
     }
 }

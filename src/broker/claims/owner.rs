@@ -1,4 +1,4 @@
-//! Who has a target, by its claim and what is on record of the server.
+//! Who has a target, and what its server is called, by its claim and what is on record of it.
 
 use leasehold_backend::Claim;
 
@@ -104,6 +104,23 @@ pub(super) fn judge(mine: &Claim, tenure: Tenure, standing: Option<Claim>, has_l
     }
 }
 
+/// What a server is called in the claim. A new one is called after the target, and one that an operator puts in the
+/// place of another by a name that none had before: what was known by the old name is another server.
+pub(super) fn place_of(
+    target: &str,
+    mine: &Claim,
+    (standing, tenure): (Option<&Claim>, Tenure),
+    anyhow: bool,
+) -> String {
+    let ours = standing.filter(|claim| claim.installation == mine.installation);
+    let on_record = |claim: &&Claim| [tenure.terms.now, tenure.terms.before].contains(&claim.term);
+    match ours.filter(|claim| !claim.place.is_empty() && (!anyhow || on_record(claim))) {
+        Some(claim) => claim.place.clone(),
+        None if tenure.homes > 0 => format!("{target}/{}", tenure.homes),
+        None => target.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +197,19 @@ mod tests {
         check(Owner::Gone, false, true);
         check(Owner::Later(claim(2, 0)), false, false);
         check(Owner::Twin(claim(2, 0)), false, false);
+    }
+
+    /// Two servers that go by one name would take each other's terms for a copy's.
+    #[test]
+    fn a_server_that_an_operator_puts_in_another_s_place_has_a_name_of_its_own() {
+        let place = |standing: Option<Claim>, tenure, anyhow| {
+            place_of("orders", &claim(1, 0), (standing.as_ref(), tenure), anyhow)
+        };
+        assert_eq!(place(None, Tenure::default(), false), "orders");
+        assert_eq!(place(Some(claim(1, 90)), HOME, false), "t");
+        assert_eq!(place(None, HOME, true), "orders/1", "an emptied server, or a new one");
+        assert_eq!(place(Some(claim(1, 80)), HOME, true), "orders/1", "one that a copy has had");
+        let elsewhere = Tenure { is_home: false, ..HOME };
+        assert_eq!(place(Some(claim(1, 90)), elsewhere, true), "t", "that of another target of ours");
     }
 }
